@@ -1,0 +1,13 @@
+//! The runtime toolkit under every engine: drain, readiness, tasks, back-off, ids, trace context, error chains,
+//! durable files. It knows no domain noun; if a word like "service" appears here, it is in the wrong crate.
+
+pub mod backoff;
+pub mod drain;
+pub mod error;
+pub mod file;
+pub mod ids;
+pub mod readiness;
+pub mod tasks;
+pub mod trace;
+
+pub use error::Chain;

@@ -1,0 +1,261 @@
+//! The compiled manifest. Complete: ports, names, limits and commands are chosen, and nothing is left to an engine.
+//! Its TOML form is what `atoll plan` prints and what the golden tests compare.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Everything that an application needs to run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    pub name: String,
+    /// Folder of the root manifest, absolute.
+    pub root: PathBuf,
+    pub gateway: Gateway,
+    /// In the order of the manifest; the data plane applies Gateway API precedence.
+    pub routes: Vec<Route>,
+    pub services: BTreeMap<String, Service>,
+    pub databases: BTreeMap<String, Database>,
+    /// The ledger after this compilation: what the next one must be given to find the same ports again.
+    pub ports: BTreeMap<String, u16>,
+}
+
+/// The north–south listener.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Gateway {
+    pub listen: SocketAddr,
+    /// Whether the manifest wrote the address: a written port that is taken is an error, never replaced.
+    pub written: bool,
+}
+
+/// One gateway rule.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Route {
+    pub name: String,
+    /// Lower case; `*.example.org` matches one or more labels before it; empty means every host.
+    pub hostnames: Vec<String>,
+    /// Any of them; never empty.
+    pub matches: Vec<Match>,
+    pub filters: Vec<Filter>,
+    /// From the request's head to the response's head. Milliseconds when printed.
+    #[serde(serialize_with = "crate::text::duration")]
+    pub timeout: Duration,
+    /// At least one, unless a `RequestRedirect` filter answers.
+    pub backends: Vec<Backend>,
+}
+
+/// All of its conditions must hold.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Match {
+    pub path: PathMatch,
+    /// Upper case; empty means every method.
+    pub methods: Vec<String>,
+    pub headers: Vec<NamedMatch>,
+    pub query: Vec<NamedMatch>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathMatch {
+    Exact(String),
+    /// By whole segments: `/api` matches `/api` and `/api/x`, not `/apix`.
+    Prefix(String),
+    /// Anchored at both ends.
+    Regex(String),
+}
+
+/// A header or query parameter and what its value must be. Header names are lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NamedMatch {
+    pub name: String,
+    pub value: ValueMatch,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueMatch {
+    Exact(String),
+    Regex(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    UrlRewrite { hostname: Option<String>, path: Option<PathRewrite> },
+    RequestRedirect {
+        scheme: Option<String>,
+        hostname: Option<String>,
+        port: Option<u16>,
+        path: Option<PathRewrite>,
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+    },
+    RequestHeaders(HeaderEdits),
+    ResponseHeaders(HeaderEdits),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathRewrite {
+    /// Replaces the whole path.
+    Full(String),
+    /// Replaces the prefix that matched.
+    Prefix(String),
+}
+
+/// Applied in the order remove, set, add.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HeaderEdits {
+    pub set: BTreeMap<String, String>,
+    pub add: BTreeMap<String, String>,
+    pub remove: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Backend {
+    pub service: String,
+    /// Relative to the sum of the route's weights; 0 takes nothing.
+    pub weight: u32,
+}
+
+/// A declared unit.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Service {
+    pub description: Option<String>,
+    pub owner: Option<String>,
+    /// The file that declares it, as shown in messages.
+    pub file: PathBuf,
+    /// Services with an equal build share one run of it.
+    pub build: Option<Build>,
+    /// Words as a shell would split them; `${NAME}` of given variables is still in them and expands at start.
+    pub command: Vec<String>,
+    /// Absolute.
+    pub working_dir: PathBuf,
+    pub instances: Vec<Instance>,
+    /// Policy for each upstream.
+    pub edges: BTreeMap<String, Edge>,
+    pub depends_on: BTreeMap<String, Condition>,
+    /// What an instance finds in its environment besides Atoll's own (see `lower`) and `PORT`, `HOST`,
+    /// `ATOLL_SERVICE`, `ATOLL_INSTANCE`, `OTEL_*`.
+    pub environment: BTreeMap<String, Variable>,
+    pub probes: Probes,
+    pub restart: Restart,
+    /// A name of signal(7), such as `SIGTERM`.
+    pub stop_signal: String,
+    #[serde(serialize_with = "crate::text::duration")]
+    pub stop_grace_period: Duration,
+    /// Names of declared databases.
+    pub databases: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Build {
+    pub command: Vec<String>,
+    pub working_dir: PathBuf,
+}
+
+/// One copy of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Instance {
+    pub index: u32,
+    pub port: u16,
+}
+
+/// Caller → upstream. The listener that only this caller is told of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Edge {
+    pub port: u16,
+    #[serde(serialize_with = "crate::text::duration")]
+    pub timeout: Duration,
+}
+
+/// When a dependency counts as fulfilled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// Its process runs.
+    Started,
+    /// Every instance is ready.
+    Healthy,
+    /// Every instance exited with status 0.
+    Completed,
+}
+
+/// A value and where it came from. Values from an `env_file` may be secrets and are never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Variable {
+    pub value: String,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// By Atoll: an address, a database.
+    Given,
+    /// By `environment`.
+    Manifest,
+    /// By an `env_file`.
+    EnvFile,
+}
+
+/// What is asked of an instance, and how often.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Probes {
+    /// While it has not succeeded the other two do not run.
+    pub startup: Option<Probe>,
+    /// Decides whether an instance is ready. `Check::Default` asks `GET /readyz` and falls back to a TCP connect.
+    pub readiness: Probe,
+    /// An instance that fails it is restarted.
+    pub liveness: Option<Probe>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Probe {
+    pub check: Check,
+    #[serde(serialize_with = "crate::text::duration")]
+    pub interval: Duration,
+    #[serde(serialize_with = "crate::text::duration")]
+    pub timeout: Duration,
+    /// Consecutive failures until the probe has failed.
+    pub failure_threshold: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// `GET /readyz` is a success with 2xx or 3xx; where the first answers are 404, 405 or 501, or no HTTP at all, a TCP
+    /// connect decides.
+    Default,
+    /// Path of a GET; 200–399 is a success.
+    Http(String),
+    Tcp,
+    /// Words of a command; status 0 is a success.
+    Exec(Vec<String>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    No,
+    OnFailure,
+    Always,
+}
+
+/// A database of its services' own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Database {
+    pub engine: Engine,
+    /// Absolute path of its file.
+    pub path: PathBuf,
+    /// Absolute folder of ordered `NNNN_name.sql` files.
+    pub migrations: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    Sqlite,
+}

@@ -1,0 +1,3 @@
+//! For tests only: bounded waits on state, tiny servers and a small HTTP client. No crate depends on it outside tests.
+
+pub mod wait;
