@@ -7,6 +7,7 @@ pub mod error;
 pub mod file;
 pub mod ids;
 pub mod readiness;
+pub mod rotate;
 pub mod tasks;
 pub mod trace;
 

@@ -66,7 +66,7 @@ mod tests {
     async fn finished_waits_for_all_and_survives_a_panic() {
         let tasks = Tasks::default();
         let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
-        tasks.spawn(async move { receiver.await });
+        tasks.spawn(receiver);
         let panicked = tasks.spawn(async { panic!("seen by the hook") });
         assert!(panicked.await.is_err());
         assert_eq!(tasks.len(), 1);
