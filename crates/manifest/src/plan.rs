@@ -13,6 +13,7 @@ use serde::Serialize;
 pub struct Plan {
     pub name: String,
     /// Folder of the root manifest, absolute.
+    #[serde(serialize_with = "crate::print::path")]
     pub root: PathBuf,
     pub gateway: Gateway,
     /// In the order of the manifest; the data plane applies Gateway API precedence.
@@ -40,7 +41,7 @@ pub struct Route {
     /// Any of them; never empty.
     pub matches: Vec<Match>,
     pub filters: Vec<Filter>,
-    /// From the request's head to the response's head. Milliseconds when printed.
+    /// From the request's head to the response's head.
     #[serde(serialize_with = "crate::text::duration")]
     pub timeout: Duration,
     /// At least one, unless a `RequestRedirect` filter answers.
@@ -127,12 +128,14 @@ pub struct Service {
     pub description: Option<String>,
     pub owner: Option<String>,
     /// The file that declares it, as shown in messages.
+    #[serde(serialize_with = "crate::print::path")]
     pub file: PathBuf,
     /// Services with an equal build share one run of it.
     pub build: Option<Build>,
     /// Words as a shell would split them; `${NAME}` of given variables is still in them and expands at start.
     pub command: Vec<String>,
     /// Absolute.
+    #[serde(serialize_with = "crate::print::path")]
     pub working_dir: PathBuf,
     pub instances: Vec<Instance>,
     /// Policy for each upstream.
@@ -154,6 +157,7 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Build {
     pub command: Vec<String>,
+    #[serde(serialize_with = "crate::print::path")]
     pub working_dir: PathBuf,
 }
 
@@ -184,7 +188,7 @@ pub enum Condition {
     Completed,
 }
 
-/// A value and where it came from. Values from an `env_file` may be secrets and are never printed.
+/// A value and where it came from. Values from outside the manifest may be secrets and are never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Variable {
     pub value: String,
@@ -197,7 +201,7 @@ pub enum Origin {
     Given,
     /// By `environment`.
     Manifest,
-    /// By an `env_file`.
+    /// By an `env_file`, or through `${…}` from Atoll's own environment.
     EnvFile,
 }
 
@@ -249,8 +253,10 @@ pub enum Restart {
 pub struct Database {
     pub engine: Engine,
     /// Absolute path of its file.
+    #[serde(serialize_with = "crate::print::path")]
     pub path: PathBuf,
     /// Absolute folder of ordered `NNNN_name.sql` files.
+    #[serde(serialize_with = "crate::print::path_optional")]
     pub migrations: Option<PathBuf>,
 }
 

@@ -1,0 +1,173 @@
+//! Asks a daemon on behalf of the command line. One connection a request: commands ask once or follow one stream.
+
+use std::io;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::net::UnixStream;
+
+use crate::api::{dto, socket};
+use crate::project::Project;
+
+/// An answer larger than this is not one of ours.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("atoll is not running for {manifest}")]
+    NotRunning { manifest: String },
+    #[error("cannot reach the daemon")]
+    Connect { source: io::Error },
+    #[error("the connection to the daemon broke")]
+    Broken { source: hyper::Error },
+    #[error("the daemon refused: {}", problem.detail)]
+    Refused { problem: dto::Problem },
+    #[error("the daemon gave an answer that this version does not understand")]
+    Answer { source: serde_json::Error },
+    #[error("the daemon's answer is too large")]
+    TooLarge,
+}
+
+/// Where the daemon of one application listens.
+#[derive(Clone, Debug)]
+pub struct Client {
+    project: Project,
+}
+
+impl Client {
+    pub fn new(project: &Project) -> Self {
+        Self {
+            project: project.clone(),
+        }
+    }
+
+    /// Asks for one JSON value.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let body = self.call(Method::GET, path, Bytes::new()).await?;
+        parse(&collect(body).await?)
+    }
+
+    /// Sends one JSON value; returns when the daemon has done what it says.
+    pub async fn post<T: Serialize>(&self, path: &str, value: &T) -> Result<(), Error> {
+        let body = serde_json::to_vec(value).map_err(|source| Error::Answer { source })?;
+        let body = self.call(Method::POST, path, body.into()).await?;
+        collect(body).await.map(drop)
+    }
+
+    /// Follows a stream of JSON lines.
+    pub async fn stream(&self, path: &str) -> Result<Stream, Error> {
+        let body = self.call(Method::GET, path, Bytes::new()).await?;
+        Ok(Stream {
+            body,
+            buffer: Vec::new(),
+            scanned: 0,
+        })
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Incoming, Error> {
+        let name = socket::name(&self.project.socket()).map_err(|source| self.unreachable(source))?;
+        let stream = UnixStream::connect(&name.path)
+            .await
+            .map_err(|source| self.unreachable(source))?;
+        let broken = |source| Error::Broken { source };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        // Ends with the body or the answer; its error is the answer's error.
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "atoll")
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .expect("method, path and headers are ours and valid");
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let status = response.status();
+        let body = response.into_body();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let text = collect(body).await?;
+        Err(Error::Refused {
+            problem: parse(&text).unwrap_or_else(|_| unexpected(status)),
+        })
+    }
+
+    fn unreachable(&self, source: io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning {
+                manifest: self.project.manifest.display().to_string(),
+            },
+            _ => Error::Connect { source },
+        }
+    }
+}
+
+/// JSON lines that arrive one by one.
+#[derive(Debug)]
+pub struct Stream {
+    body: Incoming,
+    buffer: Vec<u8>,
+    /// So much of the buffer is known to hold no end of a line.
+    scanned: usize,
+}
+
+impl Stream {
+    /// The next value, or `None` when the daemon has ended the stream. Cancel safe.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        loop {
+            if let Some(end) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=self.scanned + end).collect();
+                self.scanned = 0;
+                return parse(&line).map(Some);
+            }
+            self.scanned = self.buffer.len();
+            if self.scanned > ANSWER_BYTES_MAX {
+                return Err(Error::TooLarge);
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(source)) => return Err(Error::Broken { source }),
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        self.buffer.extend_from_slice(&bytes);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn collect(mut body: Incoming) -> Result<Vec<u8>, Error> {
+    let mut answer = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|source| Error::Broken { source })?;
+        if let Ok(bytes) = frame.into_data() {
+            answer.extend_from_slice(&bytes);
+        }
+        if answer.len() > ANSWER_BYTES_MAX {
+            return Err(Error::TooLarge);
+        }
+    }
+    Ok(answer)
+}
+
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(text).map_err(|source| Error::Answer { source })
+}
+
+fn unexpected(status: StatusCode) -> dto::Problem {
+    let title = status.canonical_reason().unwrap_or("unexpected").to_owned();
+    dto::Problem {
+        detail: title.clone(),
+        title,
+        status: status.as_u16(),
+        hint: None,
+    }
+}

@@ -1,0 +1,146 @@
+//! The command line: one file a command. Data goes to stdout, the rest to stderr.
+
+mod check;
+mod config;
+mod describe;
+mod doctor;
+mod down;
+mod failure;
+mod lifecycle;
+mod logs;
+mod output;
+mod plan;
+mod ps;
+mod routes;
+mod target;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use failure::Failure;
+use output::Format;
+
+/// The microservices platform in one binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "atoll",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 refused or failed, \
+2 wrong usage, 3 asked-for state not reached or not running, 70 a bug of ours."
+)]
+struct Arguments {
+    /// How to print results
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        value_name = "FORMAT"
+    )]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build and start the application, or some of its services
+    Up(up::Up),
+    /// Stop everything, the daemon included
+    Down(down::Down),
+    /// Show the instances
+    Ps(ps::Ps),
+    /// Show what the services wrote
+    Logs(logs::Logs),
+    /// Start services, and what they depend on
+    Start(lifecycle::Services),
+    /// Stop services
+    Stop(lifecycle::Services),
+    /// Stop services and start them again
+    Restart(lifecycle::Services),
+    /// Print the compiled manifest
+    Plan(plan::Plan),
+    /// Say what is wrong with the manifest
+    Check(check::Check),
+    /// Show everything about a service, or about the gateway
+    Describe(describe::Describe),
+    /// Show the routes in the order in which they are tried
+    Routes(routes::Routes),
+    /// About the manifest's format
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Find out whether this machine can run the application
+    Doctor(doctor::Doctor),
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version,
+    /// Run the daemon in the foreground; `up` starts it
+    #[command(hide = true)]
+    Daemon {
+        /// The root manifest
+        #[arg(long)]
+        manifest: PathBuf,
+    },
+}
+
+/// What a command needs besides its own arguments.
+struct Context {
+    format: Format,
+}
+
+/// Runs one command and gives the exit code of the process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let context = Context {
+        format: arguments.output,
+    };
+    match run(arguments.command, &context) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn run(command: Command, context: &Context) -> anyhow::Result<()> {
+    match command {
+        Command::Up(up) => up.run(),
+        Command::Down(down) => down.run(),
+        Command::Ps(ps) => ps.run(context),
+        Command::Logs(logs) => logs.run(context),
+        Command::Start(services) => services.run(lifecycle::Verb::Start),
+        Command::Stop(services) => services.run(lifecycle::Verb::Stop),
+        Command::Restart(services) => services.run(lifecycle::Verb::Restart),
+        Command::Plan(plan) => plan.run(context),
+        Command::Check(check) => check.run(context),
+        Command::Describe(describe) => describe.run(context),
+        Command::Routes(routes) => routes.run(context),
+        Command::Config(config) => config.run(),
+        Command::Doctor(doctor) => doctor.run(context),
+        Command::Completion { shell } => {
+            // Into memory first: the generator panics when its writer fails, as a closed pipe does.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "atoll", &mut script);
+            output::bytes(&script)
+        }
+        Command::Version => match context.format {
+            Format::Table => output::line(&format!("atoll {}", env!("CARGO_PKG_VERSION"))),
+            Format::Json => output::json(&serde_json::json!({ "version": env!("CARGO_PKG_VERSION") })),
+        },
+        Command::Daemon { manifest } => crate::daemon::main(&manifest),
+    }
+}
+
+/// A runtime for a command that waits on more than one thing.
+fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new("cannot start the async runtime").because(error))?;
+    Ok(runtime.block_on(future))
+}

@@ -1,0 +1,225 @@
+//! `atoll doctor`: whether this machine can run the application, and what to do where it cannot.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use clap::Args;
+use manifest::Plan;
+use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
+use serde::Serialize;
+
+use crate::cli::output::{self, Format};
+use crate::cli::target::Folder;
+use crate::cli::{Context, Failure};
+use crate::project::Project;
+
+/// Less free space than this, and logs or databases may soon fail to write.
+const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
+/// Two descriptors a proxied connection, and some for everything else.
+const OPEN_FILES_MIN: u64 = 4096;
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    folder: Folder,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Good,
+    Doubtful,
+    Bad,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    verdict: Verdict,
+    what: String,
+    hint: Option<String>,
+}
+
+impl Finding {
+    fn good(what: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Good,
+            what: what.into(),
+            hint: None,
+        }
+    }
+
+    fn doubtful(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Doubtful,
+            what: what.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    fn bad(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Bad,
+            what: what.into(),
+            hint: Some(hint.into()),
+        }
+    }
+}
+
+impl Doctor {
+    pub fn run(self, context: &Context) -> anyhow::Result<()> {
+        let mut findings = vec![kernel(), open_files()];
+        match self.folder.target() {
+            Ok(target) => {
+                findings.push(disk(&target.project));
+                findings.extend(application(&target.project));
+            }
+            Err(failure) => findings.push(Finding::doubtful(
+                failure.to_string(),
+                "name one to have it examined too",
+            )),
+        }
+        match context.format {
+            Format::Json => output::json(&findings)?,
+            Format::Table => findings.iter().try_for_each(print)?,
+        }
+        match findings
+            .iter()
+            .filter(|finding| finding.verdict == Verdict::Bad)
+            .count()
+        {
+            0 => Ok(()),
+            1 => Err(Failure::new("one thing stands in the way").into()),
+            many => Err(Failure::new(format!("{many} things stand in the way")).into()),
+        }
+    }
+}
+
+fn print(finding: &Finding) -> anyhow::Result<()> {
+    let (mark, colour) = match finding.verdict {
+        Verdict::Good => ("good", anstyle::AnsiColor::Green),
+        Verdict::Doubtful => ("hm  ", anstyle::AnsiColor::Yellow),
+        Verdict::Bad => ("bad ", anstyle::AnsiColor::Red),
+    };
+    let style = colour.on_default();
+    output::line(&format!("{style}{mark}{style:#}  {}", finding.what))?;
+    finding
+        .hint
+        .iter()
+        .try_for_each(|hint| output::line(&format!("      {hint}")))
+}
+
+fn kernel() -> Finding {
+    match pidfd_open(getpid(), PidfdFlags::empty()) {
+        Ok(_) => Finding::good("the kernel tells at once when a process ends (pidfd)"),
+        Err(errno) => Finding::bad(
+            format!("the kernel has no pidfd: {errno}"),
+            "atoll needs Linux 5.3 or later",
+        ),
+    }
+}
+
+fn open_files() -> Finding {
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if limit < OPEN_FILES_MIN => {
+            let hint = format!("raise it before `atoll up`: `ulimit -n {OPEN_FILES_MIN}`");
+            Finding::doubtful(format!("only {limit} files may be open at a time"), hint)
+        }
+        limit => {
+            let limit = limit.map_or_else(|| "any number of".to_owned(), |limit| limit.to_string());
+            Finding::good(format!("{limit} files may be open at a time"))
+        }
+    }
+}
+
+fn disk(project: &Project) -> Finding {
+    match rustix::fs::statvfs(project.root()) {
+        Ok(disk) => {
+            let free = disk.f_bavail * disk.f_frsize;
+            let what = format!(
+                "{:.1} GiB free in {}",
+                free as f64 / f64::from(1 << 30),
+                project.root().display()
+            );
+            if free < FREE_BYTES_MIN {
+                Finding::doubtful(what, "free some space")
+            } else {
+                Finding::good(what)
+            }
+        }
+        Err(errno) => Finding::bad(
+            format!("cannot look at {}: {errno}", project.root().display()),
+            "check its mount",
+        ),
+    }
+}
+
+fn application(project: &Project) -> Vec<Finding> {
+    let loaded = project.load();
+    let Some(plan) = loaded.plan else {
+        return vec![Finding::bad("the manifest has errors", "`atoll check` shows them all")];
+    };
+    let mut findings = vec![
+        Finding::good(format!("the manifest of `{}` is valid", plan.name)),
+        gateway(project, &plan),
+    ];
+    findings.extend(
+        programs(&plan)
+            .into_iter()
+            .map(|(program, finding)| finding.unwrap_or_else(|| Finding::good(format!("`{program}` is there")))),
+    );
+    findings
+}
+
+fn gateway(project: &Project, plan: &Plan) -> Finding {
+    let listen = plan.gateway.listen;
+    if project.is_locked() {
+        return Finding::good(format!("the application runs, its gateway on {listen}"));
+    }
+    match TcpListener::bind(listen) {
+        Ok(_) => Finding::good(format!("the gateway's address {listen} is free")),
+        Err(error) => {
+            let hint = "stop the program that has it, or write another `listen` under [gateway]";
+            Finding::bad(format!("the gateway cannot listen on {listen}: {error}"), hint)
+        }
+    }
+}
+
+/// Each program that a build or a service starts, once.
+fn programs(plan: &Plan) -> Vec<(String, Option<Finding>)> {
+    let mut seen = BTreeSet::new();
+    let mut findings = Vec::new();
+    for (name, service) in &plan.services {
+        let builds = service.build.as_ref().map(|build| (&build.command, &build.working_dir));
+        let commands = builds.into_iter().chain([(&service.command, &service.working_dir)]);
+        for (words, folder) in commands {
+            let Some(program) = words.first().filter(|program| seen.insert((*program).clone())) else {
+                continue;
+            };
+            let built = service.build.is_some() && std::ptr::eq(words, &service.command);
+            let missing = (!is_program(program, folder)).then(|| match built {
+                true => Finding::good(format!("`{program}` will be there once `{name}` is built")),
+                false => Finding::bad(
+                    format!("`{program}` is not there, and service `{name}` needs it"),
+                    "install it, or correct `build` or `command`",
+                ),
+            });
+            findings.push((program.clone(), missing));
+        }
+    }
+    findings
+}
+
+/// Whether execvp(3) would find it.
+fn is_program(program: &str, folder: &Path) -> bool {
+    let runs = |path: &Path| {
+        path.metadata()
+            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        return runs(&folder.join(program));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| runs(&folder.join(program)))
+}

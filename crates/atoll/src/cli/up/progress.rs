@@ -1,0 +1,112 @@
+//! What a person sees while an application comes up: one bar on a terminal, plain lines elsewhere, and a summary.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::api::dto::{Event, Instance};
+use crate::cli::output;
+
+/// A line of the bar is cut here, so that it never wraps and leaves traces.
+const STEP_CHARACTERS_MAX: usize = 60;
+
+pub struct Progress {
+    name: String,
+    gateway: String,
+    begun: Instant,
+    bar: ProgressBar,
+    /// Builds that run now.
+    building: Vec<String>,
+    was_ready: bool,
+}
+
+impl Progress {
+    pub fn new(name: &str, gateway: &str) -> Self {
+        let bar = if std::io::stderr().is_terminal() && std::env::var_os("CI").is_none() {
+            ProgressBar::new(0)
+        } else {
+            ProgressBar::hidden()
+        };
+        let style = ProgressStyle::with_template("{spinner} {bar:20} {pos}/{len} ready  {wide_msg}");
+        bar.set_style(style.expect("the template is valid"));
+        bar.enable_steady_tick(Duration::from_millis(100));
+        let (name, gateway, begun) = (name.to_owned(), gateway.to_owned(), Instant::now());
+        Self {
+            name,
+            gateway,
+            begun,
+            bar,
+            building: Vec::new(),
+            was_ready: false,
+        }
+    }
+
+    /// Shows one event: as a step of the bar where it is transient, else as a line that stays.
+    pub fn event(&mut self, event: &Event) {
+        let subject = event.service.clone().unwrap_or_default();
+        match event.kind.as_str() {
+            "build_output" => {
+                let line: String = event.message.trim().chars().take(STEP_CHARACTERS_MAX).collect();
+                self.bar
+                    .set_message(format!("{}: {}", self.building.join(", "), output::printable(&line)));
+                return;
+            }
+            "build_started" => self.building.push(subject),
+            "build_finished" | "build_failed" => self.building.retain(|building| *building != subject),
+            // One line for every instance of every start would bury what matters; `atoll ps` has them all.
+            "started" | "ready" | "prepared" | "stopping" | "stopped" if self.bar.is_hidden() => {}
+            "started" | "ready" | "prepared" | "stopping" | "stopped" => {
+                self.bar.set_message(event.message.clone());
+                return;
+            }
+            _ => {}
+        }
+        self.say(&event.message);
+        for line in &event.lines {
+            self.say(&format!("  {}", output::printable(line)));
+        }
+    }
+
+    /// Shows how far the wanted instances are, and once all are ready, where to go from here.
+    pub fn instances(&mut self, instances: &[&Instance]) {
+        let done = instances
+            .iter()
+            .filter(|instance| instance.ready || instance.state == "exited")
+            .count();
+        self.bar.set_length(instances.len() as u64);
+        self.bar.set_position(done as u64);
+        let ready = done == instances.len();
+        if ready && !self.was_ready {
+            self.bar.set_message("");
+            self.clear();
+            let seconds = self.begun.elapsed().as_secs_f64();
+            let noun = if instances.len() == 1 { "instance" } else { "instances" };
+            self.say(&format!(
+                "{} is ready: {} {noun} in {seconds:.1} s",
+                self.name,
+                instances.len()
+            ));
+            self.say(&format!("  gateway  {}", self.gateway));
+        }
+        self.was_ready = ready;
+    }
+
+    /// Prints a line to stderr above the bar.
+    pub fn say(&self, line: &str) {
+        self.bar.suspend(|| {
+            // A terminal that is gone cannot be told.
+            let _ = writeln!(anstream::stderr(), "{line}");
+        });
+    }
+
+    /// Runs `print` while the bar is out of the way.
+    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}

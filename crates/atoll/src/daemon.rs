@@ -1,0 +1,318 @@
+//! The process that runs an application: binds every engine, joins them, and drains them in order.
+//! What an engine does is its own affair; who talks to whom is decided here.
+
+mod access;
+mod control;
+mod databases;
+mod endpoints;
+
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use kit::{Chain, drain, readiness};
+use manifest::{Plan, Severity};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::api::{dto, server, socket};
+use crate::lower;
+use crate::project::Project;
+
+pub use control::Control;
+
+/// How long requests that were accepted before the stop may go on once no service is left.
+const PROXY_DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long followers of the API may take for the last lines.
+const API_DRAIN_MAX: Duration = Duration::from_secs(1);
+/// Worker threads of the control plane; the data plane has its own, one a core.
+const THREADS: usize = 2;
+/// Batches of access lines on their way to the disk.
+const ACCESS_BATCHES_MAX: usize = 64;
+/// Services whose databases wait to be prepared.
+const PREPARES_MAX: usize = 64;
+
+/// Runs the application of `manifest` until it is told to stop, and tells its parent on stdout how the start went.
+pub fn main(manifest: &Path) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("ATOLL_LOG").unwrap_or_else(|_| "info".into()))
+        .with_writer(io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(start_and_run(manifest));
+    // Blocking work that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Err(error) = &result {
+        tracing::error!(error = format!("{error:#}"), "the daemon ends");
+    }
+    result
+}
+
+async fn start_and_run(manifest: &Path) -> anyhow::Result<()> {
+    match Daemon::start(manifest).await {
+        Ok(daemon) => {
+            tell_parent(&dto::Started::Listening);
+            daemon.run().await
+        }
+        Err(error) => {
+            let hint = hint(&error);
+            let causes = error.chain().skip(1).map(ToString::to_string).collect();
+            tell_parent(&dto::Started::Failed {
+                message: error.to_string(),
+                causes,
+                hint,
+            });
+            Err(error)
+        }
+    }
+}
+
+/// Writes the one line that the parent waits for, and lets go of the pipe.
+fn tell_parent(started: &dto::Started) {
+    let line = serde_json::to_string(started).unwrap_or_default();
+    let mut stdout = io::stdout().lock();
+    // A parent that is gone does not want to know.
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    if let Ok(nothing) = std::fs::File::options().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(nothing);
+    }
+}
+
+fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        if let Some(project) = cause.downcast_ref::<crate::project::Error>() {
+            return project.hint();
+        }
+        let proxy::Error::Listen { address, source, .. } = cause.downcast_ref()? else {
+            return None;
+        };
+        let taken = source.kind() == io::ErrorKind::AddrInUse;
+        taken.then(|| match supervisor::port_holder(*address) {
+            Some(holder) => format!("{holder} has it: stop that, or write another `listen` under [gateway]"),
+            None => "another program has it: stop that, or write another `listen` under [gateway]".to_owned(),
+        })
+    })
+}
+
+/// Every engine bound, none running.
+struct Daemon {
+    project: Project,
+    control: Arc<Control>,
+    registry: registry::Handle,
+    proxy: proxy::Bound,
+    supervisor: supervisor::Bound,
+    api: UnixListener,
+    access: mpsc::Receiver<Vec<u8>>,
+    prepares: mpsc::Receiver<supervisor::Prepare>,
+    down: watch::Receiver<bool>,
+    drained: watch::Sender<bool>,
+    /// Held until the process ends: one daemon a folder.
+    _lock: std::fs::File,
+}
+
+impl Daemon {
+    async fn start(manifest: &Path) -> anyhow::Result<Self> {
+        let project = Project::find(Some(manifest), None)?;
+        project.prepare_state()?;
+        let lock = project.lock()?;
+        // Before the ports are chosen: what a killed daemon left still holds some.
+        let leftovers = supervisor::stop_leftovers(&project.instances_file()).await;
+        if leftovers > 0 {
+            tracing::warn!(leftovers, "stopped what a killed daemon had left");
+        }
+        let plan = Arc::new(compile(&project)?);
+        project.store_ports(&plan).context("cannot keep the port ledger")?;
+
+        let registry = registry::Handle::default();
+        let (access_sender, access) = mpsc::channel(ACCESS_BATCHES_MAX);
+        let proxy = proxy::bind(proxy::Config {
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            listeners: lower::listeners(&plan),
+            limits: proxy::Limits::standard(),
+            access: Some(access_sender),
+        })?;
+        let (prepare, prepares) = mpsc::channel(PREPARES_MAX);
+        let supervisor = supervisor::bind(supervisor::Config {
+            services: lower::services(&plan),
+            log_dir: project.logs(),
+            state_file: project.instances_file(),
+            registry: registry.clone(),
+            prepare,
+            log: supervisor::logs::Limits::default(),
+            backoff: supervisor::RESTART_BACKOFF,
+            stable_after: supervisor::STABLE_AFTER,
+            builds_max: std::thread::available_parallelism().map_or(1, usize::from),
+        })?;
+        let api = listen(&project).context("cannot open the daemon's socket")?;
+
+        let (down_sender, down) = watch::channel(false);
+        let (drained, drained_receiver) = watch::channel(false);
+        let control = Arc::new(Control {
+            manifest: project.manifest.clone(),
+            gateway: proxy
+                .addresses()
+                .get(lower::GATEWAY)
+                .copied()
+                .unwrap_or(plan.gateway.listen),
+            plan,
+            supervisor: supervisor.handle(),
+            proxy: proxy.handle(),
+            started_at: Timestamp::now(),
+            down: down_sender,
+            drained: drained_receiver,
+        });
+        Ok(Self {
+            project,
+            control,
+            registry,
+            proxy,
+            supervisor,
+            api,
+            access,
+            prepares,
+            down,
+            drained,
+            _lock: lock,
+        })
+    }
+
+    async fn run(self) -> anyhow::Result<()> {
+        let Self {
+            project,
+            control,
+            registry,
+            proxy,
+            supervisor,
+            api,
+            access,
+            prepares,
+            down,
+            drained,
+            _lock,
+        } = self;
+        let tasks = kit::tasks::Tasks::default();
+        let (supervisor_drain, supervisor_watch) = drain::channel();
+        let (proxy_drain, proxy_watch) = drain::channel();
+        // Readiness of the engines: their sockets are open since `start`, and the parent was told then.
+        let (token, _) = readiness::channel();
+        let mut proxy = tasks.spawn(proxy.run(token, proxy_watch));
+        let (token, _) = readiness::channel();
+        let mut supervisor = tasks.spawn(supervisor.run(token, supervisor_watch));
+        tasks.spawn(endpoints::run(Arc::clone(&control), registry.watch()));
+        tasks.spawn(databases::run(Arc::clone(&control), prepares));
+        tasks.spawn(access::run(project.logs(), access));
+        let api = {
+            let mut drained = control.drained.clone();
+            let stop = async move { drained.wait_for(|drained| *drained).await.map(drop).unwrap_or_default() };
+            let serve = axum::serve(api, server::router(Arc::clone(&control))).with_graceful_shutdown(stop);
+            tasks.spawn(async move { serve.await })
+        };
+        tracing::info!(application = control.plan.name, gateway = %control.gateway, "listening");
+
+        let lost = tokio::select! {
+            why = asked_to_stop(down) => {
+                tracing::info!(why, "stopping");
+                None
+            }
+            result = &mut supervisor => Some(engine_lost("supervisor", result)),
+            result = &mut proxy => Some(engine_lost("proxy", result)),
+        };
+        if !supervisor.is_finished() {
+            supervisor_drain.finish().await;
+            log_end("supervisor", supervisor.await);
+        }
+        if !proxy.is_finished() {
+            proxy_drain.start();
+            match tokio::time::timeout(PROXY_DRAIN_MAX, proxy).await {
+                Ok(result) => log_end("proxy", result),
+                Err(_) => tracing::warn!("some requests did not end in time"),
+            }
+        }
+        drained.send_replace(true);
+        drop(registry);
+        if tokio::time::timeout(API_DRAIN_MAX, api).await.is_err() {
+            tracing::debug!("a follower of the API did not end in time");
+        }
+        // A socket without a daemon would only mislead; the lock is what counts.
+        let _ = std::fs::remove_file(project.socket());
+        match lost {
+            None => Ok(()),
+            Some(error) => {
+                tracing::error!(error = format!("{error:#}"), "an engine was lost");
+                std::process::exit(i32::from(crate::EXIT_BUG));
+            }
+        }
+    }
+}
+
+/// Says which engine ended without having been asked to, and why.
+fn engine_lost<E>(engine: &str, result: Result<Result<(), E>, tokio::task::JoinError>) -> anyhow::Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match result {
+        Ok(Ok(())) => anyhow::anyhow!("the {engine} ended by itself"),
+        Ok(Err(error)) => anyhow::Error::new(error).context(format!("the {engine} failed")),
+        Err(panic) => anyhow::Error::new(panic).context(format!("the {engine} panicked")),
+    }
+}
+
+fn log_end<E: std::error::Error + 'static>(engine: &str, result: Result<Result<(), E>, tokio::task::JoinError>) {
+    match result {
+        Ok(Ok(())) => tracing::info!(engine, "drained"),
+        Ok(Err(error)) => tracing::error!(engine, error = %Chain(&error), "failed while draining"),
+        Err(panic) => tracing::error!(engine, error = %panic, "panicked while draining"),
+    }
+}
+
+async fn asked_to_stop(mut down: watch::Receiver<bool>) -> &'static str {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        let _ = down.wait_for(|down| *down).await;
+        return "asked by the API";
+    };
+    tokio::select! {
+        _ = down.wait_for(|down| *down) => "asked by the API",
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+fn compile(project: &Project) -> anyhow::Result<Plan> {
+    let loaded = project.load();
+    match loaded.plan {
+        Some(plan) => Ok(plan),
+        None => {
+            let first = loaded
+                .diagnostics
+                .iter()
+                .find(|diagnostic| diagnostic.severity == Severity::Error);
+            let why = first.map_or("it has errors", |diagnostic| diagnostic.message.as_str());
+            anyhow::bail!("the manifest is refused: {why}")
+        }
+    }
+}
+
+/// Opens the API's socket, for this user alone.
+fn listen(project: &Project) -> io::Result<UnixListener> {
+    let path = project.socket();
+    match std::fs::remove_file(&path) {
+        // The lock is ours, so nobody listens on an old one.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let name = socket::name(&path)?;
+    let listener = UnixListener::bind(&name.path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}

@@ -1,0 +1,187 @@
+//! What the API may do with a running application.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use manifest::Plan;
+use supervisor::{InstanceState, ServiceStatus, Snapshot};
+use tokio::sync::watch;
+
+use crate::api::dto;
+
+/// Handles to every engine. Plain data and no state of its own.
+#[derive(Debug)]
+pub struct Control {
+    pub manifest: PathBuf,
+    pub plan: Arc<Plan>,
+    pub supervisor: supervisor::Handle,
+    pub proxy: proxy::Handle,
+    pub gateway: SocketAddr,
+    pub started_at: Timestamp,
+    pub down: watch::Sender<bool>,
+    /// True once everything has stopped.
+    pub drained: watch::Receiver<bool>,
+}
+
+impl Control {
+    pub fn status(&self) -> dto::Status {
+        dto::Status {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            application: self.plan.name.clone(),
+            manifest: self.manifest.display().to_string(),
+            gateway: format!("http://{}", self.gateway),
+            started_at: self.started_at,
+            uptime_seconds: Timestamp::now().duration_since(self.started_at).as_secs_f64(),
+        }
+    }
+
+    pub fn gateway(&self) -> dto::Gateway {
+        let counters = self.proxy.counters();
+        dto::Gateway {
+            address: format!("http://{}", self.gateway),
+            routes: self.plan.routes.iter().map(|route| route.name.clone()).collect(),
+            requests: counters.requests,
+            active: counters.requests_active,
+        }
+    }
+
+    /// Begins to stop everything; followers of the streams see how it goes.
+    pub fn shut_down(&self) {
+        self.down.send_replace(true);
+    }
+
+    /// Starts services and what they depend on.
+    pub async fn start(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
+        self.check_plan(selection.plan.as_deref())?;
+        let services = (!selection.services.is_empty()).then(|| selection.services.clone());
+        self.supervisor.start(services).await.map_err(refused)?;
+        match selection.wait {
+            false => Ok(()),
+            true => self.reach(&self.named(selection.services), is_up, "is ready").await,
+        }
+    }
+
+    /// Stops services and returns when they have stopped.
+    pub async fn stop(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
+        let services = self.named(selection.services);
+        self.supervisor.stop(services.clone()).await.map_err(refused)?;
+        self.reach(&services, is_down, "has stopped").await
+    }
+
+    /// Restarts services and returns when they are ready again.
+    pub async fn restart(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
+        let services = self.named(selection.services);
+        self.supervisor.restart(services.clone()).await.map_err(refused)?;
+        self.reach(&services, is_renewed, "is ready again").await
+    }
+
+    fn named(&self, services: Vec<String>) -> Vec<String> {
+        if services.is_empty() {
+            self.plan.services.keys().cloned().collect()
+        } else {
+            services
+        }
+    }
+
+    /// Refuses to go on with a manifest that is not the one that runs.
+    fn check_plan(&self, plan: Option<&str>) -> Result<(), dto::Problem> {
+        if plan.is_none_or(|plan| plan == self.plan.to_toml()) {
+            return Ok(());
+        }
+        Err(dto::Problem {
+            title: "the manifest has changed".into(),
+            status: 409,
+            detail: "the manifest has changed since the application was started; what runs is left as it is".into(),
+            hint: Some("`atoll down`, then `atoll up`, takes the change over".into()),
+        })
+    }
+
+    /// Waits until each service satisfies `reached`; fails as soon as one cannot any more.
+    async fn reach(
+        &self,
+        services: &[String],
+        reached: fn(&ServiceStatus) -> bool,
+        goal: &str,
+    ) -> Result<(), dto::Problem> {
+        let mut snapshots = self.supervisor.watch();
+        let mut drained = self.drained.clone();
+        loop {
+            let snapshot: Arc<Snapshot> = Arc::clone(&snapshots.borrow_and_update());
+            let mut all = snapshot
+                .services
+                .iter()
+                .filter(|service| services.contains(&service.name));
+            if all.clone().all(reached) {
+                return Ok(());
+            }
+            if let Some((service, why)) = all.find_map(|service| Some((service, given_up(service)?))) {
+                return Err(unreached(format!("{}: {why}", service.name)));
+            }
+            tokio::select! {
+                changed = snapshots.changed() => if changed.is_err() {
+                    return Err(unreached(format!("the application was stopped before every service {goal}")));
+                },
+                _ = drained.wait_for(|drained| *drained) => {
+                    return Err(unreached(format!("the application was stopped before every service {goal}")));
+                }
+            }
+        }
+    }
+}
+
+fn is_up(service: &ServiceStatus) -> bool {
+    service
+        .instances
+        .iter()
+        .all(|instance| instance.ready || instance.state == InstanceState::Exited)
+}
+
+fn is_renewed(service: &ServiceStatus) -> bool {
+    is_up(service)
+        && service
+            .instances
+            .iter()
+            .all(|instance| instance.generation == service.generation)
+}
+
+fn is_down(service: &ServiceStatus) -> bool {
+    service.instances.iter().all(|instance| {
+        matches!(
+            instance.state,
+            InstanceState::Stopped | InstanceState::Exited | InstanceState::Failed
+        )
+    })
+}
+
+/// Why a service will not get further by itself.
+fn given_up(service: &ServiceStatus) -> Option<String> {
+    if let Some(reason) = &service.reason {
+        return Some(reason.clone());
+    }
+    let hopeless = |state: &InstanceState| matches!(state, InstanceState::Failed | InstanceState::CrashLoop { .. });
+    let instance = service.instances.iter().find(|instance| hopeless(&instance.state))?;
+    Some(instance.reason.clone().unwrap_or_else(|| "it keeps ending".to_owned()))
+}
+
+fn refused(error: supervisor::Error) -> dto::Problem {
+    let detail = kit::Chain(&error).to_string();
+    dto::Problem {
+        title: "refused".into(),
+        status: 409,
+        detail,
+        hint: None,
+    }
+}
+
+fn unreached(detail: String) -> dto::Problem {
+    let hint = Some("`atoll ps` shows the state, `atoll logs` what the services wrote".to_owned());
+    dto::Problem {
+        title: "the state was not reached".into(),
+        status: 424,
+        detail,
+        hint,
+    }
+}

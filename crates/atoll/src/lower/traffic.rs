@@ -1,0 +1,175 @@
+//! Plan and registry → the data plane's listeners, routes and endpoints.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use manifest::Plan;
+use manifest::plan;
+
+/// Name of the north–south listener.
+pub const GATEWAY: &str = "gateway";
+
+/// Name and address of every listener that the plan asks for: the gateway and one an edge.
+pub fn listeners(plan: &Plan) -> Vec<(String, SocketAddr)> {
+    let edges = plan.services.iter().flat_map(|(caller, service)| {
+        service.edges.iter().map(move |(upstream, edge)| {
+            (
+                edge_name(caller, upstream),
+                SocketAddr::from((Ipv4Addr::LOCALHOST, edge.port)),
+            )
+        })
+    });
+    std::iter::once((GATEWAY.to_owned(), plan.gateway.listen))
+        .chain(edges)
+        .collect()
+}
+
+/// What the data plane serves: the plan's rules over the endpoints of this moment.
+pub fn snapshot(plan: &Plan, endpoints: &registry::Snapshot) -> proxy::Snapshot {
+    let gateway = proxy::Listener {
+        role: proxy::Role::Gateway,
+        routes: plan.routes.iter().map(route).collect(),
+    };
+    let edges = plan.services.iter().flat_map(|(caller, service)| {
+        service
+            .edges
+            .iter()
+            .map(move |(upstream, edge)| (edge_name(caller, upstream), edge_listener(caller, upstream, edge)))
+    });
+    proxy::Snapshot {
+        // The first generation of the registry is 0, and the data plane begins before any.
+        generation: endpoints.generation + 1,
+        listeners: std::iter::once((GATEWAY.to_owned(), gateway)).chain(edges).collect(),
+        services: endpoints
+            .services
+            .iter()
+            .map(|(name, all)| (name.clone(), ready(all)))
+            .collect(),
+    }
+}
+
+fn edge_name(caller: &str, upstream: &str) -> String {
+    format!("{caller}→{upstream}")
+}
+
+/// An edge is a listener with one route that takes everything.
+fn edge_listener(caller: &str, upstream: &str, edge: &plan::Edge) -> proxy::Listener {
+    let everything = proxy::Match {
+        path: proxy::PathMatch::Prefix("/".into()),
+        methods: Vec::new(),
+        headers: Vec::new(),
+        query: Vec::new(),
+    };
+    let route = proxy::Route {
+        name: edge_name(caller, upstream),
+        hostnames: Vec::new(),
+        matches: vec![everything],
+        filters: Vec::new(),
+        timeout: edge.timeout,
+        backends: vec![proxy::Backend {
+            service: upstream.to_owned(),
+            weight: 1,
+        }],
+    };
+    let role = proxy::Role::Edge {
+        caller: caller.to_owned(),
+        upstream: upstream.to_owned(),
+    };
+    proxy::Listener {
+        role,
+        routes: vec![route],
+    }
+}
+
+fn ready(endpoints: &[registry::Endpoint]) -> Vec<proxy::Endpoint> {
+    let serving = endpoints.iter().filter_map(|endpoint| {
+        let state = match endpoint.state {
+            registry::State::Unready => return None,
+            registry::State::Ready => proxy::State::Ready,
+            registry::State::Draining => proxy::State::Draining,
+        };
+        Some(proxy::Endpoint {
+            instance: endpoint.instance,
+            address: endpoint.address,
+            state,
+        })
+    });
+    serving.collect()
+}
+
+fn route(route: &plan::Route) -> proxy::Route {
+    proxy::Route {
+        name: route.name.clone(),
+        hostnames: route.hostnames.clone(),
+        matches: route.matches.iter().map(condition).collect(),
+        filters: route.filters.iter().map(filter).collect(),
+        timeout: route.timeout,
+        backends: route.backends.iter().map(backend).collect(),
+    }
+}
+
+fn condition(from: &plan::Match) -> proxy::Match {
+    proxy::Match {
+        path: match &from.path {
+            plan::PathMatch::Exact(path) => proxy::PathMatch::Exact(path.clone()),
+            plan::PathMatch::Prefix(path) => proxy::PathMatch::Prefix(path.clone()),
+            plan::PathMatch::Regex(path) => proxy::PathMatch::Regex(path.clone()),
+        },
+        methods: from.methods.clone(),
+        headers: from.headers.iter().map(named).collect(),
+        query: from.query.iter().map(named).collect(),
+    }
+}
+
+fn named(from: &plan::NamedMatch) -> proxy::NamedMatch {
+    let value = match &from.value {
+        plan::ValueMatch::Exact(value) => proxy::ValueMatch::Exact(value.clone()),
+        plan::ValueMatch::Regex(value) => proxy::ValueMatch::Regex(value.clone()),
+    };
+    proxy::NamedMatch {
+        name: from.name.clone(),
+        value,
+    }
+}
+
+fn filter(from: &plan::Filter) -> proxy::Filter {
+    match from.clone() {
+        plan::Filter::UrlRewrite { hostname, path } => proxy::Filter::UrlRewrite {
+            hostname,
+            path: path.map(path_rewrite),
+        },
+        plan::Filter::RequestRedirect {
+            scheme,
+            hostname,
+            port,
+            path,
+            status,
+        } => proxy::Filter::RequestRedirect {
+            scheme,
+            hostname,
+            port,
+            path: path.map(path_rewrite),
+            status,
+        },
+        plan::Filter::RequestHeaders(edits) => proxy::Filter::RequestHeaders(header_edits(edits)),
+        plan::Filter::ResponseHeaders(edits) => proxy::Filter::ResponseHeaders(header_edits(edits)),
+    }
+}
+
+fn path_rewrite(from: plan::PathRewrite) -> proxy::PathRewrite {
+    match from {
+        plan::PathRewrite::Full(path) => proxy::PathRewrite::Full(path),
+        plan::PathRewrite::Prefix(path) => proxy::PathRewrite::Prefix(path),
+    }
+}
+
+fn header_edits(from: plan::HeaderEdits) -> proxy::HeaderEdits {
+    let plan::HeaderEdits { set, add, remove } = from;
+    proxy::HeaderEdits { set, add, remove }
+}
+
+fn backend(from: &plan::Backend) -> proxy::Backend {
+    proxy::Backend {
+        service: from.service.clone(),
+        weight: from.weight,
+    }
+}

@@ -1,0 +1,195 @@
+//! One application's folder: where its manifest is, what `.atoll/` holds, and how both are read.
+//! Everything that touches the disk on behalf of a manifest happens here; what it means is `manifest`'s.
+
+mod load;
+mod ports;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use thiserror::Error;
+
+pub use load::Loaded;
+
+/// The name that is searched for, upwards from the present folder.
+pub const MANIFEST: &str = "atoll.toml";
+
+/// Version of what `.atoll/` holds. A newer one is refused, never guessed at.
+const FORMAT: u32 = 1;
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("there is no {MANIFEST} in {} or in any folder above it", from.display())]
+    NotFound { from: PathBuf },
+    #[error("cannot read the manifest {}", path.display())]
+    Manifest { path: PathBuf, source: io::Error },
+    #[error("cannot use the state folder {}", path.display())]
+    State { path: PathBuf, source: io::Error },
+    #[error("{} was written by a newer version of atoll (format {found}, this version knows {FORMAT})", path.display())]
+    Newer { path: PathBuf, found: u32 },
+    #[error("{} is damaged: it should hold a format version, but holds {found:?}", path.display())]
+    Damaged { path: PathBuf, found: String },
+    #[error("another daemon runs this application")]
+    Locked,
+}
+
+impl Error {
+    /// One thing to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotFound { .. } => {
+                Some("name the manifest with `-f FILE`, or its folder, as in `atoll up examples/store`".into())
+            }
+            Self::Newer { .. } => Some("use that newer version, or move the folder away to start afresh".into()),
+            Self::Damaged { path, .. } => Some(format!(
+                "if the data under it is good, write `{FORMAT}` into {}",
+                path.display()
+            )),
+            Self::Locked => Some("`atoll ps` shows what it runs, `atoll down` stops it".into()),
+            Self::Manifest { .. } | Self::State { .. } => None,
+        }
+    }
+}
+
+/// An application on this machine.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// The root manifest, absolute.
+    pub manifest: PathBuf,
+    /// `.atoll/` beside it.
+    pub state: PathBuf,
+}
+
+impl Project {
+    /// Finds the manifest: `file` if given, else the folder `directory` or, without one, the nearest upwards.
+    pub fn find(file: Option<&Path>, directory: Option<&Path>) -> Result<Self, Error> {
+        let path = match (file, directory) {
+            (Some(file), _) if file.is_dir() => file.join(MANIFEST),
+            (Some(file), _) => file.to_owned(),
+            (None, Some(directory)) => directory.join(MANIFEST),
+            (None, None) => nearest()?,
+        };
+        let manifest = fs::canonicalize(&path).map_err(|source| Error::Manifest { path, source })?;
+        // Canonical paths of files always have a parent.
+        let state = manifest.with_file_name(".atoll");
+        Ok(Self { manifest, state })
+    }
+
+    /// The folder that relative paths of the root manifest resolve against.
+    pub fn root(&self) -> &Path {
+        self.manifest.parent().unwrap_or(Path::new("/"))
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.state.join("run/atoll.sock")
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.state.join("logs")
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.state.join("data")
+    }
+
+    /// What runs, for the next daemon should this one be killed.
+    pub fn instances_file(&self) -> PathBuf {
+        self.state.join("run/instances.json")
+    }
+
+    /// Makes `.atoll/` and its folders, private to this user, and checks its format version.
+    pub fn prepare_state(&self) -> Result<(), Error> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::State { path, source }
+        };
+        for folder in [self.state.clone(), self.state.join("run"), self.logs(), self.data()] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder)
+                .map_err(at(&folder))?;
+        }
+        let ignore = self.state.join(".gitignore");
+        if !ignore.exists() {
+            fs::write(&ignore, "*\n").map_err(at(&ignore))?;
+        }
+        let format = self.state.join("format");
+        match fs::read_to_string(&format) {
+            Ok(text) => match text.trim().parse::<u32>() {
+                Ok(FORMAT) => Ok(()),
+                Ok(found) => Err(Error::Newer {
+                    path: self.state.clone(),
+                    found,
+                }),
+                Err(_) => Err(Error::Damaged {
+                    path: format,
+                    found: text.chars().take(40).collect(),
+                }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                kit::file::store_atomic(&format, format!("{FORMAT}\n").as_bytes()).map_err(at(&format))
+            }
+            Err(source) => Err(Error::State { path: format, source }),
+        }
+    }
+
+    /// Becomes the one daemon of this folder until the returned file is dropped or the process ends.
+    pub fn lock(&self) -> Result<File, Error> {
+        let path = self.state.join("run/lock");
+        let open = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path);
+        let mut file = open.map_err(|source| Error::State {
+            path: path.clone(),
+            source,
+        })?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                // For people and scripts; the lock itself is what counts.
+                let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+                written.map_err(|source| Error::State { path, source }).map(|()| file)
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked),
+            Err(errno) => Err(Error::State {
+                path,
+                source: errno.into(),
+            }),
+        }
+    }
+
+    /// Whether a daemon holds the lock now.
+    pub fn is_locked(&self) -> bool {
+        let Ok(file) = File::open(self.state.join("run/lock")) else {
+            return false;
+        };
+        flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+    }
+
+    /// Waits until the lock is free: the daemon is gone, however it ended. Blocking and unbounded.
+    pub fn wait_unlocked(&self) -> io::Result<()> {
+        match File::open(self.state.join("run/lock")) {
+            Ok(file) => Ok(flock(&file, FlockOperation::LockShared)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn nearest() -> Result<PathBuf, Error> {
+    let from = std::env::current_dir().map_err(|source| Error::Manifest {
+        path: ".".into(),
+        source,
+    })?;
+    let found = from
+        .ancestors()
+        .map(|folder| folder.join(MANIFEST))
+        .find(|path| path.is_file());
+    found.ok_or(Error::NotFound { from })
+}

@@ -1,0 +1,116 @@
+//! Reads what the manifest asks for, file by file, until the compiler wants nothing more.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use manifest::{Diagnostic, Plan, Sources, Want};
+
+use crate::project::{Project, ports};
+
+/// A manifest may not be larger; what is read of a larger one is enough for the compiler to refuse it.
+const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
+/// The compiler's answer together with what it was given.
+pub struct Loaded {
+    pub sources: Sources,
+    pub plan: Option<Plan>,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Project {
+    /// Reads and compiles the manifest. Changes nothing on disk; blocking.
+    pub fn load(&self) -> Loaded {
+        let range = ports::range();
+        let ledger = ports::load_ledger(self);
+        let mut busy = ports::listening();
+        if self.is_locked() {
+            // Its own daemon listens on them.
+            ledger.values().for_each(|port| {
+                busy.remove(port);
+            });
+        }
+        let first = ports::first(&range, self.root());
+        let mut sources = Sources {
+            root: self.manifest.clone(),
+            files: BTreeMap::new(),
+            globs: BTreeMap::new(),
+            environment: environment(self.root()),
+            ports: manifest::Ports {
+                range,
+                first,
+                ledger,
+                busy,
+            },
+        };
+        loop {
+            let wanted = manifest::wanted(&sources);
+            if wanted.is_empty() {
+                break;
+            }
+            for want in wanted {
+                match want {
+                    Want::File(path) => {
+                        let text = read(&path);
+                        sources.files.insert(path, text);
+                    }
+                    Want::Glob(pattern) => {
+                        let matches = matches(&pattern);
+                        sources.globs.insert(pattern, matches);
+                    }
+                }
+            }
+        }
+        let (plan, diagnostics) = manifest::compile(&sources);
+        Loaded {
+            sources,
+            plan,
+            diagnostics,
+        }
+    }
+
+    /// Keeps the ports of a plan that is about to run.
+    pub fn store_ports(&self, plan: &Plan) -> std::io::Result<()> {
+        ports::store_ledger(self, &plan.ports)
+    }
+}
+
+/// The process's own environment over that of `.env` beside the manifest.
+fn environment(root: &Path) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    if let Ok(text) = read(&root.join(".env")) {
+        // What is wrong in it shows as an undefined variable where it is used.
+        variables.extend(manifest::dotenv(&text));
+    }
+    variables.extend(
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+    );
+    variables
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err("it is not a file".into());
+    }
+    match file.take(FILE_BYTES_MAX).read_to_string(&mut text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn matches(pattern: &Path) -> Vec<std::path::PathBuf> {
+    let Some(pattern) = pattern.to_str() else {
+        return Vec::new();
+    };
+    let mut found: Vec<_> = glob::glob(pattern)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|path| path.is_file())
+        .collect();
+    found.sort();
+    found
+}

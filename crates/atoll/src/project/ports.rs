@@ -1,0 +1,104 @@
+//! The port ledger on disk, and which ports of this machine are taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::{fs, io};
+
+use crate::project::Project;
+
+/// Below the usual ephemeral range, above what services commonly claim. Narrowed where the kernel hands out ports.
+const RANGE: RangeInclusive<u16> = 20_000..=29_999;
+
+/// The ports that this application was given before, by key.
+pub fn load_ledger(project: &Project) -> BTreeMap<String, u16> {
+    // A ledger that is missing or damaged costs new ports and nothing else.
+    let text = fs::read(path(project)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// Keeps the ports for the next start.
+pub fn store_ledger(project: &Project, ledger: &BTreeMap<String, u16>) -> io::Result<()> {
+    let text = serde_json::to_vec_pretty(ledger)?;
+    if fs::read(path(project)).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    kit::file::store_atomic(&path(project), &text)
+}
+
+fn path(project: &Project) -> std::path::PathBuf {
+    project.state.join("ports.json")
+}
+
+/// Where to look for ports that no program gets by chance.
+pub fn range() -> RangeInclusive<u16> {
+    let kernel = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut bounds = kernel.split_whitespace().filter_map(|word| word.parse::<u16>().ok());
+    match (bounds.next(), bounds.next()) {
+        (Some(low), Some(_)) if low > *RANGE.start() + 1000 && low <= *RANGE.end() => *RANGE.start()..=low - 1,
+        (Some(low), Some(high)) if low <= *RANGE.start() && high < 60_000 && high >= *RANGE.start() => {
+            high + 1..=u16::MAX
+        }
+        _ => RANGE,
+    }
+}
+
+/// Where to begin in the range: different for each folder, so that two applications rarely want the same port.
+pub fn first(range: &RangeInclusive<u16>, root: &Path) -> u16 {
+    let mut hasher = DefaultHasher::new();
+    root.hash(&mut hasher);
+    let size = u64::from(range.end() - range.start()) + 1;
+    // Steps of 100 leave room for an application's ports to stand together.
+    let offset = (hasher.finish() % size) / 100 * 100;
+    range.start() + u16::try_from(offset).unwrap_or(0)
+}
+
+/// Every TCP port on which some program of this network namespace listens.
+pub fn listening() -> BTreeSet<u16> {
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .into_iter()
+        .flat_map(|table| {
+            fs::read_to_string(table)
+                .unwrap_or_default()
+                .lines()
+                .filter_map(listener)
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Reads one line of proc_net_tcp(5): the local port when the state is LISTEN (0A).
+fn listener(line: &str) -> Option<u16> {
+    let mut fields = line.split_whitespace().skip(1);
+    let (_, port) = fields.next()?.rsplit_once(':')?;
+    let state = fields.nth(1)?;
+    (state == "0A").then(|| u16::from_str_radix(port, 16).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listening_sockets_count() {
+        let listening = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0";
+        let connected = "   1: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0";
+        let heading = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid";
+        assert_eq!([heading, listening, connected].map(listener), [None, Some(8080), None]);
+    }
+
+    #[test]
+    fn a_listener_of_ours_is_seen() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+        assert!(super::listening().contains(&socket.local_addr().expect("an address").port()));
+    }
+
+    #[test]
+    fn the_first_port_lies_in_the_range_and_depends_on_the_folder_alone() {
+        for name in ["/a", "/b", "/some/where/else"] {
+            let port = first(&RANGE, Path::new(name));
+            assert!(RANGE.contains(&port) && port == first(&RANGE, Path::new(name)));
+        }
+    }
+}

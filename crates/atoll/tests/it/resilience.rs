@@ -1,0 +1,126 @@
+//! Kills under load: no request that may be repeated is lost.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use testkit::wait::until_blocking;
+
+use crate::application::{Application, BOUND, signal};
+
+const REPLICATED: &str = r#"
+[[routes]]
+name = "all"
+matches = [{ path = { prefix = "/" } }]
+backends = [{ service = "web" }]
+
+[services.web]
+command = "python3 echo.py"
+replicas = 2
+"#;
+
+/// How many requests a second the load makes.
+const RATE: u32 = 200;
+
+/// One GET on a connection of its own; the status, or 0 when there was no answer.
+fn get(port: u16) -> u16 {
+    let answer = || -> std::io::Result<u16> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(BOUND))?;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")?;
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        reader.read_to_end(&mut Vec::new())?;
+        Ok(line
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap_or(0))
+    };
+    answer().unwrap_or(0)
+}
+
+#[test]
+fn killing_one_of_two_instances_fails_no_get() {
+    let app = Application::with_manifest(REPLICATED);
+    app.up();
+    let (stop, sent, failed) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..4u32 {
+            let (stop, sent, failed, port) = (&stop, &sent, &failed, app.gateway);
+            scope.spawn(move || {
+                let start = Instant::now();
+                for number in (thread..).step_by(4) {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // A fixed rate, whatever the answers: that is the load, not a wait for a state.
+                    let due = Duration::from_secs(1) * number / RATE;
+                    std::thread::park_timeout(due.saturating_sub(start.elapsed()));
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    failed.fetch_add(u32::from(get(port) != 200), Ordering::Relaxed);
+                }
+            });
+        }
+        for round in 0..3u64 {
+            let before = sent.load(Ordering::Relaxed);
+            until_blocking("some load", BOUND, || {
+                (sent.load(Ordering::Relaxed) > before + RATE / 4).then_some(())
+            });
+            let victim = app.pid("web", round % 2);
+            signal(victim, Signal::KILL);
+            until_blocking("the restart", BOUND, || {
+                let all = app.instances();
+                let renewed = |i: &Value| i["ready"] == true && i["pid"] != victim;
+                (all.len() == 2 && all.iter().all(renewed)).then_some(())
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let (sent, failed) = (sent.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
+    assert_eq!(failed, 0, "of {sent}");
+
+    // What was killed is out of rotation as soon as its exit is seen.
+    let log = std::fs::read_to_string(app.path(".atoll/logs/daemon.log")).unwrap();
+    assert!(
+        log.lines().filter(|line| line.contains("SIGKILL")).count() >= 3,
+        "{log}"
+    );
+}
+
+#[test]
+fn each_request_leaves_one_line_in_the_access_log() {
+    let app = Application::with_manifest(REPLICATED);
+    app.up();
+    for number in 0..20 {
+        assert_eq!(app.get(&format!("/page/{number}?token=secret")).0, 200);
+    }
+    let records = until_blocking("twenty records", BOUND, || {
+        let text = std::fs::read_to_string(app.path(".atoll/logs/access.jsonl")).unwrap_or_default();
+        let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (records.len() == 20).then_some(records)
+    });
+    for record in &records {
+        assert_eq!(
+            (record["service"].as_str(), record["route"].as_str()),
+            (Some("web"), Some("all")),
+            "{record}"
+        );
+        assert_eq!(
+            (record["status"].as_u64(), record["attempts"].as_u64()),
+            (Some(200), Some(1)),
+            "{record}"
+        );
+        assert!(
+            record["duration_ms"].is_number() && record["request_id"].is_string(),
+            "{record}"
+        );
+        assert!(!record.to_string().contains("secret"), "{record}");
+    }
+    let instances: std::collections::BTreeSet<u64> = records.iter().filter_map(|r| r["instance"].as_u64()).collect();
+    assert_eq!(instances.len(), 2, "both instances took some");
+}

@@ -1,0 +1,6 @@
+//! The database crate through its public face: real files, real SQLite, real processes.
+
+mod files;
+mod migrations;
+mod processes;
+mod world;

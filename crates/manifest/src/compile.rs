@@ -1,0 +1,41 @@
+//! The compilation, from top to bottom: files, declarations, wiring, ports, services, routes. Every step reports what is
+//! wrong and goes on with the rest, so that one run tells everything.
+
+mod databases;
+mod declared;
+mod documents;
+mod environment;
+mod filters;
+mod gateway;
+mod graph;
+mod matches;
+mod ports;
+mod probes;
+mod routes;
+mod services;
+mod wiring;
+
+use std::path::Path;
+
+use crate::context::Context;
+use crate::plan::Plan;
+
+/// Makes a plan as far as that is possible. It may be incomplete when an error was reported.
+pub(crate) fn compile(cx: &Context<'_>) -> Option<Plan> {
+    let documents = documents::load(cx);
+    let declared = declared::collect(cx, &documents)?;
+    let name = declared::application(cx, &declared);
+    let root = cx.sources.root.parent().unwrap_or(Path::new("/")).to_path_buf();
+
+    let wired = wiring::wire(cx, &declared);
+    graph::check_cycles(cx, &wired);
+    let gateway = gateway::listener(cx, &declared.root);
+    let ports = ports::assign(cx, &gateway, &wired);
+
+    let databases = databases::compile(cx, &declared, &wired, &root);
+    let services = wired.values().map(|unit| (unit.name.value.clone(), services::compile(cx, unit, &ports, &databases)));
+    let services = services.collect();
+    let routes = routes::compile(cx, &declared);
+    let gateway = gateway.settle(&ports);
+    Some(Plan { name: name?, root, gateway, routes, services, databases, ports })
+}

@@ -1,0 +1,122 @@
+//! One service: its commands, its instances, its edges, and everything else that its table says.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::environment::{self, Environment};
+use super::wiring::Unit;
+use super::{ports, probes};
+use crate::Code;
+use crate::context::Context;
+use crate::diagnostic::Diagnostic;
+use crate::plan::{Build, Database, Edge, Instance, Service};
+use crate::reader::{Item, Text};
+use crate::text::{Split, nearest, parse_duration, quoted_list, split};
+
+pub(crate) fn compile(
+    cx: &Context<'_>,
+    unit: &Unit<'_>,
+    ledger: &BTreeMap<String, u16>,
+    databases: &BTreeMap<String, Database>,
+) -> Service {
+    let table = &unit.table;
+    let name = unit.name.value.as_str();
+    let folder = unit.name.place.file.parent().unwrap_or(Path::new("/"));
+    let working_dir = table.path("working_dir").unwrap_or_else(|| folder.to_path_buf());
+    let environment = environment::compile(cx, unit, ledger, databases);
+    let port = |key: String| ledger.get(&key).copied().unwrap_or_default();
+    Service {
+        description: table.text("description").map(|text| text.value),
+        owner: table.text("owner").map(|text| text.value),
+        file: PathBuf::from(cx.shown(unit.name.place.file)),
+        build: table.text("build").and_then(|text| {
+            let command = words(cx, &text, "build", &working_dir)?;
+            Some(Build { command, working_dir: working_dir.clone() })
+        }),
+        command: table
+            .get("command")
+            .and_then(|item| command(cx, &item, "command", &environment, &working_dir))
+            .unwrap_or_default(),
+        instances: (0..unit.replicas).map(|index| Instance { index, port: port(ports::instance(name, index)) }).collect(),
+        edges: edges(cx, unit, |upstream| port(ports::edge(name, upstream))),
+        depends_on: unit.depends_on.iter().map(|(name, condition)| (name.value.clone(), *condition)).collect(),
+        probes: probes::compile(cx, table.table("probes").as_ref(), &environment, &working_dir),
+        restart: unit.restart,
+        stop_signal: table.choice("stop_signal").to_owned(),
+        stop_grace_period: table.duration("stop_grace_period"),
+        databases: unit.databases.iter().map(|name| name.value.clone()).collect(),
+        environment: environment.variables,
+        working_dir,
+    }
+}
+
+/// The words of a command that runs beside an instance: the variables it is given stay in them until it starts.
+pub(crate) fn command(
+    cx: &Context<'_>,
+    item: &Item<'_>,
+    key: &str,
+    environment: &Environment,
+    working_dir: &Path,
+) -> Option<Vec<String>> {
+    let text = item.text_with(|name| environment.is_known_at_start(name))?;
+    words(cx, &text, key, working_dir)
+}
+
+/// Splits a command. A program with a `/` in its name is found from the working folder, as a shell would there.
+fn words(cx: &Context<'_>, text: &Text<'_>, key: &str, working_dir: &Path) -> Option<Vec<String>> {
+    let mut words = match split(&text.value) {
+        Split::Words(words) => words,
+        Split::Empty => {
+            let diagnostic = Diagnostic::new(Code::Command, &text.place, format!("`{key}` names no program"));
+            cx.report(diagnostic.label("empty").hint(format!("write `{key} = \"program argument …\"`")));
+            return None;
+        }
+        Split::Unbalanced => {
+            let diagnostic = Diagnostic::new(Code::Command, &text.place, format!("`{key}` cannot be split into words"));
+            cx.report(diagnostic.label("a quote is never closed, or a `\\` ends it").hint("close the quote"));
+            return None;
+        }
+    };
+    if let Some(program) = words.first_mut().filter(|word| word.contains('/') && !word.starts_with(['/', '$'])) {
+        *program = crate::reader::normal(&working_dir.join(&*program)).to_string_lossy().into_owned();
+    }
+    Some(words)
+}
+
+fn edges(cx: &Context<'_>, unit: &Unit<'_>, port: impl Fn(&str) -> u16) -> BTreeMap<String, Edge> {
+    let mut timeouts: BTreeMap<String, Option<Duration>> = BTreeMap::new();
+    let upstreams: Vec<&str> = unit.upstreams.iter().map(|name| name.value.as_str()).collect();
+    for (name, item) in unit.table.map("edges") {
+        let Some(policy) = item.table() else { continue };
+        if name.value != "*" && !upstreams.contains(&name.value.as_str()) {
+            report_no_upstream(cx, unit, &upstreams, &name);
+        }
+        timeouts.insert(name.value, policy.get("timeout").and_then(|item| item.duration()));
+    }
+    let written = |name: &str| timeouts.get(name).copied().flatten();
+    let edges = upstreams.into_iter().map(|name| {
+        let timeout = written(name).or_else(|| written("*")).unwrap_or_else(default_timeout);
+        (name.to_owned(), Edge { port: port(name), timeout })
+    });
+    edges.collect()
+}
+
+/// The shape's own default of an edge's timeout.
+fn default_timeout() -> Duration {
+    crate::shape::EDGE.default_of("timeout").and_then(parse_duration).unwrap_or_default()
+}
+
+fn report_no_upstream(cx: &Context<'_>, unit: &Unit<'_>, upstreams: &[&str], name: &Text<'_>) {
+    // An upstream that is not declared is reported where it stands; its edge is not a second mistake.
+    if unit.table.texts("upstreams").iter().any(|upstream| upstream.value == name.value) {
+        return;
+    }
+    let message = format!("`{}` is not an upstream of `{}`", name.value, unit.name.value);
+    let hint = match nearest(&name.value, upstreams.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if upstreams.is_empty() => format!("add `upstreams = [\"{}\"]`", name.value),
+        None => format!("add `\"{}\"` to `upstreams`, or write {}", name.value, quoted_list(upstreams)),
+    };
+    cx.report(Diagnostic::new(Code::EdgeWithoutUpstream, &name.place, message).label("not an upstream").hint(hint));
+}

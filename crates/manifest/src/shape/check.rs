@@ -1,0 +1,162 @@
+//! Holds a parsed document against its shape: unknown keys, missing keys, keys that exclude each other, wrong types.
+//! What a value means is not looked at. Recursion is as deep as the shape, not as deep as the input.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Kind, Need, OneOf, Table};
+use crate::context::Context;
+use crate::diagnostic::{Diagnostic, Place};
+use crate::text::{article, nearest, quoted_list};
+use crate::Code;
+
+/// Reports everything in `entries` that is not of `shape`. `place` is the table's.
+pub(crate) fn check(cx: &Context<'_>, shape: &'static Table, entries: &DeTable<'_>, place: &Place<'_>) {
+    for (key, value) in entries {
+        let at = Place { file: place.file, span: key.span() };
+        match shape.key(key.get_ref()) {
+            Some(known) => check_value(cx, known.name, &known.kind, value, place),
+            None => cx.report(unknown(shape, key.get_ref(), &at)),
+        }
+    }
+    let has = |name: &&str| entries.contains_key(*name);
+    for key in shape.keys.iter().filter(|key| key.need == Need::Required && !has(&key.name)) {
+        let message = format!("{} lacks `{}`", article(shape.name), key.name);
+        let hint = format!("add `{} = {}`", key.name, example(&key.kind));
+        cx.report(Diagnostic::new(Code::MissingKey, place, message).label(format!("`{}` is missing", key.name)).hint(hint));
+    }
+    check_one_of(cx, shape, entries, place);
+}
+
+fn check_one_of(cx: &Context<'_>, shape: &'static Table, entries: &DeTable<'_>, place: &Place<'_>) {
+    let keys = shape.one_of.keys();
+    let mut written = entries.iter().filter(|(key, _)| keys.contains(&key.get_ref().as_ref()));
+    let name = article(shape.name);
+    match (written.next(), written.next()) {
+        (Some((first, _)), Some((second, _))) => {
+            let at = |key: &Spanned<_>| Place { file: place.file, span: key.span() };
+            let message = format!("{name} has both `{}` and `{}`", first.get_ref(), second.get_ref());
+            let diagnostic = Diagnostic::new(Code::Exclusive, &at(second), message)
+                .label("excludes the other one")
+                .hint("keep only one of them")
+                .related(&at(first), "the other one");
+            cx.report(diagnostic);
+        }
+        (None, _) if matches!(shape.one_of, OneOf::Exactly(_)) && !later_is_written(shape, entries) => {
+            let message = format!("{name} says nothing: it needs one of {}", quoted_list(keys));
+            let hint = keys.first().and_then(|first| shape.key(first));
+            let hint = hint.map_or_else(String::new, |key| format!("add `{} = {}`", key.name, example(&key.kind)));
+            cx.report(Diagnostic::new(Code::MissingKey, place, message).hint(hint));
+        }
+        _ => {}
+    }
+}
+
+/// A table that has a key of a later version is already refused for that.
+fn later_is_written(shape: &Table, entries: &DeTable<'_>) -> bool {
+    shape.later.iter().any(|later| entries.contains_key(*later))
+}
+
+fn check_value(cx: &Context<'_>, name: &str, kind: &'static Kind, value: &Spanned<DeValue<'_>>, parent: &Place<'_>) {
+    let place = Place { file: parent.file, span: value.span() };
+    match (kind, value.get_ref()) {
+        (Kind::Text | Kind::Command | Kind::Duration { .. } | Kind::Choice { .. }, DeValue::String(_))
+        | (Kind::Integer { .. } | Kind::Number(_), DeValue::Integer(_))
+        | (Kind::True, DeValue::Boolean(true)) => {}
+        (Kind::List(kind, max), DeValue::Array(items)) => {
+            check_length(cx, name, items.len(), *max, &place);
+            items.iter().take(*max).for_each(|item| check_value(cx, name, kind, item, parent));
+        }
+        (Kind::Table(shape), DeValue::Table(entries)) => check(cx, shape, entries, &place),
+        (Kind::Map(map), DeValue::Table(entries)) => {
+            check_length(cx, name, entries.len(), map.max, &place);
+            entries.iter().take(map.max).for_each(|(key, item)| check_value(cx, key.get_ref(), &map.value, item, parent));
+        }
+        (Kind::Either(one, other), found) => {
+            let kind = if fits(one, found) { one } else { other };
+            if fits(kind, found) {
+                check_value(cx, name, kind, value, parent);
+            } else {
+                cx.report(wrong_type(name, &format!("{} or {}", one.name(), other.name()), kind, value, &place));
+            }
+        }
+        _ => cx.report(wrong_type(name, &kind.name(), kind, value, &place)),
+    }
+}
+
+/// Whether the outermost type is right.
+pub(crate) fn fits(kind: &Kind, value: &DeValue<'_>) -> bool {
+    match kind {
+        Kind::Text | Kind::Command | Kind::Duration { .. } | Kind::Choice { .. } => value.is_str(),
+        Kind::Integer { .. } | Kind::Number(_) => value.is_integer(),
+        Kind::True => value.as_bool() == Some(true),
+        Kind::List(..) => value.is_array(),
+        Kind::Table(_) | Kind::Map(_) => value.is_table(),
+        Kind::Either(one, other) => fits(one, value) || fits(other, value),
+    }
+}
+
+fn check_length(cx: &Context<'_>, name: &str, length: usize, max: usize, place: &Place<'_>) {
+    if length > max {
+        let message = format!("`{name}` has {length} entries; the limit is {max}");
+        cx.report(Diagnostic::new(Code::Limit, place, message).hint("divide it, or leave some out"));
+    }
+}
+
+fn wrong_type(name: &str, expected: &str, kind: &Kind, value: &Spanned<DeValue<'_>>, place: &Place<'_>) -> Diagnostic {
+    let found = value.get_ref().type_str();
+    let message = format!("`{name}` must be {expected}");
+    let diagnostic = Diagnostic::new(Code::WrongType, place, message).label(format!("this is {}", article(found)));
+    let wants_text = matches!(kind, Kind::Text | Kind::Command | Kind::Choice { .. });
+    let scalar = match value.get_ref() {
+        DeValue::Integer(integer) => Some(integer.to_string()),
+        DeValue::Float(float) => Some(float.as_str().to_owned()),
+        DeValue::Boolean(boolean) => Some(boolean.to_string()),
+        DeValue::Datetime(datetime) => Some(datetime.to_string()),
+        _ => None,
+    };
+    match (kind, value.get_ref(), scalar) {
+        (Kind::Duration { .. }, DeValue::Integer(seconds), _) => diagnostic.hint(format!("write `\"{seconds}s\"` for seconds")),
+        (_, _, Some(scalar)) if wants_text => diagnostic.hint(format!("write `\"{scalar}\"`")),
+        (Kind::List(Kind::Text, _), DeValue::String(text), _) if text.len() < 60 => {
+            diagnostic.hint(format!("write `[\"{text}\"]`"))
+        }
+        (Kind::List(Kind::Table(_), _), DeValue::Table(_), _) => diagnostic.hint(format!("write `[[{name}]]`, in double brackets")),
+        (Kind::Integer { .. } | Kind::Number(_), DeValue::String(text), _) if text.parse::<i64>().is_ok() => {
+            diagnostic.hint(format!("write `{text}`, without quotes"))
+        }
+        (Kind::True, DeValue::Boolean(false), _) => diagnostic.hint("leave the key out"),
+        _ => diagnostic.hint(format!("write `{name} = {}`", example(kind))),
+    }
+}
+
+fn unknown(shape: &Table, key: &str, place: &Place<'_>) -> Diagnostic {
+    let name = article(shape.name);
+    if shape.later.contains(&key) {
+        return Diagnostic::new(Code::NotYet, place, format!("`{key}` of {name} is not supported by this version"))
+            .label("known, but not built yet")
+            .hint("leave the key out");
+    }
+    let known: Vec<&str> = shape.keys.iter().map(|key| key.name).collect();
+    let message = format!("{name} has no key `{key}`");
+    let diagnostic = Diagnostic::new(Code::UnknownKey, place, message).label("unknown key");
+    match nearest(key, known.iter().chain(shape.later).copied()) {
+        Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
+        None => diagnostic.hint(format!("it may have {}", quoted_list(&known))),
+    }
+}
+
+/// A value that could stand there.
+fn example(kind: &Kind) -> String {
+    match kind {
+        Kind::Text | Kind::Command => "\"…\"".to_owned(),
+        Kind::Duration { .. } => "\"5s\"".to_owned(),
+        Kind::Choice { known, .. } => format!("\"{}\"", known.first().unwrap_or(&"…")),
+        Kind::Integer { min, .. } => (*min).max(1).to_string(),
+        Kind::Number(numbers) => numbers.first().unwrap_or(&1).to_string(),
+        Kind::True => "true".to_owned(),
+        Kind::List(kind, _) => format!("[{}]", example(kind)),
+        Kind::Table(_) | Kind::Map(_) => "{ … }".to_owned(),
+        Kind::Either(one, _) => example(one),
+    }
+}

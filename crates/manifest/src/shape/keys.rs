@@ -1,0 +1,312 @@
+//! Every key of the manifest: its type, its default, and its line in the reference. The one place to add a key.
+
+use std::time::Duration;
+
+use super::{Key, Kind, Map, Need, OneOf, Table};
+
+/// Limit: entries of a list that names things.
+const LIST_MAX: usize = 100;
+/// Limit: entries of a map, and included files.
+const ENTRIES_MAX: usize = 1_000;
+/// Limit: services, databases, and routes of one file.
+const DECLARATIONS_MAX: usize = 1_000;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const TIMEOUT: Kind = Kind::Duration { min: Duration::from_millis(1), max: HOUR };
+const NAMES: Kind = Kind::List(&Kind::Text, LIST_MAX);
+const SWITCH: Kind = Kind::True;
+const CONDITION: Kind = Kind::Choice { known: &["started", "healthy", "completed"], later: &[] };
+
+const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, kind, need: Need::Optional, doc }
+}
+
+impl Key {
+    const fn required(mut self) -> Self {
+        self.need = Need::Required;
+        self
+    }
+
+    const fn default(mut self, value: &'static str) -> Self {
+        self.need = Need::Default(value);
+        self
+    }
+}
+
+pub(crate) static ROOT: Table = Table {
+    name: "manifest",
+    doc: "The root manifest, `atoll.toml`. An included file may have `services`, `databases` and `routes` only.",
+    keys: &[
+        key("name", Kind::Text, "The application. Required in the root manifest, and only there."),
+        key(
+            "include",
+            Kind::List(&Kind::Text, LIST_MAX),
+            "Files of services, as paths or globs. Relative paths in each resolve against its own folder. Root manifest only.",
+        ),
+        key("gateway", Kind::Table(&GATEWAY), "The listener for requests from outside. Root manifest only."),
+        key("routes", Kind::List(&Kind::Table(&ROUTE), DECLARATIONS_MAX), "What the gateway answers with."),
+        key("services", Kind::Map(&SERVICES), "What runs."),
+        key("databases", Kind::Map(&DATABASES), "What services keep their data in."),
+    ],
+    later: &["authenticators", "topics", "subscriptions", "sagas", "broker", "caches", "secrets"],
+    one_of: OneOf::Nothing,
+};
+
+static GATEWAY: Table = Table {
+    name: "gateway",
+    doc: "The listener for requests from outside.",
+    keys: &[key(
+        "listen",
+        Kind::Text,
+        "Address and port. Not written, the next free port is taken where this one is taken; with port 0, a free one is chosen and kept.",
+    )
+    .default("127.0.0.1:8080")],
+    later: &["auth", "rate_limit", "retry", "circuit_breaker", "fallback"],
+    one_of: OneOf::Nothing,
+};
+
+static ROUTE: Table = Table {
+    name: "route",
+    doc: "One rule of the gateway. Of all routes that match a request the most specific one answers, as in the Gateway API.",
+    keys: &[
+        key("name", Kind::Text, "Unique. Stands in logs and in error answers.").required(),
+        key("hostnames", NAMES, "Hosts that it is for; `*.example.org` takes every host below. Not written: every host."),
+        key("matches", Kind::List(&Kind::Table(&MATCH), LIST_MAX), "Any of them must hold. Not written: every path."),
+        key("filters", Kind::List(&Kind::Table(&FILTER), LIST_MAX), "What is changed on the way."),
+        key("timeout", TIMEOUT, "From the head of the request to the head of the response.").default("15s"),
+        key("backends", Kind::List(&Kind::Table(&BACKEND), LIST_MAX), "Where requests go, shared out by weight."),
+    ],
+    later: &["auth", "rate_limit", "retry", "circuit_breaker", "fallback"],
+    one_of: OneOf::Nothing,
+};
+
+static MATCH: Table = Table {
+    name: "match",
+    doc: "Conditions on a request. All that are written must hold.",
+    keys: &[
+        key("path", Kind::Table(&PATH), "Not written: every path."),
+        key("methods", NAMES, "Request methods, in upper case. Not written: every method."),
+        key("headers", Kind::List(&Kind::Table(&HEADER_MATCH), LIST_MAX), "Conditions on headers."),
+        key("query", Kind::List(&Kind::Table(&QUERY_MATCH), LIST_MAX), "Conditions on query parameters."),
+    ],
+    later: &[],
+    one_of: OneOf::Nothing,
+};
+
+static PATH: Table = Table {
+    name: "path",
+    doc: "A condition on the path of a request, without its query.",
+    keys: &[
+        key("exact", Kind::Text, "The whole path."),
+        key("prefix", Kind::Text, "By whole segments: `/api` takes `/api` and `/api/x`, not `/apix`."),
+        key("regex", Kind::Text, "A regular expression that the whole path must match."),
+    ],
+    later: &[],
+    one_of: OneOf::Exactly(&["exact", "prefix", "regex"]),
+};
+
+const EXACT: Key = key("exact", Kind::Text, "The whole value.");
+const REGEX: Key = key("regex", Kind::Text, "A regular expression that the whole value must match.");
+
+static HEADER_MATCH: Table = Table {
+    name: "header match",
+    doc: "A condition on a header.",
+    keys: &[key("name", Kind::Text, "The header's name; case does not matter.").required(), EXACT, REGEX],
+    later: &[],
+    one_of: OneOf::Exactly(&["exact", "regex"]),
+};
+
+static QUERY_MATCH: Table = Table {
+    name: "query match",
+    doc: "A condition on a query parameter.",
+    keys: &[key("name", Kind::Text, "The parameter's name; case matters.").required(), EXACT, REGEX],
+    later: &[],
+    one_of: OneOf::Exactly(&["exact", "regex"]),
+};
+
+static FILTER: Table = Table {
+    name: "filter",
+    doc: "One change to a request or its response.",
+    keys: &[
+        key("url_rewrite", Kind::Table(&URL_REWRITE), "Sends the request on under another host or path."),
+        key("request_redirect", Kind::Table(&REDIRECT), "Answers with a redirect; no backend is asked."),
+        key("request_headers", Kind::Table(&HEADER_EDITS), "Changes the headers of the request."),
+        key("response_headers", Kind::Table(&HEADER_EDITS), "Changes the headers of the response."),
+    ],
+    later: &[],
+    one_of: OneOf::Exactly(&["url_rewrite", "request_redirect", "request_headers", "response_headers"]),
+};
+
+const FULL_PATH: Key = key("path", Kind::Text, "Replaces the whole path.");
+const PREFIX_PATH: Key = key("prefix", Kind::Text, "Replaces the prefix that matched.");
+
+static URL_REWRITE: Table = Table {
+    name: "url_rewrite",
+    doc: "Sends the request on under another host or path.",
+    keys: &[key("hostname", Kind::Text, "Replaces the host."), FULL_PATH, PREFIX_PATH],
+    later: &[],
+    one_of: OneOf::AtMost(&["path", "prefix"]),
+};
+
+static REDIRECT: Table = Table {
+    name: "request_redirect",
+    doc: "Where the client is sent. What is not written stays as it was asked for.",
+    keys: &[
+        key("scheme", Kind::Choice { known: &["http", "https"], later: &[] }, "Another scheme."),
+        key("hostname", Kind::Text, "Another host."),
+        key("port", Kind::Integer { min: 1, max: 65_535 }, "Another port."),
+        FULL_PATH,
+        PREFIX_PATH,
+        key("status", Kind::Number(&[301, 302, 303, 307, 308]), "The status of the answer.").default("302"),
+    ],
+    later: &[],
+    one_of: OneOf::AtMost(&["path", "prefix"]),
+};
+
+static HEADER_VALUES: Map = Map { key: "header", value: Kind::Text, max: LIST_MAX };
+
+static HEADER_EDITS: Table = Table {
+    name: "header edits",
+    doc: "Applied in the order `remove`, `set`, `add`.",
+    keys: &[
+        key("set", Kind::Map(&HEADER_VALUES), "Replaces the header, or adds it."),
+        key("add", Kind::Map(&HEADER_VALUES), "Adds a value beside those that are there."),
+        key("remove", NAMES, "Takes headers away."),
+    ],
+    later: &[],
+    one_of: OneOf::Nothing,
+};
+
+static BACKEND: Table = Table {
+    name: "backend",
+    doc: "A service that a route sends requests to.",
+    keys: &[
+        key("service", Kind::Text, "The service's name.").required(),
+        key("weight", Kind::Integer { min: 0, max: 1_000_000 }, "Its share, relative to the sum of all; 0 takes nothing.")
+            .default("1"),
+    ],
+    later: &[],
+    one_of: OneOf::Nothing,
+};
+
+static SERVICES: Map = Map { key: "service", value: Kind::Table(&SERVICE), max: DECLARATIONS_MAX };
+
+static SERVICE: Table = Table {
+    name: "service",
+    doc: "A program that listens on `$PORT`.",
+    keys: &[
+        key("description", Kind::Text, "What it does, in a sentence."),
+        key("owner", Kind::Text, "Who looks after it."),
+        key("build", Kind::Text, "A command that is run before the first start; services with the same one share its run."),
+        key(
+            "command",
+            Kind::Command,
+            "The program and its arguments, split as a shell would, without a shell. `${PORT}`, `${HOST}` and the other variables that the service is given expand when an instance starts.",
+        )
+        .required(),
+        key("working_dir", Kind::Text, "Where `build`, `command` and `exec` probes run. Not written: the folder of the file that declares the service."),
+        key("replicas", Kind::Integer { min: 0, max: 100 }, "How many instances run.").default("1"),
+        key("upstreams", NAMES, "Services that it may call. Each is given as `<NAME>_URL`; every other call has no address."),
+        key("edges", Kind::Map(&EDGES), "Policy for calls to an upstream; `\"*\"` is for all of them."),
+        key(
+            "depends_on",
+            Kind::Either(&NAMES, &Kind::Map(&CONDITIONS)),
+            "What must be before it starts: a table of `started`, `healthy` or `completed`, or a list of names that must have `started`.",
+        ),
+        key("environment", Kind::Map(&ENVIRONMENT), "Variables of its own."),
+        key(
+            "env_file",
+            Kind::Either(&Kind::Text, &NAMES),
+            "Files of `NAME=value` lines. A later file wins over an earlier one, and `environment` over both.",
+        ),
+        key("probes", Kind::Table(&PROBES), "How its instances are asked whether they are well."),
+        key("restart", Kind::Choice { known: &["no", "on-failure", "always"], later: &[] }, "What happens when an instance exits.")
+            .default("always"),
+        key("stop_signal", Kind::Choice { known: SIGNALS, later: &[] }, "What asks it to stop.").default("SIGTERM"),
+        key(
+            "stop_grace_period",
+            Kind::Duration { min: Duration::ZERO, max: HOUR },
+            "How long it may take to stop before SIGKILL.",
+        )
+        .default("10s"),
+        key("databases", NAMES, "Databases that it uses. One is given as `DATABASE_URL`, several as `<NAME>_DATABASE_URL` each."),
+    ],
+    later: &[
+        "caches", "secrets", "publishes", "starts", "image", "resources", "update", "watch", "protocol", "auth",
+        "rate_limit",
+    ],
+    one_of: OneOf::Nothing,
+};
+
+const SIGNALS: &[&str] = &["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL"];
+
+static EDGES: Map = Map { key: "upstream", value: Kind::Table(&EDGE), max: LIST_MAX };
+static CONDITIONS: Map = Map { key: "service", value: CONDITION, max: LIST_MAX };
+static ENVIRONMENT: Map = Map { key: "variable", value: Kind::Text, max: ENTRIES_MAX };
+
+pub(crate) static EDGE: Table = Table {
+    name: "edge",
+    doc: "Policy for calls from a service to one upstream.",
+    keys: &[key("timeout", TIMEOUT, "From the head of the request to the head of the response.").default("15s")],
+    later: &["retry", "circuit_breaker", "fallback", "rate_limit", "auth"],
+    one_of: OneOf::Nothing,
+};
+
+static PROBES: Table = Table {
+    name: "probes",
+    doc: "How instances are asked whether they are well.",
+    keys: &[
+        key("startup", Kind::Table(&PROBE), "Until it succeeds once, the others do not run."),
+        key(
+            "readiness",
+            Kind::Table(&READINESS),
+            "Whether an instance takes requests. Not written: `GET /readyz`, or a TCP connection where there is no such page.",
+        ),
+        key("liveness", Kind::Table(&PROBE), "An instance that fails it is restarted."),
+    ],
+    later: &[],
+    one_of: OneOf::Nothing,
+};
+
+const CHECKS: &[&str] = &["http", "tcp", "exec"];
+const HTTP: Key = key("http", Kind::Text, "The path of a GET; a status from 200 to 399 is a success.");
+const TCP: Key = key("tcp", SWITCH, "A connection that is accepted is a success.");
+const EXEC: Key = key("exec", Kind::Command, "A command; exit status 0 is a success.");
+const INTERVAL: Key =
+    key("interval", Kind::Duration { min: Duration::from_millis(10), max: HOUR }, "From one try to the next.").default("1s");
+const PROBE_TIMEOUT: Key = key("timeout", TIMEOUT, "How long a try may take.").default("1s");
+const THRESHOLD: Key =
+    key("failure_threshold", Kind::Integer { min: 1, max: 1_000 }, "Failures in a row until the probe has failed.").default("3");
+
+static PROBE: Table = Table {
+    name: "probe",
+    doc: "A question to an instance.",
+    keys: &[HTTP, TCP, EXEC, INTERVAL, PROBE_TIMEOUT, THRESHOLD],
+    later: &["grpc"],
+    one_of: OneOf::Exactly(CHECKS),
+};
+
+pub(crate) static READINESS: Table = Table {
+    name: "readiness probe",
+    doc: "A question to an instance; without `http`, `tcp` and `exec` it is the default one.",
+    keys: &[HTTP, TCP, EXEC, INTERVAL, PROBE_TIMEOUT, THRESHOLD],
+    later: &["grpc"],
+    one_of: OneOf::AtMost(CHECKS),
+};
+
+static DATABASES: Map = Map { key: "database", value: Kind::Table(&DATABASE), max: DECLARATIONS_MAX };
+
+static DATABASE: Table = Table {
+    name: "database",
+    doc: "A database of its services' own.",
+    keys: &[
+        key("engine", Kind::Choice { known: &["sqlite"], later: &["postgres"] }, "What keeps the data.").default("sqlite"),
+        key(
+            "migrations",
+            Kind::Text,
+            "A folder of `NNNN_name.sql` files that are applied in order before a service that uses it starts.",
+        ),
+    ],
+    later: &[],
+    one_of: OneOf::Nothing,
+};

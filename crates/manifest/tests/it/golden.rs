@@ -1,0 +1,97 @@
+//! `tests/golden/*.toml`, each with the plan and the diagnostics it compiles to beside it. `UPDATE_EXPECT=1` rewrites them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use expect_test::expect_file;
+
+use crate::fixture::Compiled;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+#[test]
+fn every_fixture_compiles_to_what_stands_beside_it() {
+    let mut fixtures: Vec<PathBuf> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    fixtures.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    assert!(fixtures.len() >= 5, "the fixtures are gone");
+    for path in fixtures {
+        let compiled = Compiled::of(&fs::read_to_string(&path).unwrap());
+        check(&path.with_extension("plan"), &compiled.plan.as_ref().map_or_else(String::new, manifest::Plan::to_toml));
+        check(&path.with_extension("diag"), &compiled.rendered());
+    }
+}
+
+/// What is empty has no file.
+fn check(path: &Path, actual: &str) {
+    if actual.is_empty() && !path.exists() {
+        return;
+    }
+    expect_file![path].assert_eq(actual);
+}
+
+#[test]
+fn ten_mistakes_are_told_at_once() {
+    let compiled = Compiled::of(&fs::read_to_string(folder().join("ten_mistakes.toml")).unwrap());
+    let expected =
+        ["E0110", "E0204", "E0101", "E0304", "E0104", "E0401", "E0203", "E0108", "E0208", "E0205"];
+    let mut sorted = (compiled.codes(), expected.to_vec());
+    sorted.0.sort_unstable();
+    sorted.1.sort_unstable();
+    assert_eq!(sorted.0, sorted.1);
+    assert!(compiled.plan.is_none());
+    for diagnostic in &compiled.diagnostics {
+        assert!(diagnostic.hint.is_some(), "{diagnostic:?}");
+        assert!(!diagnostic.span.is_empty(), "{diagnostic:?}");
+    }
+}
+
+#[test]
+fn a_plan_survives_its_own_ledger() {
+    let text = fs::read_to_string(folder().join("store.toml")).unwrap();
+    let first = Compiled::of(&text).plan.expect("a plan");
+    let ledger: String = first.ports.iter().map(|(key, port)| format!("#- ledger {key}={port}\n")).collect();
+    let second = Compiled::of(&format!("{text}\n{ledger}#- ledger instance/gone/0=20500\n")).plan.expect("a plan");
+    assert_eq!(first, second);
+}
+
+#[test]
+fn no_secret_is_printed() {
+    let text = r#"
+name = "store"
+[services.hello]
+command = "hello"
+env_file = ".env.hello"
+environment = { TOKEN = "${TOKEN}", PLAIN = "seen" }
+#- env TOKEN=from-outside
+#- file .env.hello
+PASSWORD=hunter2
+a broken line with hunter3
+"#;
+    let compiled = Compiled::of(text);
+    assert!(!compiled.rendered().contains("hunter"), "{}", compiled.rendered());
+    let compiled = Compiled::of(&text.replace("a broken line with hunter3\n", ""));
+    let plan = compiled.plan.expect("a plan");
+    let environment = &plan.services["hello"].environment;
+    assert_eq!((environment["PASSWORD"].value.as_str(), environment["TOKEN"].value.as_str()), ("hunter2", "from-outside"));
+    let printed = format!("{}{plan:?}{}", plan.to_toml(), serde_json::to_string(&plan).unwrap());
+    assert!(!printed.contains("hunter2") && !printed.contains("from-outside"), "{printed}");
+    assert!(printed.contains("seen"));
+}
+
+#[test]
+fn a_diagnostic_tells_programs_its_line_and_column() {
+    let compiled = Compiled::of("name = \"store\"\n[services.hello]\ncommand = \"hello\"\nowner = \"ä\" # ö\nreplcas = 1\n");
+    let json = compiled.diagnostics[0].to_json(&compiled.sources);
+    expect_test::expect![[r#"
+        {
+          "code": "E0101",
+          "severity": "error",
+          "message": "a service has no key `replcas`",
+          "file": "atoll.toml",
+          "line": 5,
+          "column": 1,
+          "hint": "did you mean `replicas`?"
+        }"#]].assert_eq(&serde_json::to_string_pretty(&json).unwrap());
+}

@@ -1,0 +1,282 @@
+//! Bodies on their way through: they count, they bound, and they say how they ended. Never buffered: each frame is
+//! asked for only when the other side takes it, which is what keeps a slow reader from filling the memory.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use crate::access::Record;
+use crate::config::Limits;
+use crate::reason::Reason;
+use crate::upstream::Lease;
+use crate::watched::Activity;
+
+/// Why a body cannot go on. The HTTP library only needs to know that it is an error.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    #[error("the request's body is larger than allowed")]
+    TooLarge,
+    #[error("the request's body stopped coming")]
+    Stalled,
+    #[error("the body broke")]
+    Cut(#[source] hyper::Error),
+}
+
+/// The body of a request. Clones are handles to the same one, so that an attempt that never read it can be followed by
+/// another.
+#[derive(Clone, Debug)]
+pub(crate) struct Upload(Option<Rc<Source>>);
+
+#[derive(Debug)]
+struct Source {
+    incoming: RefCell<Incoming>,
+    activity: Arc<Activity>,
+    bytes_max: u64,
+    bytes: Cell<u64>,
+    /// Whether any attempt took something of it: it cannot be sent again.
+    is_touched: Cell<bool>,
+    failure: Cell<Option<Reason>>,
+    stall: Duration,
+    timer: RefCell<Option<Pin<Box<Sleep>>>>,
+}
+
+impl Upload {
+    pub(crate) const fn empty() -> Self {
+        Self(None)
+    }
+
+    /// Bounded in size by `body_bytes_max`, and from frame to frame by `idle_timeout`.
+    pub(crate) fn new(incoming: Incoming, activity: Arc<Activity>, limits: &Limits) -> Self {
+        if incoming.is_end_stream() {
+            return Self::empty();
+        }
+        activity.body_began();
+        Self(Some(Rc::new(Source {
+            incoming: RefCell::new(incoming),
+            activity,
+            bytes_max: limits.body_bytes_max,
+            bytes: Cell::new(0),
+            is_touched: Cell::new(false),
+            failure: Cell::new(None),
+            stall: limits.idle_timeout,
+            timer: RefCell::new(None),
+        })))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether another attempt could still send all of it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.as_ref().is_none_or(|source| !source.is_touched.get())
+    }
+
+    /// Why it broke, where that was not the upstream's doing.
+    pub(crate) fn failure(&self) -> Option<Reason> {
+        self.0.as_ref().and_then(|source| source.failure.get())
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.as_ref().map_or(0, |source| source.bytes.get())
+    }
+}
+
+impl Source {
+    fn fail(&self, reason: Reason, broken: Broken) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.failure.set(Some(reason));
+        Poll::Ready(Some(Err(broken)))
+    }
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let mut incoming = self.incoming.borrow_mut();
+        let polled = Pin::new(&mut *incoming).poll_frame(context);
+        if polled.is_ready() {
+            self.is_touched.set(true);
+            self.timer.take();
+        }
+        match polled {
+            Poll::Pending => self.poll_stall(context),
+            Poll::Ready(None) => {
+                self.activity.body_ended();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(source))) => self.fail(Reason::ClientClosed, Broken::Cut(source)),
+            Poll::Ready(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.bytes.set(self.bytes.get() + length);
+                if self.bytes.get() > self.bytes_max {
+                    return self.fail(Reason::BodyTooLarge, Broken::TooLarge);
+                }
+                if incoming.is_end_stream() || frame.is_trailers() {
+                    self.activity.body_ended();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn poll_stall(&self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let mut timer = self.timer.borrow_mut();
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + self.stall)));
+        match timer.as_mut().poll(context) {
+            Poll::Ready(()) => self.fail(Reason::RequestTimeout, Broken::Stalled),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match &self.0 {
+            Some(source) => source.poll(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|source| source.incoming.borrow().is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(
+            || SizeHint::with_exact(0),
+            |source| source.incoming.borrow().size_hint(),
+        )
+    }
+}
+
+/// The body of an answer, with everything that must end when it does: the record, and the lease of the connection.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    content: Content,
+    record: Option<Box<Record>>,
+    activity: Arc<Activity>,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Made here.
+    Own(Bytes),
+    Upstream(Incoming, Option<Lease>),
+}
+
+impl Reply {
+    pub(crate) fn own(content: Bytes, record: Box<Record>, activity: Arc<Activity>) -> Self {
+        Self {
+            content: Content::Own(content),
+            record: Some(record),
+            activity,
+        }
+    }
+
+    /// An answer whose record somebody else finishes.
+    pub(crate) fn unrecorded(activity: Arc<Activity>) -> Self {
+        Self {
+            content: Content::Own(Bytes::new()),
+            record: None,
+            activity,
+        }
+    }
+
+    pub(crate) fn upstream(incoming: Incoming, lease: Lease, record: Box<Record>, activity: Arc<Activity>) -> Self {
+        Self {
+            content: Content::Upstream(incoming, Some(lease)),
+            record: Some(record),
+            activity,
+        }
+    }
+
+    fn count(&mut self, data: Option<&Bytes>) {
+        if let (Some(record), Some(data)) = (&mut self.record, data) {
+            record.bytes_out += data.len() as u64;
+        }
+    }
+
+    /// The upstream has said all it had to: its connection may serve the next request.
+    fn complete(&mut self) {
+        if let Content::Upstream(_, lease) = &mut self.content
+            && let Some(lease) = lease.take()
+        {
+            lease.give_back();
+        }
+        if let Some(mut record) = self.record.take() {
+            record.is_complete = true;
+        }
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let incoming = match &mut self.content {
+            Content::Own(content) if content.is_empty() => return Poll::Ready(None),
+            Content::Own(content) => {
+                let content = std::mem::take(content);
+                self.count(Some(&content));
+                return Poll::Ready(Some(Ok(Frame::data(content))));
+            }
+            Content::Upstream(incoming, _) => incoming,
+        };
+        match Pin::new(incoming).poll_frame(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                self.complete();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.count(frame.data_ref());
+                // Nobody asks again after the last frame of a body of known length.
+                if self.is_end_stream() {
+                    self.complete();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(source))) => {
+                if let Some(record) = &mut self.record {
+                    record.reason = record.upload.failure().or(Some(Reason::UpstreamBroken));
+                }
+                Poll::Ready(Some(Err(Broken::Cut(source))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Own(content) => content.is_empty(),
+            Content::Upstream(incoming, _) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Own(content) => SizeHint::with_exact(content.len() as u64),
+            Content::Upstream(incoming, _) => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        // The answer to a HEAD, a 204 and a 304 are dropped without being asked for anything.
+        if matches!(self.content, Content::Own(_)) || self.is_end_stream() {
+            self.complete();
+        }
+        self.activity.answered();
+    }
+}

@@ -1,0 +1,70 @@
+//! What the proxy is told once, before it starts: cores, addresses, limits. Routes and endpoints come later, as
+//! [`crate::Snapshot`]s. Nothing here has a default: whoever lowers a plan names every value.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+/// How to run, fixed for the life of the engine.
+#[derive(Debug)]
+pub struct Config {
+    /// Threads, each with its own runtime, sockets and connection pools. At least 1; 0 counts as 1.
+    pub cores: usize,
+    /// Name and address of every listener. Port 0 asks the kernel for one, the same on every core.
+    pub listeners: Vec<(String, SocketAddr)>,
+    pub limits: Limits,
+    /// Takes batches of access lines: JSON, one record a line, each ended by a newline.
+    // Limit: a batch that finds the channel full is dropped and counted (`Counters::access_lines_dropped`); requests
+    // never wait for their log.
+    pub access: Option<mpsc::Sender<Vec<u8>>>,
+}
+
+/// The bounds of everything that a client or an upstream can make grow or last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Request line and header fields together; more is 431.
+    pub head_bytes_max: usize,
+    /// Number of header fields; more is 431.
+    pub headers_max: usize,
+    /// The request target; more is 414.
+    pub uri_bytes_max: usize,
+    /// A request's body; more is 413. Responses are not limited.
+    pub body_bytes_max: u64,
+    /// From the first byte of a request to the end of its head; then 408.
+    pub head_timeout: Duration,
+    /// How long a client's connection may be without a request, a request body without progress (408), and a
+    /// response without the client reading any of it. Tunnels and quiet event streams are not limited.
+    pub idle_timeout: Duration,
+    /// Clients' connections in the whole process; more are answered 503.
+    pub connections_max: usize,
+    /// For one connection to one instance. A timeout counts as a failure to connect.
+    pub connect_timeout: Duration,
+    /// Idle connections kept for one endpoint on one core; the oldest goes when there is one too many.
+    pub upstream_idle_max: usize,
+    /// How long a connection to an endpoint may wait for its next request. Keep it below what services use, or a
+    /// request may meet a connection that is just being closed.
+    pub upstream_idle_timeout: Duration,
+}
+
+impl Limits {
+    /// The limits that a plan without wishes of its own is lowered to.
+    ///
+    /// Head 32 KiB, 100 fields, target 8 KiB, body 1 GiB; 10 s for a head, 60 s idle, 10,000 connections; 1 s to
+    /// connect, 64 idle connections for 4 s (Node.js closes its own after 5 s).
+    #[must_use]
+    pub const fn standard() -> Self {
+        Self {
+            head_bytes_max: 32 * 1024,
+            headers_max: 100,
+            uri_bytes_max: 8 * 1024,
+            body_bytes_max: 1024 * 1024 * 1024,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            connections_max: 10_000,
+            connect_timeout: Duration::from_secs(1),
+            upstream_idle_max: 64,
+            upstream_idle_timeout: Duration::from_secs(4),
+        }
+    }
+}

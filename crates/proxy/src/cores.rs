@@ -1,0 +1,218 @@
+//! One core: a thread with a runtime, sockets, pools and counts of its own. Accepts, spawns connections, tidies, and at
+//! drain finishes what it has. Nothing on a request's path is shared with another core.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use kit::drain;
+use kit::tasks::Tasks;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::access::{FLUSH_INTERVAL, Log};
+use crate::config::Limits;
+use crate::connection;
+use crate::counters::Counts;
+use crate::error::Error;
+use crate::exchange::{Admission, Peer};
+use crate::handle::Shared;
+use crate::upstream::Pool;
+use crate::watched::Activity;
+
+// Limit: connections above `connections_max` that are told so (503). Those above even that are closed without a word.
+const REFUSALS_MAX: usize = 64;
+
+/// How long a core stops accepting when the process has no file descriptor left: until some are closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often idle connections to endpoints are looked through.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a thread is started with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) core: usize,
+    pub(crate) listeners: Vec<(String, std::net::TcpListener)>,
+    pub(crate) limits: Limits,
+    pub(crate) access: Option<mpsc::Sender<Vec<u8>>>,
+    pub(crate) shared: Arc<Shared>,
+    /// Clients' connections of all cores.
+    pub(crate) connections: Arc<AtomicUsize>,
+    pub(crate) drain: drain::Watch,
+    /// Closed when nobody waits for this core any more: it then stops at once.
+    pub(crate) abandoned: watch::Receiver<()>,
+    pub(crate) started: oneshot::Sender<()>,
+}
+
+/// What everything on one thread shares.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) limits: Limits,
+    pub(crate) log: Rc<Log>,
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) counts: Arc<Counts>,
+    /// Accept loops, connections and tunnels.
+    pub(crate) tasks: Tasks,
+    pub(crate) stopping: CancellationToken,
+    connections: Arc<AtomicUsize>,
+}
+
+/// The whole life of a thread. Returns when the drain is over.
+pub(crate) fn run(mut start: Start) -> Result<(), Error> {
+    let core = start.core;
+    let runtime = |source| Error::Runtime { core, source };
+    let local = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .map_err(runtime)?;
+    local.block_on(async move {
+        let mut listeners = Vec::with_capacity(start.listeners.len());
+        for (name, listener) in std::mem::take(&mut start.listeners) {
+            listeners.push((name, TcpListener::from_std(listener).map_err(runtime)?));
+        }
+        live(start, listeners).await;
+        Ok(())
+    })
+}
+
+async fn live(start: Start, listeners: Vec<(String, TcpListener)>) {
+    let Start {
+        core,
+        limits,
+        access,
+        shared,
+        connections,
+        mut drain,
+        mut abandoned,
+        started,
+        ..
+    } = start;
+    let counts = Arc::clone(&shared.counts[core]);
+    let core = Rc::new(Core {
+        log: Rc::new(Log::new(access, Arc::clone(&counts))),
+        pool: Pool::new(limits.clone(), Arc::clone(&counts)),
+        tasks: Tasks::default(),
+        stopping: CancellationToken::new(),
+        shared,
+        limits,
+        counts,
+        connections,
+    });
+    for (name, listener) in listeners {
+        core.tasks.spawn_local(accept(Rc::clone(&core), name.into(), listener));
+    }
+    let _ = started.send(());
+    let life = async {
+        drain.started().await;
+        core.stopping.cancel();
+        core.tasks.finished().await;
+        core.pool.finish().await;
+    };
+    tokio::select! {
+        () = life => {}
+        // Only ever closed, never sent on.
+        _ = abandoned.changed() => {}
+        never = keep_house(&core) => match never {},
+    }
+    core.log.flush();
+}
+
+/// Gives away the log and closes idle connections, for as long as the core lives.
+async fn keep_house(core: &Core) -> Infallible {
+    let mut changed = core.shared.changed.subscribe();
+    let mut flush = interval(FLUSH_INTERVAL);
+    let mut tidy = interval(TIDY_INTERVAL.min(core.limits.upstream_idle_timeout));
+    flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = flush.tick() => core.log.flush(),
+            _ = tidy.tick() => core.pool.tidy(),
+            // The sender lives in `core`, so this is always a change.
+            _ = changed.changed() => core.pool.tidy(),
+        }
+    }
+}
+
+async fn accept(core: Rc<Core>, name: Rc<str>, listener: TcpListener) {
+    let Ok(port) = listener.local_addr().map(|address| address.port()) else {
+        return;
+    };
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = core.stopping.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, address)) => admit(&core, &name, port, stream, address),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(listener = &*name, %error, "cannot accept; pausing");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    // Whom the kernel has already welcomed would be reset by closing the socket: they are served, once.
+    while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
+        admit(&core, &name, port, stream, address);
+    }
+}
+
+/// Linux passes errors of a connection that died while it waited to `accept` (accept(2)).
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+fn admit(core: &Rc<Core>, name: &Rc<str>, port: u16, stream: TcpStream, address: SocketAddr) {
+    let room = Room::take(core);
+    let admission = match room.before {
+        count if count < core.limits.connections_max => Admission::Served,
+        count if count < core.limits.connections_max.saturating_add(REFUSALS_MAX) => Admission::Refused,
+        _ => return,
+    };
+    let peer = Rc::new(Peer {
+        core: Rc::clone(core),
+        listener: Rc::clone(name),
+        address,
+        port,
+        activity: Arc::new(Activity::new()),
+        admission,
+        _room: room,
+    });
+    core.tasks.spawn_local(connection::serve(stream, peer));
+}
+
+/// One connection's place among `connections_max`, kept through a tunnel.
+#[derive(Debug)]
+pub(crate) struct Room {
+    core: Rc<Core>,
+    /// How many there were before.
+    before: usize,
+}
+
+impl Room {
+    fn take(core: &Rc<Core>) -> Self {
+        core.counts.connections.add(1);
+        let before = core.connections.fetch_add(1, Ordering::Relaxed);
+        Self {
+            core: Rc::clone(core),
+            before,
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.core.connections.fetch_sub(1, Ordering::Relaxed);
+        self.core.counts.connections_closed.add(1);
+    }
+}

@@ -1,0 +1,388 @@
+//! One request from its head to the head of its answer: check, route, attempts, answer. Reads top to bottom; every
+//! decision is made elsewhere, as a value. Called by `connection` for each request.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::{Instant, timeout_at};
+
+use crate::access::Record;
+use crate::balance::{Endpoint, Service};
+use crate::body::{Reply, Upload};
+use crate::cores::{Core, Room};
+use crate::handle::Current;
+use crate::head;
+use crate::headers::{self, Identity, Origin};
+use crate::reason::{Reason, Refusal, problem};
+use crate::retry::{self, Failure, Next};
+use crate::route::{Decision, route};
+use crate::table::Compiled;
+use crate::tunnel;
+use crate::upstream::{Failed, Lease};
+use crate::watched::Activity;
+
+/// The client's end of a connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) core: Rc<Core>,
+    pub(crate) listener: Rc<str>,
+    pub(crate) address: SocketAddr,
+    /// The port that it connected to.
+    pub(crate) port: u16,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) admission: Admission,
+    pub(crate) _room: Room,
+}
+
+/// Whether a connection found room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Served,
+    /// Above `connections_max`: told so once, then closed.
+    Refused,
+}
+
+/// What answers a request.
+enum Answer {
+    Upstream(Response<Incoming>, Lease, Arc<Compiled>),
+    Redirect(StatusCode, HeaderValue),
+    /// `OPTIONS *`: about the proxy itself.
+    Options,
+}
+
+/// A request ready to be sent, as often as need be.
+struct Outbound {
+    method: Method,
+    target: PathAndQuery,
+    headers: HeaderMap,
+    upload: Upload,
+    deadline: Instant,
+}
+
+/// What came in, and who it is taken for.
+struct Inbound {
+    peer: Rc<Peer>,
+    parts: Parts,
+    identity: Identity,
+    /// Where the library can let go of the connection, if the request asks for another protocol.
+    upgrade: Option<OnUpgrade>,
+}
+
+/// Answers one request. Never fails: what cannot be served is refused with a reason.
+pub(crate) async fn answer(peer: Rc<Peer>, request: Request<Incoming>) -> Response<Reply> {
+    peer.activity.head_ended();
+    let (mut parts, incoming) = request.into_parts();
+    let core = &peer.core;
+    let mut record = Record::new(
+        Rc::clone(&core.log),
+        Arc::clone(&core.counts),
+        Rc::clone(&peer.listener),
+    );
+    record.client = peer.address;
+    record.method = parts.method.clone();
+    record.upload = Upload::new(incoming, Arc::clone(&peer.activity), &core.limits);
+    let identity = Identity::of(&parts.headers);
+    record.request_id = identity.request_id.to_str().unwrap_or_default().to_owned();
+    record.trace_id = identity.trace.trace_id;
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
+    let inbound = Inbound {
+        peer,
+        parts,
+        identity,
+        upgrade,
+    };
+    match serve(&inbound, &mut record).await {
+        Ok(Answer::Upstream(response, lease, route)) => pass_on(inbound, response, lease, &route, record),
+        Ok(Answer::Redirect(status, location)) => {
+            let mut response = own(&inbound, status, Bytes::new(), record);
+            response.headers_mut().insert(LOCATION, location);
+            response
+        }
+        Ok(Answer::Options) => {
+            let mut response = own(&inbound, StatusCode::NO_CONTENT, Bytes::new(), record);
+            let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
+            response.headers_mut().insert(ALLOW, methods);
+            response
+        }
+        Err(refusal) => refuse(&inbound, &refusal, record),
+    }
+}
+
+async fn serve(inbound: &Inbound, record: &mut Record) -> Result<Answer, Refusal> {
+    let Inbound { peer, parts, .. } = inbound;
+    if peer.admission == Admission::Refused {
+        return Err(Refusal::new(
+            Reason::TooManyConnections,
+            "There are too many connections.",
+        ));
+    }
+    let current = peer.core.shared.current.load_full();
+    let no_route = || Refusal::new(Reason::NoRoute, "No route matches this request.");
+    let table = current.tables.listener(&peer.listener).ok_or_else(no_route)?;
+    record.caller.clone_from(&table.caller);
+    let head = head::check(
+        &parts.method,
+        &parts.uri,
+        parts.version,
+        &parts.headers,
+        &peer.core.limits,
+    )?;
+    record.path = head.path.clone().into_owned();
+    record.host = head.host.clone().into_owned();
+    if head.path == "*" {
+        return Ok(Answer::Options);
+    }
+    let Decision::Serve { route, matched } = route(table, &head) else {
+        return Err(no_route());
+    };
+    record.route = Some(Arc::clone(&route.name));
+    if let Some(redirect) = &route.filters.redirect {
+        let location = redirect.location(&head, matched).ok_or_else(no_route)?;
+        return Ok(Answer::Redirect(redirect.status, location));
+    }
+    let service = backend(&current, route, record)?;
+    let too_long = || Refusal::new(Reason::UriTooLong, "The request target is too long.");
+    let target = route.filters.target(&head, matched).ok_or_else(too_long)?;
+    let outbound = prepare(inbound, route, target, record);
+    match timeout_at(outbound.deadline, attempt(&peer.core, service, outbound, record)).await {
+        Ok(Ok((response, lease))) => Ok(Answer::Upstream(response, lease, Arc::clone(route))),
+        Ok(Err(refusal)) => Err(refusal),
+        Err(_) => Err(Refusal::new(
+            Reason::UpstreamTimeout,
+            "The service did not answer in time.",
+        )),
+    }
+}
+
+/// Picks the service by the weights of the route. One without an endpoint keeps its share, as in the Gateway API.
+fn backend<'c>(current: &'c Current, route: &Compiled, record: &mut Record) -> Result<&'c Service, Refusal> {
+    let name = route.backend(fastrand::f64()).ok_or_else(|| refused(None))?;
+    record.service = Some(Arc::clone(name));
+    current
+        .services
+        .get(&**name)
+        .map(|service| &**service)
+        .ok_or_else(|| refused(None))
+}
+
+/// Makes the request that the service is to see.
+fn prepare(inbound: &Inbound, route: &Compiled, target: PathAndQuery, record: &Record) -> Outbound {
+    let Inbound {
+        peer,
+        parts,
+        identity,
+        upgrade,
+    } = inbound;
+    let is_edge = record.caller.is_some();
+    let upload = record.upload.clone();
+    // An absolute target overrules Host, here and so for the service (RFC 9112 §3.2.2).
+    let written = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = parts
+        .uri
+        .authority()
+        .map(|authority| authority.as_str())
+        .or(written)
+        .unwrap_or_default();
+    let origin = Origin {
+        client: peer.address,
+        port: peer.port,
+        host,
+        version: parts.version,
+        is_edge,
+    };
+    let protocol = headers::upgrade(&parts.headers).filter(|_| upgrade.is_some() && upload.is_empty());
+    let left = if is_edge {
+        headers::deadline(&parts.headers)
+    } else {
+        None
+    };
+    let mut fields = parts.headers.clone();
+    headers::prepare_request(&mut fields, &origin, identity);
+    if let Ok(host) = HeaderValue::from_str(host) {
+        fields.insert(HOST, host);
+    }
+    if !upload.is_empty() && !fields.contains_key(CONTENT_LENGTH) {
+        fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    route.filters.edit_request(&mut fields);
+    if let Some(protocol) = protocol {
+        headers::set_upgrade(&mut fields, protocol);
+    }
+    let timeout = left.map_or(route.timeout, |left| left.min(route.timeout));
+    Outbound {
+        method: parts.method.clone(),
+        target,
+        headers: fields,
+        upload,
+        deadline: Instant::now() + timeout,
+    }
+}
+
+/// Sends the request to one endpoint after another, as long as that is safe.
+async fn attempt(
+    core: &Core,
+    service: &Service,
+    mut outbound: Outbound,
+    record: &mut Record,
+) -> Result<(Response<Incoming>, Lease), Refusal> {
+    let mut tried = Vec::new();
+    let mut again: Option<Arc<Endpoint>> = None;
+    let mut failure = None;
+    loop {
+        let chosen = service
+            .choose(&tried, |count| fastrand::usize(..count))
+            .cloned()
+            .or(again.take());
+        let Some(endpoint) = chosen else {
+            return Err(refused(failure));
+        };
+        record.attempts += 1;
+        record.instance = Some(endpoint.instance);
+        let began = Instant::now();
+        let failed = match core.pool.send(&endpoint, outbound.request()).await {
+            Ok((response, lease)) => {
+                record.upstream = Some(began.elapsed());
+                return accept(response, lease, &outbound);
+            }
+            Err(Failed { failure, request }) => {
+                if let Some(unsent) = request {
+                    outbound.headers = unsent.into_parts().0.headers;
+                }
+                failure
+            }
+        };
+        if let Some(reason) = outbound.upload.failure() {
+            return Err(refused_upload(reason));
+        }
+        failure = Some(failed);
+        tried.push(endpoint.id);
+        match retry::next(failed, &outbound.method, outbound.upload.is_whole(), record.attempts) {
+            Next::GiveUp => return Err(refused(failure)),
+            Next::Another => {}
+            Next::AnotherOrSame => {
+                core.pool.forget(endpoint.id);
+                again = Some(endpoint);
+            }
+        }
+    }
+}
+
+impl Outbound {
+    /// Makes the request of one attempt. Where no other could follow it, or one that follows gets the fields back,
+    /// they are given away; else they are cloned.
+    fn request(&mut self) -> Request<Upload> {
+        let mut headers = if self.method.is_idempotent() {
+            self.headers.clone()
+        } else {
+            std::mem::take(&mut self.headers)
+        };
+        headers::set_deadline(&mut headers, self.deadline.saturating_duration_since(Instant::now()));
+        let mut request = Request::new(self.upload.clone());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from(self.target.clone());
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = headers;
+        request
+    }
+}
+
+/// A change of protocol that nobody asked for is no answer.
+fn accept(
+    response: Response<Incoming>,
+    lease: Lease,
+    outbound: &Outbound,
+) -> Result<(Response<Incoming>, Lease), Refusal> {
+    let asked = outbound.headers.contains_key(http::header::UPGRADE);
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asked {
+        return Err(refused(Some(Failure::Invalid)));
+    }
+    Ok((response, lease))
+}
+
+fn refused(failure: Option<Failure>) -> Refusal {
+    let Some(failure) = failure else {
+        return Refusal::new(Reason::NoEndpoint, "No instance of the service is ready.");
+    };
+    let detail = match failure {
+        Failure::Unsent => "No instance of the service could be connected to.",
+        Failure::Broken | Failure::BrokenReused => "The service broke the connection before it answered.",
+        Failure::Invalid => "The service gave an answer that is no HTTP response.",
+    };
+    Refusal::new(failure.reason(), detail)
+}
+
+fn refused_upload(reason: Reason) -> Refusal {
+    let detail = match reason {
+        Reason::BodyTooLarge => "The body is larger than this listener takes.",
+        Reason::RequestTimeout => "The body stopped coming.",
+        _ => "The body broke.",
+    };
+    Refusal::new(reason, detail)
+}
+
+/// Passes the service's answer on.
+fn pass_on(
+    inbound: Inbound,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    route: &Compiled,
+    mut record: Box<Record>,
+) -> Response<Reply> {
+    let Inbound {
+        peer,
+        parts: request,
+        identity,
+        upgrade,
+    } = inbound;
+    let status = response.status();
+    record.status = status;
+    let upstream = (status == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
+    let (mut parts, incoming) = response.into_parts();
+    headers::prepare_response(&mut parts.headers, status, parts.version, &identity);
+    route.filters.edit_response(&mut parts.headers);
+    // The version on the wire is the client's (RFC 9110 §2.5).
+    parts.version = request.version;
+    let activity = Arc::clone(&peer.activity);
+    let reply = match (upgrade, upstream) {
+        (Some(downstream), Some(upstream)) => {
+            tunnel::open(&peer, downstream, upstream, lease, record);
+            Reply::unrecorded(activity)
+        }
+        _ => Reply::upstream(incoming, lease, record, activity),
+    };
+    Response::from_parts(parts, reply)
+}
+
+fn refuse(inbound: &Inbound, refusal: &Refusal, mut record: Box<Record>) -> Response<Reply> {
+    record.reason = Some(refusal.reason);
+    let content = problem(refusal, &record.request_id, record.service.as_deref());
+    let mut response = own(inbound, refusal.reason.status(), content, record);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if refusal.reason.is_passing() {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if refusal.reason == Reason::TooManyConnections {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// An answer of the proxy's own.
+fn own(inbound: &Inbound, status: StatusCode, content: Bytes, mut record: Box<Record>) -> Response<Reply> {
+    record.status = status;
+    let mut response = Response::new(Reply::own(content, record, Arc::clone(&inbound.peer.activity)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(headers::REQUEST_ID, inbound.identity.request_id.clone());
+    response
+}

@@ -1,0 +1,93 @@
+//! The way into a running proxy: new snapshots in, counts out. Cloned freely, called from any thread.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::balance::{Endpoints, Service};
+use crate::counters::{self, Counters, Counts};
+use crate::error::Error;
+use crate::snapshot::Snapshot;
+use crate::table::Tables;
+
+/// What one request sees from its head to its end.
+#[derive(Debug, Default)]
+pub(crate) struct Current {
+    /// `None` until the first snapshot was applied.
+    snapshot: Option<Arc<Snapshot>>,
+    pub(crate) tables: Tables,
+    pub(crate) services: HashMap<String, Arc<Service>>,
+}
+
+/// Shared by the handle and the cores.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) current: ArcSwap<Current>,
+    /// Tells the cores that endpoints may have gone. Carries the generation.
+    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) counts: Vec<Arc<Counts>>,
+    /// Held by whoever applies a snapshot: one at a time.
+    endpoints: Mutex<Endpoints>,
+}
+
+impl Shared {
+    pub(crate) fn new(cores: usize) -> Self {
+        Self {
+            current: ArcSwap::default(),
+            changed: watch::Sender::new(0),
+            counts: (0..cores).map(|_| Arc::default()).collect(),
+            endpoints: Mutex::default(),
+        }
+    }
+}
+
+/// The way in. Works from the moment of `bind` until the process ends.
+#[derive(Clone, Debug)]
+pub struct Handle(pub(crate) Arc<Shared>);
+
+impl Handle {
+    /// Serves this snapshot from the next request on. One that is not newer than the present one is ignored; the
+    /// first may have any generation.
+    ///
+    /// # Errors
+    /// A rule that cannot be compiled. The present snapshot then goes on being served.
+    pub fn apply(&self, snapshot: Snapshot) -> Result<(), Error> {
+        let tables = Tables::compile(&snapshot)?;
+        let mut endpoints = self.0.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if self
+            .snapshot()
+            .is_some_and(|present| snapshot.generation <= present.generation)
+        {
+            return Ok(());
+        }
+        let services = endpoints.apply(&snapshot);
+        let generation = snapshot.generation;
+        self.0.current.store(Arc::new(Current {
+            snapshot: Some(Arc::new(snapshot)),
+            tables,
+            services,
+        }));
+        self.0.changed.send_replace(generation);
+        Ok(())
+    }
+
+    /// The snapshot that is served, once there is one.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.0.current.load().snapshot.clone()
+    }
+
+    /// The tables that are served, for `explain`.
+    #[must_use]
+    pub fn tables(&self) -> Tables {
+        self.0.current.load().tables.clone()
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        counters::sum(&self.0.counts)
+    }
+}

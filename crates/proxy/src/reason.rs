@@ -1,0 +1,143 @@
+//! Why a request was answered by the proxy itself: the closed list of reasons, their status, and the body in which
+//! they are told (RFC 9457). The same code stands in the access log.
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Serialize;
+
+/// Why a request was not answered by a service. The codes are stable; tools may match on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The client broke a rule of HTTP. Blame: downstream.
+    BadRequest,
+    /// The path could mean something else to the service than to the router.
+    BadPath,
+    UriTooLong,
+    HeadTooLarge,
+    BodyTooLarge,
+    /// The request's body stopped coming.
+    RequestTimeout,
+    /// CONNECT, and transfer codings other than chunked.
+    NotImplemented,
+    TooManyConnections,
+    /// No route matches.
+    NoRoute,
+    /// The service has no endpoint that takes requests.
+    NoEndpoint,
+    /// No endpoint could be connected to. Nothing was sent: safe to retry.
+    ConnectFailed,
+    /// The connection broke before a response. The effect of the request is unknown.
+    UpstreamBroken,
+    /// What came back is no HTTP response.
+    UpstreamInvalid,
+    /// No response in time. The effect of the request is unknown.
+    UpstreamTimeout,
+    /// The client went away before its answer was complete. Only in the log; nobody is left to tell.
+    ClientClosed,
+}
+
+impl Reason {
+    /// The name in problems and in the access log.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::BadPath => "bad_path",
+            Self::UriTooLong => "uri_too_long",
+            Self::HeadTooLarge => "head_too_large",
+            Self::BodyTooLarge => "body_too_large",
+            Self::RequestTimeout => "request_timeout",
+            Self::NotImplemented => "not_implemented",
+            Self::TooManyConnections => "too_many_connections",
+            Self::NoRoute => "no_route",
+            Self::NoEndpoint => "no_endpoint",
+            Self::ConnectFailed => "connect_failed",
+            Self::UpstreamBroken => "upstream_broken",
+            Self::UpstreamInvalid => "upstream_invalid",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::ClientClosed => "client_closed",
+        }
+    }
+
+    /// The status of the answer; 499 stands in the log where none could be given.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest | Self::BadPath => StatusCode::BAD_REQUEST,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::TooManyConnections | Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ConnectFailed | Self::UpstreamBroken | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ClientClosed => StatusCode::from_u16(499).expect("499 is between 100 and 999"),
+        }
+    }
+
+    /// Whether a client may expect another try to fare better at once.
+    pub(crate) const fn is_passing(self) -> bool {
+        matches!(self, Self::TooManyConnections | Self::NoEndpoint)
+    }
+}
+
+/// The refusal of one request, before it becomes a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    /// A sentence for whoever reads the answer. Never quotes what the client sent.
+    pub(crate) detail: &'static str,
+}
+
+impl Refusal {
+    pub(crate) const fn new(reason: Reason, detail: &'static str) -> Self {
+        Self { reason, detail }
+    }
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    instance: &'a str,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
+}
+
+/// Writes the problem document of a refusal. `service` is the one that was to answer, if the request got that far.
+pub(crate) fn problem(refusal: &Refusal, request_id: &str, service: Option<&str>) -> Bytes {
+    let status = refusal.reason.status();
+    let problem = Problem {
+        // With no page of its own a problem is of the type "its status" (RFC 9457 §4.2.1).
+        r#type: "about:blank",
+        title: status.canonical_reason().unwrap_or("Client Closed Request"),
+        status: status.as_u16(),
+        detail: refusal.detail,
+        instance: request_id,
+        reason: refusal.reason.code(),
+        service,
+    };
+    serde_json::to_vec(&problem)
+        .expect("a struct of strings is JSON")
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_names_reason_service_and_request() {
+        let refusal = Refusal::new(Reason::NoEndpoint, "No instance is ready.");
+        let body = problem(&refusal, "r-1", Some("catalog"));
+        expect![[r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"No instance is ready.","instance":"r-1","reason":"no_endpoint","service":"catalog"}"#]]
+            .assert_eq(std::str::from_utf8(&body).unwrap());
+    }
+}

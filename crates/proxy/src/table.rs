@@ -1,0 +1,400 @@
+//! Snapshots compiled for speed: every rule of a listener in order of precedence, regular expressions built, header
+//! values checked. Pure; who serves a route is `balance`'s matter, what a filter does is `filter`'s.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regex::{Regex, RegexBuilder};
+
+use crate::error::Error;
+use crate::filter::Filters;
+use crate::path;
+use crate::snapshot::{Listener, Match, NamedMatch, PathMatch, Role, Route, Snapshot, ValueMatch};
+
+// Limit: a larger automaton is a refused snapshot, so that no pattern eats the memory of the data plane.
+const REGEX_BYTES_MAX: usize = 1024 * 1024;
+
+/// All listeners of one snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    listeners: BTreeMap<String, Arc<Table>>,
+}
+
+impl Tables {
+    /// Compiles every listener.
+    ///
+    /// # Errors
+    /// The first rule that cannot be compiled. Nothing of the snapshot is then used.
+    pub fn compile(snapshot: &Snapshot) -> Result<Self, Error> {
+        let compile = |(name, listener): (&String, &Listener)| Ok((name.clone(), Arc::new(Table::compile(listener)?)));
+        Ok(Self {
+            listeners: snapshot.listeners.iter().map(compile).collect::<Result<_, Error>>()?,
+        })
+    }
+
+    /// The table of one listener, if the snapshot has it.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> Option<&Arc<Table>> {
+        self.listeners.get(name)
+    }
+}
+
+/// The rules of one listener.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Who stands before an edge; nobody is believed before a gateway.
+    pub(crate) caller: Option<Arc<str>>,
+    /// Ordered by precedence, the most specific host first.
+    pub(crate) rules: Vec<Rule>,
+    hosts: Hosts,
+}
+
+/// Which rules may match a host: ranges of `Table::rules`, by position.
+#[derive(Clone, Debug, Default)]
+struct Hosts {
+    exact: HashMap<String, Vec<usize>>,
+    /// Suffixes that begin with a dot, the longest first.
+    wildcard: Vec<(String, Vec<usize>)>,
+    any: Vec<usize>,
+}
+
+impl Table {
+    /// Compiles one listener.
+    ///
+    /// # Errors
+    /// The first rule that cannot be compiled.
+    pub fn compile(listener: &Listener) -> Result<Self, Error> {
+        let mut rules = Vec::new();
+        for route in &listener.routes {
+            let compiled = Arc::new(Compiled::new(route)?);
+            for condition in &route.matches {
+                let rule = |host| Rule::new(&compiled, route, host, condition);
+                if route.hostnames.is_empty() {
+                    rules.push(rule(HostRule::Any)?);
+                }
+                for name in &route.hostnames {
+                    rules.push(rule(HostRule::new(name))?);
+                }
+            }
+        }
+        // Order: the sort is stable, so that the order of the snapshot decides where precedence does not.
+        rules.sort_by_cached_key(Rule::precedence);
+        let caller = match &listener.role {
+            Role::Gateway => None,
+            Role::Edge { caller, .. } => Some(caller.as_str().into()),
+        };
+        Ok(Self {
+            caller,
+            hosts: Hosts::index(&rules),
+            rules,
+        })
+    }
+
+    /// The rules whose host fits, in order of precedence.
+    pub(crate) fn candidates<'t, 'h>(&'t self, host: &'h str) -> impl Iterator<Item = &'t Rule> + use<'t, 'h> {
+        let exact = self.hosts.exact.get(host).into_iter().flatten();
+        let wildcard = self
+            .hosts
+            .wildcard
+            .iter()
+            .filter(move |(suffix, _)| fits_wildcard(host, suffix));
+        let wildcard = wildcard.flat_map(|(_, positions)| positions);
+        exact
+            .chain(wildcard)
+            .chain(&self.hosts.any)
+            .map(|position| &self.rules[*position])
+    }
+}
+
+impl Hosts {
+    fn index(rules: &[Rule]) -> Self {
+        let mut hosts = Self::default();
+        for (position, rule) in rules.iter().enumerate() {
+            match &rule.host {
+                HostRule::Exact(name) => hosts.exact.entry(name.clone()).or_default().push(position),
+                HostRule::Wildcard(suffix) => match hosts.wildcard.iter_mut().find(|(known, _)| known == suffix) {
+                    Some((_, positions)) => positions.push(position),
+                    None => hosts.wildcard.push((suffix.clone(), vec![position])),
+                },
+                HostRule::Any => hosts.any.push(position),
+            }
+        }
+        hosts
+    }
+}
+
+fn fits_wildcard(host: &str, suffix: &str) -> bool {
+    host.len() > suffix.len() && host.ends_with(suffix)
+}
+
+/// What the routes of one name share.
+#[derive(Debug)]
+pub struct Compiled {
+    pub(crate) name: Arc<str>,
+    pub(crate) timeout: Duration,
+    pub(crate) filters: Filters,
+    backends: Vec<(Arc<str>, u32)>,
+}
+
+impl Compiled {
+    fn new(route: &Route) -> Result<Self, Error> {
+        let filters = Filters::compile(route)?;
+        if route.backends.is_empty() && filters.redirect.is_none() {
+            return Err(Error::Route {
+                route: route.name.clone(),
+                what: "has neither a backend nor a redirect",
+            });
+        }
+        Ok(Self {
+            name: route.name.as_str().into(),
+            timeout: route.timeout,
+            filters,
+            backends: route
+                .backends
+                .iter()
+                .map(|backend| (backend.service.as_str().into(), backend.weight))
+                .collect(),
+        })
+    }
+
+    /// The name that the snapshot gave it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The service that takes a request, as `random` in `[0, 1)` falls into the weights. `None` when all are 0.
+    #[must_use]
+    pub fn backend(&self, random: f64) -> Option<&Arc<str>> {
+        let total: u64 = self.backends.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let mut rest = (random * total as f64) as u64;
+        self.backends.iter().find_map(|(service, weight)| {
+            let taken = rest < u64::from(*weight);
+            rest = rest.saturating_sub(u64::from(*weight));
+            taken.then_some(service)
+        })
+    }
+}
+
+/// One match of one route for one host.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub(crate) route: Arc<Compiled>,
+    pub(crate) host: HostRule,
+    pub(crate) path: PathRule,
+    pub(crate) methods: Vec<String>,
+    pub(crate) headers: Vec<NamedRule>,
+    pub(crate) query: Vec<NamedRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HostRule {
+    Exact(String),
+    /// The suffix with its dot.
+    Wildcard(String),
+    Any,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum PathRule {
+    Exact(String),
+    Regex(Regex),
+    /// Without a slash at its end; the root is empty.
+    Prefix(String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct NamedRule {
+    pub(crate) name: String,
+    pub(crate) value: ValueRule,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum ValueRule {
+    Exact(String),
+    Regex(Regex),
+}
+
+/// Smaller is earlier. Host: exact, then the longest wildcard, then any. Then as HTTPRouteMatch of the Gateway API
+/// demands: exact path, longest prefix, a method, most headers, most query parameters. Where it leaves regular
+/// expressions to the implementation, ours stand before prefixes (the longest pattern first): behind them a catch-all
+/// prefix `/` would hide every one.
+type Precedence = (u8, usize, u8, usize, bool, usize, usize);
+
+impl Rule {
+    fn new(compiled: &Arc<Compiled>, route: &Route, host: HostRule, condition: &Match) -> Result<Self, Error> {
+        if matches!(condition.path, PathMatch::Regex(_)) && compiled.filters.rewrites_prefix() {
+            let what = "rewrites a prefix, but matches a regular expression";
+            return Err(Error::Route {
+                route: route.name.clone(),
+                what,
+            });
+        }
+        Ok(Self {
+            route: Arc::clone(compiled),
+            host,
+            path: PathRule::compile(&route.name, &condition.path)?,
+            methods: condition
+                .methods
+                .iter()
+                .map(|method| method.to_ascii_uppercase())
+                .collect(),
+            headers: named(&route.name, &condition.headers, |name| name.to_ascii_lowercase())?,
+            query: named(&route.name, &condition.query, str::to_owned)?,
+        })
+    }
+
+    fn precedence(&self) -> Precedence {
+        let longest = |length: usize| usize::MAX - length;
+        let (host, host_length) = match &self.host {
+            HostRule::Exact(_) => (0, 0),
+            HostRule::Wildcard(suffix) => (1, longest(suffix.len())),
+            HostRule::Any => (2, 0),
+        };
+        let (path, path_length) = match &self.path {
+            PathRule::Exact(_) => (0, 0),
+            PathRule::Regex(regex) => (1, longest(regex.as_str().len())),
+            PathRule::Prefix(prefix) => (2, longest(prefix.len())),
+        };
+        let conditions = (longest(self.headers.len()), longest(self.query.len()));
+        (
+            host,
+            host_length,
+            path,
+            path_length,
+            self.methods.is_empty(),
+            conditions.0,
+            conditions.1,
+        )
+    }
+}
+
+impl HostRule {
+    fn new(name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        match name.strip_prefix('*') {
+            Some("") => Self::Any,
+            Some(suffix) => Self::Wildcard(suffix.to_owned()),
+            None => Self::Exact(name),
+        }
+    }
+
+    pub(crate) fn fits(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(name) => name == host,
+            Self::Wildcard(suffix) => fits_wildcard(host, suffix),
+            Self::Any => true,
+        }
+    }
+}
+
+impl PathRule {
+    fn compile(route: &str, path: &PathMatch) -> Result<Self, Error> {
+        let normal = |text: &str| {
+            let what = "matches a path that no request can have";
+            path::normalise(text).map(String::from).map_err(|_| Error::Route {
+                route: route.to_owned(),
+                what,
+            })
+        };
+        Ok(match path {
+            PathMatch::Exact(text) => Self::Exact(normal(text)?),
+            PathMatch::Prefix(text) => Self::Prefix(normal(text)?.trim_end_matches('/').to_owned()),
+            PathMatch::Regex(pattern) => Self::Regex(regex(route, pattern)?),
+        })
+    }
+}
+
+fn named(route: &str, matches: &[NamedMatch], name: impl Fn(&str) -> String) -> Result<Vec<NamedRule>, Error> {
+    let compile = |condition: &NamedMatch| {
+        let value = match &condition.value {
+            ValueMatch::Exact(value) => ValueRule::Exact(value.clone()),
+            ValueMatch::Regex(pattern) => ValueRule::Regex(regex(route, pattern)?),
+        };
+        Ok(NamedRule {
+            name: name(&condition.name),
+            value,
+        })
+    };
+    matches.iter().map(compile).collect()
+}
+
+/// The `regex` crate matches in linear time, whatever the pattern; only its size needs a bound.
+fn regex(route: &str, pattern: &str) -> Result<Regex, Error> {
+    RegexBuilder::new(&format!("^(?:{pattern})$"))
+        .size_limit(REGEX_BYTES_MAX)
+        .build()
+        .map_err(|source| Error::Regex {
+            route: route.to_owned(),
+            source,
+        })
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            HostRule::Exact(name) => write!(f, "host {name}, ")?,
+            HostRule::Wildcard(suffix) => write!(f, "host *{suffix}, ")?,
+            HostRule::Any => {}
+        }
+        match &self.path {
+            PathRule::Exact(path) => write!(f, "path = {path}")?,
+            PathRule::Regex(regex) => write!(f, "path ~ {}", regex.as_str())?,
+            PathRule::Prefix(prefix) => write!(f, "path {prefix}/*")?,
+        }
+        if !self.methods.is_empty() {
+            write!(f, ", {}", self.methods.join("|"))?;
+        }
+        for rule in &self.headers {
+            write!(f, ", header {rule}")?;
+        }
+        for rule in &self.query {
+            write!(f, ", query {rule}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for NamedRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            ValueRule::Exact(value) => write!(f, "{} = {value}", self.name),
+            ValueRule::Regex(regex) => write!(f, "{} ~ {}", self.name, regex.as_str()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Backend;
+
+    fn compiled(weights: &[(&str, u32)]) -> Compiled {
+        let backend = |(service, weight): &(&str, u32)| Backend {
+            service: (*service).to_owned(),
+            weight: *weight,
+        };
+        Compiled::new(&Route {
+            name: "r".to_owned(),
+            hostnames: vec![],
+            matches: vec![],
+            filters: vec![],
+            timeout: Duration::from_secs(1),
+            backends: weights.iter().map(backend).collect(),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn weights_are_shares_and_zero_takes_nothing() {
+        let route = compiled(&[("a", 1), ("none", 0), ("b", 3)]);
+        let seen: Vec<&str> = [0.0, 0.24, 0.25, 0.5, 0.999]
+            .iter()
+            .map(|random| &**route.backend(*random).unwrap())
+            .collect();
+        assert_eq!(seen, ["a", "a", "b", "b", "b"]);
+        assert_eq!(compiled(&[("a", 0)]).backend(0.5), None);
+    }
+}

@@ -1,0 +1,209 @@
+//! Connections to endpoints: one core's pool of idle ones, and one exchange over one of them. Tells how an exchange
+//! failed; what follows is `retry`'s to decide.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use kit::tasks::Tasks;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use crate::balance::{Endpoint, Occupied};
+use crate::body::Upload;
+use crate::config::Limits;
+use crate::counters::Counts;
+use crate::retry::Failure;
+
+/// The smallest buffer that the HTTP library takes.
+pub(crate) const BUFFER_BYTES_MIN: usize = 8 * 1024;
+
+/// The connections of one core.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    shelves: RefCell<HashMap<u64, Shelf>>,
+    /// One task drives each connection; it ends when nobody can send on it any more.
+    tasks: Tasks,
+    limits: Limits,
+    counts: Arc<Counts>,
+}
+
+/// The idle connections of one endpoint, the longest idle first.
+#[derive(Debug)]
+struct Shelf {
+    endpoint: Arc<Endpoint>,
+    idle: VecDeque<Idle>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: SendRequest<Upload>,
+    since: Instant,
+}
+
+/// A failed exchange, with the request if nothing of it was sent.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) failure: Failure,
+    pub(crate) request: Option<Request<Upload>>,
+}
+
+impl Pool {
+    pub(crate) fn new(limits: Limits, counts: Arc<Counts>) -> Rc<Self> {
+        Rc::new(Self {
+            shelves: RefCell::default(),
+            tasks: Tasks::default(),
+            limits,
+            counts,
+        })
+    }
+
+    /// Sends a request to an endpoint and waits for the head of its response. Unbounded but for the connect timeout:
+    /// the caller adds its own limit, and dropping this closes the connection.
+    pub(crate) async fn send(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        mut request: Request<Upload>,
+    ) -> Result<(Response<Incoming>, Lease), Failed> {
+        let occupied = endpoint.occupy();
+        let lease = |sender| Lease {
+            sender,
+            pool: Rc::clone(self),
+            endpoint: Arc::clone(endpoint),
+            _occupied: occupied,
+        };
+        if !request.method().is_idempotent() {
+            // What is not repeatable must not meet a connection that its upstream has closed already: one turn of the
+            // event loop lets the connections of this core see that they were.
+            tokio::task::yield_now().await;
+        }
+        while let Some(mut sender) = self.take(endpoint.id) {
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, lease(sender))),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(failed(&error.into_error(), Failure::BrokenReused)),
+                },
+            }
+        }
+        let Some(mut sender) = self.connect(endpoint).await else {
+            return Err(Failed {
+                failure: Failure::Unsent,
+                request: Some(request),
+            });
+        };
+        match sender.try_send_request(request).await {
+            Ok(response) => Ok((response, lease(sender))),
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => Err(Failed {
+                    failure: Failure::Unsent,
+                    request: Some(unsent),
+                }),
+                None => Err(failed(&error.into_error(), Failure::Broken)),
+            },
+        }
+    }
+
+    /// Closes what has been idle for too long or leads to an endpoint that is not ready any more.
+    pub(crate) fn tidy(&self) {
+        let now = Instant::now();
+        self.shelves.borrow_mut().retain(|_, shelf| {
+            if !shelf.endpoint.is_ready() {
+                return false;
+            }
+            shelf.idle.retain(|idle| {
+                !idle.sender.is_closed() && now.duration_since(idle.since) < self.limits.upstream_idle_timeout
+            });
+            !shelf.idle.is_empty()
+        });
+    }
+
+    /// Closes the idle connections of an endpoint, one of which turned out to be dead.
+    pub(crate) fn forget(&self, endpoint: u64) {
+        self.shelves.borrow_mut().remove(&endpoint);
+    }
+
+    /// Closes what is idle and returns when every connection has ended.
+    pub(crate) async fn finish(&self) {
+        self.shelves.take();
+        self.tasks.finished().await;
+    }
+
+    /// The most recently used connection: the least likely to be closed by its upstream.
+    fn take(&self, endpoint: u64) -> Option<SendRequest<Upload>> {
+        let mut shelves = self.shelves.borrow_mut();
+        let idle = &mut shelves.get_mut(&endpoint)?.idle;
+        let limit = self.limits.upstream_idle_timeout;
+        while let Some(candidate) = idle.pop_back() {
+            if candidate.sender.is_ready() && candidate.since.elapsed() < limit {
+                return Some(candidate.sender);
+            }
+        }
+        None
+    }
+
+    fn put(&self, endpoint: &Arc<Endpoint>, sender: SendRequest<Upload>) {
+        // A connection that is not ready still has a request body to send, or is closing.
+        if !endpoint.is_ready() || !sender.is_ready() {
+            return;
+        }
+        let mut shelves = self.shelves.borrow_mut();
+        let shelf = shelves.entry(endpoint.id).or_insert_with(|| Shelf {
+            endpoint: Arc::clone(endpoint),
+            idle: VecDeque::new(),
+        });
+        shelf.idle.push_back(Idle {
+            sender,
+            since: Instant::now(),
+        });
+        if shelf.idle.len() > self.limits.upstream_idle_max {
+            shelf.idle.pop_front();
+        }
+    }
+
+    async fn connect(&self, endpoint: &Endpoint) -> Option<SendRequest<Upload>> {
+        let stream = timeout(self.limits.connect_timeout, TcpStream::connect(endpoint.address))
+            .await
+            .ok()?
+            .ok()?;
+        // Without it the last small segment of every request would wait for an acknowledgement.
+        stream.set_nodelay(true).ok()?;
+        let handshake = Builder::new()
+            .max_buf_size(self.limits.head_bytes_max.max(BUFFER_BYTES_MIN))
+            .max_headers(self.limits.headers_max)
+            .handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.ok()?;
+        self.counts.upstream_connections.add(1);
+        self.tasks.spawn_local(async move {
+            // How it ended is told to whoever has an exchange on it.
+            let _ = connection.with_upgrades().await;
+        });
+        Some(sender)
+    }
+}
+
+fn failed(error: &hyper::Error, broken: Failure) -> Failed {
+    let failure = if error.is_parse() { Failure::Invalid } else { broken };
+    Failed { failure, request: None }
+}
+
+/// A connection in use, and the endpoint's share of the load. Dropped, it closes the connection.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    sender: SendRequest<Upload>,
+    pool: Rc<Pool>,
+    endpoint: Arc<Endpoint>,
+    _occupied: Occupied,
+}
+
+impl Lease {
+    /// The response was read to its end: the next request may have the connection.
+    pub(crate) fn give_back(self) {
+        self.pool.put(&self.endpoint, self.sender);
+    }
+}

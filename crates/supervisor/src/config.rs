@@ -1,0 +1,216 @@
+//! What the supervisor is told to run: plain data, complete, made by `atoll::lower`. Nothing here is chosen by default.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kit::backoff::Backoff;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{Error, logs};
+
+/// The delays before a restart, for [`Config::backoff`].
+pub const RESTART_BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    max: Duration::from_secs(30),
+};
+
+/// A life of this length ends a series of failures, for [`Config::stable_after`].
+pub const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// Everything that the supervisor needs.
+#[derive(Debug)]
+pub struct Config {
+    pub services: Vec<Service>,
+    /// Folder of the instances' and builds' logs; made when it is absent.
+    pub log_dir: PathBuf,
+    /// What runs, for the daemon after this one; its folder is made when it is absent.
+    pub state_file: PathBuf,
+    /// Where readiness is written.
+    pub registry: registry::Handle,
+    /// Asked before the first start of a service with [`Preparation::Required`].
+    pub prepare: mpsc::Sender<Prepare>,
+    pub log: logs::Limits,
+    /// Delays between the restarts of an instance that keeps ending.
+    pub backoff: Backoff,
+    /// An instance that lived this long starts its series of restarts anew.
+    pub stable_after: Duration,
+    /// How many builds run at the same time, at least 1.
+    pub builds_max: usize,
+}
+
+/// A declared unit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    pub name: String,
+    /// Services with an equal build share one run of it.
+    pub build: Option<Build>,
+    /// Words, never given to a shell. `${NAME}` expands from the instance's environment when it starts.
+    pub command: Vec<String>,
+    /// Absolute; where the command runs, and what a relative program is relative to.
+    pub working_dir: PathBuf,
+    /// Complete but for what differs between instances.
+    pub environment: BTreeMap<String, String>,
+    /// At least one; ordered by index.
+    pub instances: Vec<Instance>,
+    /// Other services that must have come so far before an instance starts.
+    pub depends_on: BTreeMap<String, Condition>,
+    pub probes: Probes,
+    pub restart: Restart,
+    /// Number of a named signal, as in signal(7).
+    pub stop_signal: i32,
+    /// From the stop signal to SIGKILL.
+    pub stop_grace_period: Duration,
+    pub prepare: Preparation,
+}
+
+/// What makes a service's program.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Build {
+    /// Words, never given to a shell.
+    pub command: Vec<String>,
+    /// Absolute.
+    pub working_dir: PathBuf,
+}
+
+/// One copy of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub index: u32,
+    pub address: SocketAddr,
+    /// `HOST`, `PORT`, `ATOLL_INSTANCE` and the like; wins over the service's.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// When a dependency counts as fulfilled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Every process of it runs.
+    Started,
+    /// Every instance of it is ready.
+    Healthy,
+    /// Every instance of it exited with status 0. Such a success is not restarted, whatever the policy: it is awaited.
+    Completed,
+}
+
+/// What is asked of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probes {
+    /// While it has not succeeded the other two do not run. Not passed within `interval * failure_threshold`, the
+    /// instance is restarted.
+    pub startup: Option<Probe>,
+    /// Decides whether an instance takes requests. Asked every 50 ms until it succeeds for the first time.
+    pub readiness: Probe,
+    /// An instance that fails it is restarted.
+    pub liveness: Option<Probe>,
+}
+
+/// A question and how often it is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    pub check: Check,
+    /// From the end of one check to the start of the next.
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Consecutive failures until the probe has failed.
+    pub failure_threshold: u32,
+}
+
+/// How an instance is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// `GET /readyz`; an instance that first answers 404, 405, 501 or no HTTP at all is asked by a TCP connect from then on.
+    Default,
+    /// Path of a GET; 200–399 is a success.
+    Http(String),
+    /// A connection is accepted.
+    Tcp,
+    /// Words of a command with the instance's environment; status 0 is a success.
+    Exec(Vec<String>),
+}
+
+/// What happens when an instance ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    No,
+    /// After a status other than 0, a signal, or a program that could not be run.
+    OnFailure,
+    Always,
+}
+
+/// Whether someone has work to do before a service may start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preparation {
+    #[default]
+    None,
+    /// [`Config::prepare`] is asked once for each `start` or `restart`.
+    Required,
+}
+
+/// The request to prepare a service. A dropped reply counts as a failure; failures are retried only by `start` or `restart`.
+#[derive(Debug)]
+pub struct Prepare {
+    pub service: String,
+    /// `Err` is shown as the reason why the service does not start.
+    pub reply: oneshot::Sender<Result<(), String>>,
+}
+
+/// Refuses what would make the loop wait for ever or write outside its folders.
+pub(crate) fn check(config: &Config) -> Result<(), Error> {
+    let mut known = BTreeMap::new();
+    for service in &config.services {
+        let name = &service.name;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || !name.chars().all(plain) {
+            return Err(Error::Name { service: name.clone() });
+        }
+        if service.command.is_empty() || service.build.as_ref().is_some_and(|build| build.command.is_empty()) {
+            return Err(Error::NoCommand { service: name.clone() });
+        }
+        if rustix::process::Signal::from_named_raw(service.stop_signal).is_none() {
+            return Err(Error::StopSignal {
+                service: name.clone(),
+                signal: service.stop_signal,
+            });
+        }
+        if known.insert(name.as_str(), service).is_some() {
+            return Err(Error::Twice { service: name.clone() });
+        }
+    }
+    for service in &config.services {
+        if let Some(missing) = service
+            .depends_on
+            .keys()
+            .find(|name| !known.contains_key(name.as_str()))
+        {
+            return Err(Error::UnknownService {
+                service: missing.clone(),
+            });
+        }
+    }
+    check_cycles(&known)
+}
+
+/// Takes away what depends on nothing that is left; what cannot be taken away is a cycle.
+fn check_cycles(known: &BTreeMap<&str, &Service>) -> Result<(), Error> {
+    let mut left: BTreeSet<&str> = known.keys().copied().collect();
+    loop {
+        let free = |name: &&&str| {
+            !known[**name]
+                .depends_on
+                .keys()
+                .any(|needed| left.contains(needed.as_str()))
+        };
+        let Some(next) = left.iter().find(free).copied() else {
+            break;
+        };
+        left.remove(next);
+    }
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Cycle {
+            services: left.into_iter().map(str::to_owned).collect(),
+        }),
+    }
+}

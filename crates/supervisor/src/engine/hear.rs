@@ -1,0 +1,245 @@
+//! Takes in what lives, builds and preparations report, and tells the registry and the listeners.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use registry::State;
+
+use super::act::millis;
+use super::{Engine, Report};
+use crate::builds::Outcome;
+use crate::config::Build;
+use crate::event::Kind;
+use crate::leftovers;
+use crate::life::News;
+use crate::probe::{Notice, Verdict};
+use crate::reconcile::{BuildState, Cause, Ending, Health, Phase, Progress, restarts};
+use crate::status::Exit;
+
+impl Engine {
+    pub(super) fn hear(&mut self, report: Report) {
+        match report {
+            Report::Life {
+                service,
+                instance,
+                life,
+                news,
+            } => {
+                if self.record(&service, instance).life == life {
+                    self.hear_life(&service, instance, news);
+                }
+            }
+            Report::BuildLine { build, line } => {
+                self.outward
+                    .events
+                    .emit(self.builder(&build), None, Kind::BuildOutput { line });
+            }
+            Report::Built { build, outcome } => self.hear_built(build, outcome),
+            Report::Prepared { service, result } => self.hear_prepared(&service, result),
+        }
+    }
+
+    fn hear_built(&mut self, build: Build, outcome: Outcome) {
+        self.cancels.remove(&build);
+        let service = self.builder(&build).to_owned();
+        let (state, kind) = match outcome {
+            Outcome::Done(took) => {
+                tracing::info!(service, took_ms = millis(took), "build finished");
+                (
+                    BuildState::Done,
+                    Kind::BuildFinished {
+                        seconds: took.as_secs_f64(),
+                    },
+                )
+            }
+            Outcome::Failed { reason, last_lines } => {
+                tracing::warn!(service, reason, "build failed");
+                let state = BuildState::Failed {
+                    reason: reason.clone(),
+                    last_lines: last_lines.clone(),
+                };
+                (state, Kind::BuildFailed { reason, last_lines })
+            }
+            Outcome::Cancelled => (BuildState::Needed, Kind::BuildCancelled),
+        };
+        self.observed.builds.insert(build, state);
+        self.outward.events.emit(&service, None, kind);
+    }
+
+    fn hear_prepared(&mut self, service: &str, result: Result<(), String>) {
+        let (state, kind) = match result {
+            Ok(()) => (Progress::Done, Kind::Prepared),
+            Err(reason) => {
+                tracing::warn!(service, reason, "preparation failed");
+                (
+                    Progress::Failed { reason: reason.clone() },
+                    Kind::PreparationFailed { reason },
+                )
+            }
+        };
+        if let Some(seen) = self.observed.services.get_mut(service) {
+            seen.preparation = state;
+        }
+        self.outward.events.emit(service, None, kind);
+    }
+
+    fn hear_life(&mut self, service: &str, instance: u32, news: News) {
+        match news {
+            News::Failed { reason } => {
+                tracing::warn!(service, instance, reason, "cannot start");
+                let record = self.record(service, instance);
+                record.orders = None;
+                record.last_lines.clear();
+                self.emit(service, instance, Kind::StartFailed { reason: reason.clone() });
+                self.end(service, instance, Ending::NotStarted { reason });
+            }
+            News::Started { pid } => self.hear_started(service, instance, pid),
+            News::Probed(verdict) => {
+                // One that was told to stop is not asked any more; an older answer may still be on its way.
+                if matches!(self.instance(service, instance).phase, Phase::Live { .. }) {
+                    self.hear_verdict(service, instance, verdict);
+                }
+            }
+            News::Exited { exit, seen_at } => self.hear_exited(service, instance, exit, seen_at),
+            News::Gone { last_lines } => {
+                let record = self.record(service, instance);
+                (record.orders, record.last_lines) = (None, last_lines);
+                let exit = record.last_exit.unwrap_or(Exit::Status(0));
+                self.end(service, instance, Ending::Exit(exit));
+            }
+        }
+    }
+
+    fn hear_started(&mut self, service: &str, instance: u32, pid: u32) {
+        let seen = self.instance(service, instance);
+        if seen.phase
+            == (Phase::Live {
+                health: Health::Spawning,
+            })
+        {
+            seen.phase = Phase::Live {
+                health: Health::Starting,
+            };
+            self.set_endpoint(service, instance, State::Unready);
+        }
+        let record = self.record(service, instance);
+        record.pid = Some(pid);
+        record.started = Some((Instant::now(), Timestamp::now()));
+        record.running = leftovers::Record::of(service, instance, pid);
+        self.keep_running();
+        tracing::info!(service, instance, pid, "started");
+        self.emit(service, instance, Kind::Started { pid });
+    }
+
+    fn hear_verdict(&mut self, service: &str, instance: u32, verdict: Verdict) {
+        let after_ms = self
+            .record(service, instance)
+            .started
+            .map_or(0, |(at, _)| millis(at.elapsed()));
+        let (health, reason, kind) = match verdict {
+            Verdict::Ready => (Some(Health::Ready), None, Kind::Ready { after_ms }),
+            Verdict::Unready { why } => (Some(Health::Unready), Some(why.clone()), Kind::Unready { why }),
+            Verdict::Unhealthy { why } => (
+                Some(Health::Unhealthy { why: why.clone() }),
+                Some(why.clone()),
+                Kind::Unhealthy { why },
+            ),
+            Verdict::Failing { why, notice } => {
+                if notice == Notice::Told {
+                    tracing::warn!(service, instance, why, "probe failed");
+                    self.emit(service, instance, Kind::ProbeFailed { why: why.clone() });
+                }
+                self.record(service, instance).reason = Some(why);
+                return;
+            }
+        };
+        self.record(service, instance).reason = reason;
+        let Some(health) = health else { return };
+        let state = if health == Health::Ready {
+            State::Ready
+        } else {
+            State::Unready
+        };
+        self.set_endpoint(service, instance, state);
+        let next = Phase::Live { health };
+        let seen = self.instance(service, instance);
+        if seen.phase != next {
+            seen.phase = next;
+            tracing::info!(service, instance, ?state, "readiness changed");
+            self.emit(service, instance, kind);
+        }
+    }
+
+    fn hear_exited(&mut self, service: &str, instance: u32, exit: Exit, seen_at: Instant) {
+        // Order: first of all, so that no request is sent where nobody listens.
+        self.registry.remove(service, instance);
+        let removed_after_us = u64::try_from(seen_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let stable_after = self.settings.stable_after;
+        let record = self.record(service, instance);
+        let lived = record
+            .started
+            .map(|(at, _)| seen_at.saturating_duration_since(at))
+            .unwrap_or_default();
+        (record.pid, record.running, record.last_exit) = (None, None, Some(exit));
+        self.keep_running();
+        tracing::info!(service, instance, %exit, removed_after_us, "exited and out of rotation");
+        self.emit(
+            service,
+            instance,
+            Kind::Exited {
+                exit,
+                after_ms: millis(lived),
+            },
+        );
+        let seen = self.instance(service, instance);
+        if lived >= stable_after {
+            seen.attempts = 0;
+        }
+        if matches!(seen.phase, Phase::Live { .. }) {
+            seen.phase = Phase::Leaving {
+                ending: Ending::Exit(exit),
+            };
+        }
+    }
+
+    /// Nothing of a life is left.
+    fn end(&mut self, service: &str, instance: u32, ending: Ending) {
+        let seen = self.instance(service, instance);
+        let ending = match &seen.phase {
+            Phase::Stopping {
+                cause: Cause::Asked | Cause::Replaced,
+                ..
+            } => {
+                (seen.phase, seen.attempts) = (Phase::Idle, 0);
+                self.record(service, instance).reason = None;
+                tracing::info!(service, instance, "stopped");
+                return self.emit(service, instance, Kind::Stopped);
+            }
+            Phase::Stopping {
+                cause: Cause::Unhealthy { why },
+                ..
+            } => Ending::Unhealthy { why: why.clone() },
+            _ => ending,
+        };
+        seen.phase = Phase::Ended { ending: ending.clone() };
+        let why = match &ending {
+            Ending::Exit(exit) => format!("ended with {exit}"),
+            Ending::NotStarted { reason: why } | Ending::Unhealthy { why } => why.clone(),
+        };
+        self.record(service, instance).reason = (!ending.is_success()).then(|| why.clone());
+        let target = &self.desired.services[service];
+        if !ending.is_success() && !restarts(&self.desired, service, target, &ending) {
+            tracing::warn!(service, instance, why, "failed");
+            self.emit(service, instance, Kind::Failed { why });
+        }
+    }
+
+    fn keep_running(&self) {
+        let running = self
+            .records
+            .values()
+            .filter_map(|record| record.running.clone())
+            .collect();
+        self.running.send_replace(running);
+    }
+}

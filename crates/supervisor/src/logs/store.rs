@@ -1,0 +1,262 @@
+//! Writes lines to `<service>.<instance>.jsonl` and rotates by size and count. A disk that is full or slow costs lines,
+//! which are counted and said, and never stops an instance.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::{Limits, Line, file};
+use crate::event::{Events, Kind};
+
+/// Limit: lines on their way to the disk, of all instances. With the longest lines that is 16 MiB.
+pub(crate) const LINES_MAX: usize = 256;
+
+/// A line for the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) line: Arc<Line>,
+    /// How many lines of the same stream were dropped before it, because the store was too slow.
+    pub(crate) dropped_before: u64,
+}
+
+/// Runs until every sender is gone and everything is written.
+pub(crate) async fn run(dir: PathBuf, limits: Limits, mut lines: mpsc::Receiver<Entry>, events: Events) {
+    let mut store = Store {
+        dir,
+        limits,
+        files: BTreeMap::new(),
+        events,
+    };
+    let mut batch = Vec::new();
+    while lines.recv_many(&mut batch, LINES_MAX).await > 0 {
+        let work = tokio::task::spawn_blocking(move || {
+            store.append(&batch);
+            batch.clear();
+            (store, batch)
+        });
+        match work.await {
+            Ok(given_back) => (store, batch) = given_back,
+            // It panicked: the panic hook has said why. Capture drops lines from here on.
+            Err(_) => return,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Store {
+    dir: PathBuf,
+    limits: Limits,
+    files: BTreeMap<(Arc<str>, u32), Current>,
+    events: Events,
+}
+
+/// The file that an instance's lines go to.
+#[derive(Debug, Default)]
+struct Current {
+    /// Absent before the first line and after a failure.
+    open: Option<(File, u64)>,
+    /// Lines that could not be written since the last one that could.
+    lost: u64,
+}
+
+impl Store {
+    fn append(&mut self, batch: &[Entry]) {
+        let mut parts: BTreeMap<(Arc<str>, u32), (Vec<u8>, u64)> = BTreeMap::new();
+        for Entry { line, dropped_before } in batch {
+            let key = (Arc::clone(&line.service), line.instance);
+            let (text, count) = parts.entry(key.clone()).or_default();
+            serde_json::to_writer(&mut *text, &**line).expect("a line has only strings and numbers");
+            text.push(b'\n');
+            *count += 1;
+            if *dropped_before > 0 {
+                let why = "the log files are written too slowly".to_owned();
+                self.events.emit(&key.0, Some(key.1), Kind::LogsLost { why });
+                self.events.emit(
+                    &key.0,
+                    Some(key.1),
+                    Kind::LogsResumed {
+                        lines_lost: *dropped_before,
+                    },
+                );
+            }
+        }
+        for ((service, instance), (text, count)) in parts {
+            let current = self.files.entry((Arc::clone(&service), instance)).or_default();
+            match current.write(&self.dir, &self.limits, (&service, instance), &text) {
+                Ok(()) if current.lost > 0 => {
+                    let lines_lost = std::mem::take(&mut current.lost);
+                    self.events
+                        .emit(&service, Some(instance), Kind::LogsResumed { lines_lost });
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    if current.lost == 0 {
+                        let why = format!("cannot write to {}: {error}", self.dir.display());
+                        tracing::warn!(service = &*service, instance, why, "log lines are lost");
+                        self.events.emit(&service, Some(instance), Kind::LogsLost { why });
+                    }
+                    current.lost += count;
+                    current.open = None;
+                }
+            }
+        }
+    }
+}
+
+impl Current {
+    fn write(&mut self, dir: &Path, limits: &Limits, of: (&str, u32), text: &[u8]) -> io::Result<()> {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|(_, length)| *length >= limits.file_bytes_max)
+        {
+            self.open = None;
+            rotate(dir, of, limits.files_max)?;
+        }
+        let (file, length) = match &mut self.open {
+            Some(open) => open,
+            None => self.open.insert(open(&file(dir, of.0, of.1, 0))?),
+        };
+        file.write_all(text)?;
+        *length += text.len() as u64;
+        Ok(())
+    }
+}
+
+/// Opens for appending, after a line end: a crash or a full disk may have left half a line.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let mut file = File::options().create(true).append(true).read(true).open(path)?;
+    let length = file.seek(SeekFrom::End(0))?;
+    if length > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    Ok((file, length))
+}
+
+/// Moves every file one generation on; the oldest is replaced. With one file only, it starts empty again.
+fn rotate(dir: &Path, (service, instance): (&str, u32), files_max: u32) -> io::Result<()> {
+    for generation in (0..files_max.saturating_sub(1)).rev() {
+        let from = file(dir, service, instance, generation);
+        match fs::rename(&from, file(dir, service, instance, generation + 1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    match fs::remove_file(file(dir, service, instance, 0)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::logs::{Filter, Stream, load};
+
+    fn entry(text: &str) -> Entry {
+        let line = Line {
+            ts: Timestamp::now(),
+            service: "a".into(),
+            instance: 0,
+            stream: Stream::Stdout,
+            text: text.to_owned(),
+            split: false,
+        };
+        Entry {
+            line: Arc::new(line),
+            dropped_before: 0,
+        }
+    }
+
+    fn store(dir: &Path, limits: Limits) -> Store {
+        Store {
+            dir: dir.to_owned(),
+            limits,
+            files: BTreeMap::new(),
+            events: Events::default(),
+        }
+    }
+
+    fn kinds(store: &Store) -> Vec<Kind> {
+        store
+            .events
+            .subscribe()
+            .0
+            .iter()
+            .map(|event| event.kind.clone())
+            .collect()
+    }
+
+    #[test]
+    fn files_rotate_by_size_and_the_oldest_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            file_bytes_max: 200,
+            files_max: 3,
+            ..Limits::default()
+        };
+        let mut store = store(dir.path(), limits);
+        for number in 0..20 {
+            store.append(&[entry(&format!("line {number}"))]);
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+        let kept: Vec<String> = load(dir.path(), &Filter::default())
+            .unwrap()
+            .into_iter()
+            .map(|line| line.text)
+            .collect();
+        let expected: Vec<String> = (20 - kept.len()..20).map(|number| format!("line {number}")).collect();
+        assert!(kept.len() >= 4, "{kept:?}");
+        assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn lost_lines_are_counted_and_said_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = dir.path().join("logs");
+        let mut store = store(&logs, Limits::default());
+        store.append(&[entry("one"), entry("two")]);
+        store.append(&[entry("three")]);
+        fs::create_dir(&logs).unwrap();
+        store.append(&[entry("four")]);
+        assert!(matches!(
+            &kinds(&store)[..],
+            [Kind::LogsLost { .. }, Kind::LogsResumed { lines_lost: 3 }]
+        ));
+        let kept = load(&logs, &Filter::default()).unwrap();
+        assert_eq!(kept.len(), 1);
+    }
+
+    #[test]
+    fn half_a_line_of_a_crash_does_not_swallow_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(file(dir.path(), "a", 0, 0), b"{\"ts\":\"2026-").unwrap();
+        store(dir.path(), Limits::default()).append(&[entry("whole")]);
+        let kept = load(dir.path(), &Filter::default()).unwrap();
+        assert_eq!(
+            kept.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(),
+            ["whole"]
+        );
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", file(dir.path(), "a", 0, 0)).unwrap();
+        let mut store = store(dir.path(), Limits::default());
+        store.append(&[entry("one")]);
+        store.append(&[entry("two")]);
+        assert!(matches!(&kinds(&store)[..], [Kind::LogsLost { .. }]));
+    }
+}

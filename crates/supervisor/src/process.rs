@@ -1,0 +1,318 @@
+//! One child process with a group of its own: found, spawned, seen to end through its pidfd, signalled, reaped.
+//! Used for instances, builds and exec probes; knows none of them.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, test_kill_process_group};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::process::{ChildStderr, ChildStdout};
+use tokio::time::{Instant, sleep};
+
+use crate::environment::{Environment, expand};
+use crate::procfs;
+use crate::status::Exit;
+
+/// Limit: how long SIGKILL may take to clear a group. Longer only in an uninterruptible system call.
+const CLEAR_MAX: Duration = Duration::from_secs(2);
+
+/// How often a group is looked at once its leader is gone: the kernel reports the end of a process, never of a group.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    /// The program and its arguments; `${NAME}` expands from `environment`.
+    pub(crate) words: Vec<String>,
+    pub(crate) working_dir: PathBuf,
+    /// All of it: nothing is inherited.
+    pub(crate) environment: Environment,
+}
+
+/// Where the output goes.
+#[derive(Debug)]
+pub(crate) enum Output {
+    Piped,
+    Discarded,
+}
+
+/// Both pipes of a child, if asked for.
+pub(crate) type Pipes = Option<(ChildStdout, ChildStderr)>;
+
+/// Why a process could not be started. Texts for the user, with what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("its command is empty")]
+    Empty,
+    #[error("its command names ${{{name}}}, which its environment does not have; declare it under `environment`")]
+    Variable { name: String },
+    #[error("its working_dir {} is no directory", path.display())]
+    WorkingDir { path: PathBuf },
+    #[error("cannot run `{program}`: not found in PATH; install it, or write its full path")]
+    NotInPath { program: String },
+    #[error("cannot run `{program}`: {} does not exist; build it, or correct its path", path.display())]
+    NoFile { program: String, path: PathBuf },
+    #[error("cannot run `{program}`: {} is not executable; try `chmod +x`", path.display())]
+    NotExecutable { program: String, path: PathBuf },
+    #[error("cannot run `{program}`")]
+    Spawn { program: String, source: io::Error },
+    #[error("cannot watch `{program}` for its end")]
+    Watch { program: String, source: io::Error },
+}
+
+/// A running child, and the only one who may signal and reap it: its pid cannot be another's before it is reaped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    group: Group,
+    pidfd: AsyncFd<OwnedFd>,
+}
+
+/// A process group, by the pid of its leader.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Group(Pid);
+
+impl Process {
+    /// Starts a child: own group, no standard input, exactly the given environment.
+    ///
+    /// # Errors
+    /// Everything that keeps it from running; no process is left then.
+    pub(crate) fn spawn(spec: &Spec, output: &Output) -> Result<(Self, Pipes), Error> {
+        let words: Result<Vec<String>, String> =
+            spec.words.iter().map(|word| expand(word, &spec.environment)).collect();
+        let words = words.map_err(|name| Error::Variable { name })?;
+        let (program, arguments) = words.split_first().ok_or(Error::Empty)?;
+        if !spec.working_dir.is_dir() {
+            return Err(Error::WorkingDir {
+                path: spec.working_dir.clone(),
+            });
+        }
+        let path = find(
+            program,
+            &spec.working_dir,
+            spec.environment.get(OsStr::new("PATH")).map(|path| path.as_ref()),
+        )?;
+        let stdio = || match output {
+            Output::Piped => Stdio::piped(),
+            Output::Discarded => Stdio::null(),
+        };
+        let mut child = Command::new(path)
+            .arg0(program)
+            .args(arguments)
+            .current_dir(&spec.working_dir)
+            .env_clear()
+            .envs(&spec.environment)
+            .stdin(Stdio::null())
+            .stdout(stdio())
+            .stderr(stdio())
+            .process_group(0)
+            .spawn()
+            .map_err(|source| Error::Spawn {
+                program: program.clone(),
+                source,
+            })?;
+        let group = Group(Pid::from_child(&child));
+        let watched = watch(&mut child, group).map_err(|source| {
+            group.signal(Signal::KILL);
+            let _ = child.wait();
+            Error::Watch {
+                program: program.clone(),
+                source,
+            }
+        });
+        let (pidfd, pipes) = watched?;
+        Ok((Self { child, group, pidfd }, pipes))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn group(&self) -> Group {
+        self.group
+    }
+
+    /// Returns when the process has ended; it stays a zombie, so that its pid and group remain its own until
+    /// [`Process::reap`]. Cancel safe.
+    pub(crate) async fn ended(&self) {
+        // An error means that the runtime shuts down; `reap` then waits for the end itself.
+        let _ = self.pidfd.readable().await;
+    }
+
+    /// Takes the status of a process that has [ended](Process::ended).
+    pub(crate) fn reap(mut self) -> Exit {
+        match self.child.wait() {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => Exit::Status(code),
+                (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+            },
+            // Somebody else in this process reaped it: the status is lost, the end is certain.
+            Err(_) => Exit::Status(-1),
+        }
+    }
+}
+
+impl Group {
+    pub(crate) fn id(self) -> i32 {
+        self.0.as_raw_nonzero().get()
+    }
+
+    /// The group of a process of an earlier daemon.
+    pub(crate) fn from_id(id: i32) -> Option<Self> {
+        // Group 1 and, as `kill(-0)`, group 0 are never ours.
+        (id > 1).then(|| Pid::from_raw(id).map(Self))?
+    }
+
+    /// Signals every member; nobody may be there any more.
+    pub(crate) fn signal(self, signal: Signal) {
+        let _ = kill_process_group(self.0, signal);
+    }
+
+    /// Whether a member still runs.
+    pub(crate) fn is_running(self) -> bool {
+        match test_kill_process_group(self.0) {
+            Err(rustix::io::Errno::SRCH) => false,
+            _ => procfs::has_running_members(self.id()),
+        }
+    }
+
+    /// Returns when no member runs any more. Unbounded and cancel safe: callers add their own limit.
+    pub(crate) async fn ended(self) {
+        while self.is_running() {
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Kills until nobody is left, grandchildren included; gives up after two seconds, which only a process in an
+    /// uninterruptible system call survives.
+    pub(crate) async fn clear(self) {
+        let start = Instant::now();
+        while self.is_running() && start.elapsed() < CLEAR_MAX {
+            // Again each time: a member may have forked between the list and the signal.
+            self.signal(Signal::KILL);
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+}
+
+fn watch(child: &mut Child, group: Group) -> io::Result<(AsyncFd<OwnedFd>, Pipes)> {
+    let pidfd = pidfd_open(group.0, PidfdFlags::NONBLOCK)?;
+    // Safety: an `OwnedFd` is open, and the same descriptor, for as long as it lives, and `AsyncFd` owns it.
+    #[allow(unsafe_code)]
+    let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+    let pipes = match (child.stdout.take(), child.stderr.take()) {
+        (Some(stdout), Some(stderr)) => Some((ChildStdout::from_std(stdout)?, ChildStderr::from_std(stderr)?)),
+        _ => None,
+    };
+    Ok((pidfd, pipes))
+}
+
+/// Finds a program as a shell would, in the PATH that it is given itself, relative to its own working directory.
+fn find(program: &str, working_dir: &Path, path: Option<&OsStr>) -> Result<PathBuf, Error> {
+    let is_executable = |path: &Path| {
+        path.metadata()
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    let program = program.to_owned();
+    if program.contains('/') {
+        let path = working_dir.join(&program);
+        return match is_executable(&path) {
+            true => Ok(path),
+            false if path.exists() => Err(Error::NotExecutable { program, path }),
+            false => Err(Error::NoFile { program, path }),
+        };
+    }
+    let mut candidates =
+        std::env::split_paths(path.unwrap_or_default()).map(|dir| working_dir.join(dir).join(&program));
+    candidates
+        .find(|path| is_executable(path))
+        .ok_or(Error::NotInPath { program })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(words: &[&str]) -> Spec {
+        Spec {
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
+            working_dir: std::env::temp_dir(),
+            environment: [("PATH", "/usr/bin:/bin")]
+                .iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_is_seen_before_it_is_reaped() {
+        for (script, exit) in [("exit 3", Exit::Status(3)), ("kill -9 $$", Exit::Signal(9))] {
+            let (process, _) = Process::spawn(&spec(&["sh", "-c", script]), &Output::Discarded).unwrap();
+            let pid = i32::try_from(process.pid()).unwrap();
+            process.ended().await;
+            assert!(procfs::stat(pid).is_some_and(|stat| stat.is_zombie));
+            assert_eq!(process.reap(), exit);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_group_is_cleared_with_all_that_its_leader_left() {
+        let script = "sh -c \"trap '' TERM HUP; sleep 1000 & wait\" & sleep 1000 & exit 0";
+        let (process, _) = Process::spawn(&spec(&["sh", "-c", script]), &Output::Discarded).unwrap();
+        let group = process.group();
+        process.ended().await;
+        process.reap();
+        assert!(group.is_running());
+        group.clear().await;
+        assert!(!group.is_running());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_run_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("text"), "no program").unwrap();
+        for (words, message) in [
+            (
+                &["no-such-program"][..],
+                "cannot run `no-such-program`: not found in PATH; install it, or write its full path",
+            ),
+            (
+                &["./absent"],
+                "cannot run `./absent`: {}/./absent does not exist; build it, or correct its path",
+            ),
+            (
+                &["./text"],
+                "cannot run `./text`: {}/./text is not executable; try `chmod +x`",
+            ),
+            (
+                &["sh", "${NOPE}"],
+                "its command names ${NOPE}, which its environment does not have; declare it under `environment`",
+            ),
+        ] {
+            let spec = Spec {
+                working_dir: dir.path().to_owned(),
+                ..spec(words)
+            };
+            let error = Process::spawn(&spec, &Output::Discarded).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                message.replace("{}", &dir.path().display().to_string())
+            );
+        }
+        let absent = Spec {
+            working_dir: dir.path().join("absent"),
+            ..spec(&["sh"])
+        };
+        assert!(matches!(
+            Process::spawn(&absent, &Output::Discarded),
+            Err(Error::WorkingDir { .. })
+        ));
+    }
+}

@@ -1,0 +1,118 @@
+//! What /proc tells of other processes (proc(5)). Best effort: a process may be gone between two reads.
+
+use std::fs;
+use std::net::SocketAddr;
+
+/// The fields of /proc/pid/stat that we use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) name: String,
+    /// Dead, but not waited for.
+    pub(crate) is_zombie: bool,
+    pub(crate) group: i32,
+    /// In clock ticks since boot. With the pid it names one process of this boot for ever.
+    pub(crate) start_time: u64,
+}
+
+/// Reads one process; `None` when there is none.
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Names this boot: a pid and a start time of another boot mean nothing.
+pub(crate) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// Whether a process of the group still runs. Zombies do not count: where pid 1 reaps nothing they stay for ever.
+pub(crate) fn has_running_members(group: i32) -> bool {
+    pids()
+        .filter_map(stat)
+        .any(|stat| stat.group == group && !stat.is_zombie)
+}
+
+/// Names the process that listens on `address`, as `pid 4711 (nginx)`, if it can be seen.
+pub fn holder(address: SocketAddr) -> Option<String> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    let inodes: Vec<&str> = tables
+        .iter()
+        .flat_map(|table| listening(table, address.port()))
+        .collect();
+    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    let holds = |pid: &i32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let mut targets = files.filter_map(|file| fs::read_link(file.path()).ok());
+        targets.any(|target| links.iter().any(|link| target.as_os_str() == link.as_str()))
+    };
+    let pid = (!links.is_empty()).then(|| pids().find(holds))??;
+    Some(format!(
+        "pid {pid} ({})",
+        stat(pid).map_or_else(|| "?".to_owned(), |stat| stat.name)
+    ))
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The name is in parentheses and may hold anything, even parentheses and spaces: the last `)` ends it.
+fn parse_stat(line: &str) -> Option<Stat> {
+    let (start, rest) = line.rsplit_once(") ")?;
+    let name = start.split_once('(')?.1.to_owned();
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // Fields are numbered from 1 in proc(5); the first of `fields` is number 3.
+    let field = |number: usize| fields.get(number - 3);
+    let is_zombie = matches!(*field(3)?, "Z" | "X");
+    Some(Stat {
+        name,
+        is_zombie,
+        group: field(5)?.parse().ok()?,
+        start_time: field(22)?.parse().ok()?,
+    })
+}
+
+/// The inodes of sockets that listen on a port, from a table of /proc/net.
+fn listening(table: &str, port: u16) -> impl Iterator<Item = &str> {
+    const LISTEN: &str = "0A";
+    let local = format!(":{port:04X}");
+    table.lines().skip(1).filter_map(move |line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        (fields.get(1)?.ends_with(&local) && *fields.get(3)? == LISTEN).then(|| fields.get(9).copied())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let tail = "4 100 100 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 987 0 0";
+        for (state, is_zombie) in [("S", false), ("Z", true)] {
+            let line = format!("42 (a) b (c)) {state} {tail}");
+            let expected = Stat {
+                name: "a) b (c)".to_owned(),
+                is_zombie,
+                group: 100,
+                start_time: 987,
+            };
+            assert_eq!(parse_stat(&line), Some(expected));
+        }
+        assert_eq!(parse_stat("42 (short) S 4"), None);
+        assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn a_listener_is_named_with_its_process() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let holder = holder(listener.local_addr().unwrap()).unwrap();
+        assert!(holder.starts_with(&format!("pid {} (", std::process::id())), "{holder}");
+    }
+}

@@ -1,0 +1,230 @@
+//! How instances are stopped, and that nothing of them is left.
+
+use std::time::Duration;
+
+use registry::State;
+use supervisor::{Error, Kind, Restart, bind};
+use testkit::wait::until;
+
+use crate::fixture::{BOUND, World, is_running, kill, sh, words};
+
+#[tokio::test]
+async fn a_stop_drains_signals_and_leaves_nothing() {
+    let world = World::new();
+    let running = world.run(vec![world.server("a")]);
+    running.start().await;
+    let pid = running.ready("a").await.pid.unwrap();
+    let mut watcher = running.registry.watch();
+    watcher.current();
+    running.handle.stop(vec!["a".to_owned()]).await.unwrap();
+    assert_eq!(watcher.changed().await.unwrap().services["a"][0].state, State::Draining);
+    assert!(watcher.changed().await.unwrap().services.is_empty());
+    let status = running.state("a", "stopped").await;
+    assert_eq!((status.pid, status.reason), (None, None));
+    assert!(!is_running(i32::try_from(pid).unwrap()));
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn one_that_ignores_the_signal_is_killed_with_its_grandchildren() {
+    let world = World::new();
+    let script = "trap '' TERM; (trap '' TERM; sh -c 'echo $$ >> pids; while :; do sleep 1; done' & \
+                  echo $$ >> pids; while :; do sleep 1; done)";
+    let mut service = world.service("a", sh(script));
+    service.stop_grace_period = Duration::from_millis(100);
+    let running = world.run(vec![service]);
+    running.start().await;
+    let pids = world.numbers("pids", 2).await;
+    running.handle.stop(vec!["a".to_owned()]).await.unwrap();
+    running.state("a", "stopped").await;
+    assert_eq!(pids.iter().filter(|pid| is_running(**pid)).count(), 0);
+    assert!(running.events().iter().any(|event| event.kind == Kind::Killed));
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn grandchildren_of_a_crashed_leader_do_not_outlive_it() {
+    let world = World::new();
+    let script = "trap '' TERM; (sh -c 'echo $$ >> pids; exec sleep 1000' &); while ! test -s pids; do :; done; exit 1";
+    let mut service = world.service("a", sh(script));
+    service.restart = Restart::No;
+    let running = world.run(vec![service]);
+    running.start().await;
+    running.state("a", "failed").await;
+    let pids = world.numbers("pids", 1).await;
+    assert!(!is_running(pids[0]));
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn the_rest_of_a_group_has_its_grace_period_after_the_leader() {
+    let world = World::new();
+    // The leader dies of the signal at once; its child needs a moment to finish.
+    let child = "trap 'echo finished > finished; exit 0' TERM; echo up > up; while :; do sleep 0.05; done";
+    std::fs::write(world.path("child.sh"), child).unwrap();
+    let running = world.run(vec![world.service("a", sh("sh child.sh & exec sleep 1000"))]);
+    running.start().await;
+    until("the child", BOUND, || async { world.text("up") }).await;
+    running.handle.stop(vec!["a".to_owned()]).await.unwrap();
+    running.state("a", "stopped").await;
+    assert_eq!(world.text("finished").as_deref(), Some("finished\n"));
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn a_process_that_left_its_group_does_not_hold_a_stop_up() {
+    let world = World::new();
+    let script = "setsid sh -c 'echo $$ > pids; exec sleep 1000' & exec sleep 1000";
+    let running = world.run(vec![world.service("a", sh(script))]);
+    running.start().await;
+    let pids = world.numbers("pids", 1).await;
+    running.drain().await;
+    // It holds the pipe and lives on: only a shim that adopts orphans can see it.
+    kill(u32::try_from(pids[0]).unwrap());
+}
+
+#[tokio::test]
+async fn a_suspended_instance_stops() {
+    let world = World::new();
+    let running = world.run(vec![
+        world.service("a", sh("echo $$ > pids; kill -STOP $$; sleep 1000")),
+    ]);
+    running.start().await;
+    world.numbers("pids", 1).await;
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn the_stop_signal_is_the_declared_one() {
+    let world = World::new();
+    let mut service = world.service(
+        "a",
+        sh("trap 'echo int; exit 0' INT; echo up > up; while :; do sleep 0.05; done"),
+    );
+    service.stop_signal = 2;
+    let running = world.run(vec![service]);
+    running.start().await;
+    until("the instance", BOUND, || async { world.text("up") }).await;
+    running.drain().await;
+    assert_eq!(world.lines(), ["int"]);
+}
+
+#[tokio::test]
+async fn a_drain_ends_everything_and_refuses_new_work() {
+    let world = World::new();
+    let mut waiting = world.service("waiting", words(&["absent-program"]));
+    waiting.build = world.build("echo building > building; exec sleep 1000");
+    let running = world.run(vec![world.server("a"), waiting, world.service("looping", sh("exit 1"))]);
+    running.start().await;
+    let pid = running.ready("a").await.pid.unwrap();
+    until("the build", BOUND, || async { world.text("building") }).await;
+    let (handle, registry) = (running.handle.clone(), running.registry.clone());
+    running.drain().await;
+    assert!(!is_running(i32::try_from(pid).unwrap()));
+    assert!(registry.snapshot().services.is_empty());
+    assert!(matches!(handle.start(None).await, Err(Error::Stopped)));
+    let states: Vec<&str> = handle
+        .snapshot()
+        .services
+        .iter()
+        .map(|s| s.instances[0].state.name())
+        .collect();
+    assert_eq!(states, ["stopped", "stopped", "stopped"]);
+    assert!(
+        world
+            .text("run/instances.json")
+            .is_some_and(|text| text.contains("\"instances\": []"))
+    );
+}
+
+#[tokio::test]
+async fn a_drain_before_any_start_is_done_at_once() {
+    let world = World::new();
+    world.run(vec![world.server("a")]).drain().await;
+}
+
+#[test]
+fn what_a_dead_daemon_left_is_stopped_first() {
+    let world = World::new();
+    let pids = {
+        // A runtime that is thrown away with all of its tasks, as by `kill -9`.
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let running = runtime.enter();
+        let services = vec![world.service("a", sh("trap '' TERM; echo $$ > pids; sleep 1000 & wait; sleep 1000"))];
+        let started = world.run(services);
+        drop(running);
+        let pids = runtime.block_on(async {
+            started.start().await;
+            let pids = world.numbers("pids", 1).await;
+            let is_kept = || async {
+                world
+                    .text("run/instances.json")
+                    .filter(|text| text.contains(&pids[0].to_string()))
+            };
+            until("the state file", BOUND, is_kept).await;
+            pids
+        });
+        std::mem::forget(started);
+        runtime.shutdown_background();
+        pids
+    };
+    assert!(is_running(pids[0]));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let running = world.run(vec![world.service("a", sh("sleep 1000"))]);
+        let pid = u32::try_from(pids[0]).unwrap();
+        running
+            .event("a leftover", |event| event.kind == Kind::LeftoverStopped { pid })
+            .await;
+        assert!(!is_running(pids[0]));
+        running.start().await;
+        running.ready("a").await;
+        running.drain().await;
+    });
+}
+
+#[tokio::test]
+async fn a_damaged_state_file_is_said_and_nothing_is_lost() {
+    let world = World::new();
+    std::fs::create_dir(world.path("run")).unwrap();
+    std::fs::write(world.path("run/instances.json"), "{\"version\": 99").unwrap();
+    let running = world.run(vec![world.service("a", sh("sleep 1000"))]);
+    running
+        .event("damage", |event| matches!(event.kind, Kind::StateFileDamaged { .. }))
+        .await;
+    assert!(world.path("run/instances.json.damaged").exists());
+    running.start().await;
+    running.ready("a").await;
+    running.drain().await;
+}
+
+#[test]
+fn a_configuration_that_cannot_run_is_refused() {
+    let world = World::new();
+    let refuse = |edit: &dyn Fn(&mut Vec<supervisor::Service>)| {
+        let mut services = vec![world.service("a", sh("true")), world.service("b", sh("true"))];
+        edit(&mut services);
+        bind(world.config(services).0).map(|_| ()).unwrap_err().to_string()
+    };
+    let needs = |service: &mut supervisor::Service, name: &str| {
+        service
+            .depends_on
+            .insert(name.to_owned(), supervisor::Condition::Started);
+    };
+    assert_eq!(refuse(&|s| s[0].command.clear()), "service `a` has an empty command");
+    assert_eq!(refuse(&|s| s[1].name = "a".to_owned()), "service `a` is declared twice");
+    assert_eq!(
+        refuse(&|s| s[1].stop_signal = 0),
+        "service `b` stops on signal 0, which has no name"
+    );
+    assert_eq!(
+        refuse(&|s| s[1].name = "../b".to_owned()),
+        "`../b` is no name for a service: letters, digits, `-` and `_` make one"
+    );
+    assert_eq!(refuse(&|s| needs(&mut s[0], "c")), "there is no service `c`");
+    let cycle = refuse(&|s| {
+        needs(&mut s[0], "b");
+        needs(&mut s[1], "a");
+    });
+    assert_eq!(cycle, "services depend on each other in a circle: a, b");
+}
