@@ -1,0 +1,152 @@
+//! Installs what the tests need and this machine lacks: Debian packages, and pinned npm packages in the target folder.
+//! Where all is there it does nothing and needs no network.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::phase::{command, output, run as execute, succeeds};
+
+/// Limit: seconds that apt waits for another installation to end.
+const LOCK_WAIT: &str = "DPkg::Lock::Timeout=120";
+
+/// A Debian package and the file or program that shows that it is there.
+struct Package {
+    name: &'static str,
+    shown_by: &'static str,
+}
+
+const fn package(name: &'static str, shown_by: &'static str) -> Package {
+    Package { name, shown_by }
+}
+
+/// `busybox httpd` and `python3 -m http.server` are also services in the end-to-end tests: programs that know nothing
+/// of Atoll. Chromium looks at the pages, with a font to see them in.
+const PACKAGES: &[Package] = &[
+    package("build-essential", "cc"),
+    package("busybox", "busybox"),
+    package("chromium", "chromium"),
+    package("curl", "curl"),
+    package("fonts-dejavu-core", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"),
+    package("nodejs", "node"),
+    package("npm", "npm"),
+    package("python3", "python3"),
+];
+
+/// `http-server` is a service in the end-to-end tests; the other two drive Chromium and check its pages.
+const NPM_PACKAGES: &[(&str, &str)] = &[
+    ("axe-core", "4.14.1"),
+    ("http-server", "14.1.1"),
+    ("playwright-core", "1.65.1"),
+];
+
+pub(crate) fn run(root: &Path) -> Result<()> {
+    install_debian(root)?;
+    install_npm(root)
+}
+
+/// `test-tools` in the target folder: npm's `node_modules` are in it.
+fn tools_folder(root: &Path) -> Result<PathBuf> {
+    let metadata = output(command(
+        root,
+        &["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"],
+    ))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cannot read cargo's metadata")?;
+    let target = metadata["target_directory"]
+        .as_str()
+        .context("cargo's metadata name no target folder")?;
+    Ok(Path::new(target).join("test-tools"))
+}
+
+fn install_debian(root: &Path) -> Result<()> {
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|p| !is_present(p.shown_by))
+        .map(|p| p.name)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !is_present("apt-get") {
+        bail!("the tests need these Debian packages, or what corresponds to them here: {list}");
+    }
+    eprintln!("xtask: installing {list}");
+    let sudo: &[&str] = if output(command(root, &["id", "-u"]))?.trim() == "0" {
+        &[]
+    } else {
+        &["sudo"]
+    };
+    let apt = |arguments: &[&str]| {
+        let words = [
+            sudo,
+            &[
+                "env",
+                "DEBIAN_FRONTEND=noninteractive",
+                "apt-get",
+                "-qq",
+                "-o",
+                LOCK_WAIT,
+            ],
+            arguments,
+        ]
+        .concat();
+        execute(command(root, &words))
+    };
+    apt(&["update"])?;
+    apt(&[&["install", "--yes", "--no-install-recommends"], missing.as_slice()].concat())
+}
+
+fn install_npm(root: &Path) -> Result<()> {
+    let folder = tools_folder(root)?;
+    let missing = missing_npm(&folder);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("xtask: installing {} into {}", missing.join(" "), folder.display());
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let prefix = folder.to_str().context("npm needs a target folder with a UTF-8 name")?;
+    let wanted: Vec<String> = NPM_PACKAGES
+        .iter()
+        .map(|(name, version)| format!("{name}@{version}"))
+        .collect();
+    let mut words = vec![
+        "npm",
+        "install",
+        "--prefix",
+        prefix,
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--silent",
+    ];
+    words.extend(wanted.iter().map(String::as_str));
+    execute(command(root, &words))?;
+    match missing_npm(&folder).as_slice() {
+        [] => Ok(()),
+        missing => bail!("npm did not install {}", missing.join(" ")),
+    }
+}
+
+/// The packages that are not there in exactly the pinned version.
+fn missing_npm(folder: &Path) -> Vec<String> {
+    let installed = |name: &str| {
+        let text = std::fs::read_to_string(folder.join("node_modules").join(name).join("package.json")).ok()?;
+        let package: serde_json::Value = serde_json::from_str(&text).ok()?;
+        package["version"].as_str().map(str::to_owned)
+    };
+    let missing = NPM_PACKAGES
+        .iter()
+        .filter(|(name, version)| installed(name).as_deref() != Some(version));
+    missing.map(|(name, version)| format!("{name}@{version}")).collect()
+}
+
+fn is_present(shown_by: &str) -> bool {
+    if shown_by.starts_with('/') {
+        return Path::new(shown_by).exists();
+    }
+    succeeds(command(
+        Path::new("/"),
+        &["sh", "-c", "command -v \"$1\"", "sh", shown_by],
+    ))
+}
