@@ -38,10 +38,7 @@ pub(crate) fn run(mut command: Command) -> Result<()> {
 /// Runs to the end and gives what it printed.
 pub(crate) fn output(mut command: Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot run `{program}`"))?;
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run `{program}`"))?;
     if !output.status.success() {
         bail!("`{program}` ended with {}", output.status);
     }
@@ -50,9 +47,5 @@ pub(crate) fn output(mut command: Command) -> Result<String> {
 
 /// Whether a command can be run at all and succeeds; its output is dropped.
 pub(crate) fn succeeds(mut command: Command) -> bool {
-    command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }

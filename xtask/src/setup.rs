@@ -34,11 +34,8 @@ const PACKAGES: &[Package] = &[
 ];
 
 /// `http-server` is a service in the end-to-end tests; the other two drive Chromium and check its pages.
-const NPM_PACKAGES: &[(&str, &str)] = &[
-    ("axe-core", "4.14.1"),
-    ("http-server", "14.1.1"),
-    ("playwright-core", "1.65.1"),
-];
+const NPM_PACKAGES: &[(&str, &str)] =
+    &[("axe-core", "4.14.1"), ("http-server", "14.1.1"), ("playwright-core", "1.65.1")];
 
 pub(crate) fn run(root: &Path) -> Result<()> {
     install_debian(root)?;
@@ -47,23 +44,14 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 
 /// `test-tools` in the target folder: npm's `node_modules` are in it.
 fn tools_folder(root: &Path) -> Result<PathBuf> {
-    let metadata = output(command(
-        root,
-        &["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"],
-    ))?;
+    let metadata = output(command(root, &["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cannot read cargo's metadata")?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("cargo's metadata name no target folder")?;
+    let target = metadata["target_directory"].as_str().context("cargo's metadata name no target folder")?;
     Ok(Path::new(target).join("test-tools"))
 }
 
 fn install_debian(root: &Path) -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|p| !is_present(p.shown_by))
-        .map(|p| p.name)
-        .collect();
+    let missing: Vec<&str> = PACKAGES.iter().filter(|p| !is_present(p.shown_by)).map(|p| p.name).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -72,25 +60,10 @@ fn install_debian(root: &Path) -> Result<()> {
         bail!("the tests need these Debian packages, or what corresponds to them here: {list}");
     }
     eprintln!("xtask: installing {list}");
-    let sudo: &[&str] = if output(command(root, &["id", "-u"]))?.trim() == "0" {
-        &[]
-    } else {
-        &["sudo"]
-    };
+    let sudo: &[&str] = if output(command(root, &["id", "-u"]))?.trim() == "0" { &[] } else { &["sudo"] };
     let apt = |arguments: &[&str]| {
-        let words = [
-            sudo,
-            &[
-                "env",
-                "DEBIAN_FRONTEND=noninteractive",
-                "apt-get",
-                "-qq",
-                "-o",
-                LOCK_WAIT,
-            ],
-            arguments,
-        ]
-        .concat();
+        let words =
+            [sudo, &["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", LOCK_WAIT], arguments].concat();
         execute(command(root, &words))
     };
     apt(&["update"])?;
@@ -106,20 +79,9 @@ fn install_npm(root: &Path) -> Result<()> {
     eprintln!("xtask: installing {} into {}", missing.join(" "), folder.display());
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let prefix = folder.to_str().context("npm needs a target folder with a UTF-8 name")?;
-    let wanted: Vec<String> = NPM_PACKAGES
-        .iter()
-        .map(|(name, version)| format!("{name}@{version}"))
-        .collect();
-    let mut words = vec![
-        "npm",
-        "install",
-        "--prefix",
-        prefix,
-        "--no-audit",
-        "--no-fund",
-        "--ignore-scripts",
-        "--silent",
-    ];
+    let wanted: Vec<String> = NPM_PACKAGES.iter().map(|(name, version)| format!("{name}@{version}")).collect();
+    let mut words =
+        vec!["npm", "install", "--prefix", prefix, "--no-audit", "--no-fund", "--ignore-scripts", "--silent"];
     words.extend(wanted.iter().map(String::as_str));
     execute(command(root, &words))?;
     match missing_npm(&folder).as_slice() {
@@ -135,9 +97,7 @@ fn missing_npm(folder: &Path) -> Vec<String> {
         let package: serde_json::Value = serde_json::from_str(&text).ok()?;
         package["version"].as_str().map(str::to_owned)
     };
-    let missing = NPM_PACKAGES
-        .iter()
-        .filter(|(name, version)| installed(name).as_deref() != Some(version));
+    let missing = NPM_PACKAGES.iter().filter(|(name, version)| installed(name).as_deref() != Some(version));
     missing.map(|(name, version)| format!("{name}@{version}")).collect()
 }
 
@@ -145,8 +105,5 @@ fn is_present(shown_by: &str) -> bool {
     if shown_by.starts_with('/') {
         return Path::new(shown_by).exists();
     }
-    succeeds(command(
-        Path::new("/"),
-        &["sh", "-c", "command -v \"$1\"", "sh", shown_by],
-    ))
+    succeeds(command(Path::new("/"), &["sh", "-c", "command -v \"$1\"", "sh", shown_by]))
 }

@@ -18,24 +18,14 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     timed("build", || phase::run(command(root, &build)))?;
     let nextest = succeeds(command(root, &["cargo", "nextest", "--version"]));
     if !nextest {
-        timed("build tests", || {
-            phase::run(command(root, &["cargo", "test", "--workspace", "--no-run", "--quiet"]))
-        })?;
+        timed("build tests", || phase::run(command(root, &["cargo", "test", "--workspace", "--no-run", "--quiet"])))?;
         return phase::run(command(root, &["cargo", "test", "--workspace", "--no-fail-fast"])).context("test failed");
     }
     // Building them is left out where there are none: each library would be linked anew.
     if tidy::Tree::load(root)?.has_doc_tests() {
-        timed("doc tests", || {
-            phase::run(command(root, &["cargo", "test", "--workspace", "--doc", "--quiet"]))
-        })?;
+        timed("doc tests", || phase::run(command(root, &["cargo", "test", "--workspace", "--doc", "--quiet"])))?;
     }
     let tests = ["cargo", "nextest", "run", "--workspace"];
-    timed("build tests", || {
-        phase::run(command(root, &[&tests[..], &["--no-run", "--cargo-quiet"]].concat()))
-    })?;
-    phase::run(command(
-        root,
-        &[&tests[..], &["--no-fail-fast", "--cargo-quiet"]].concat(),
-    ))
-    .context("test failed")
+    timed("build tests", || phase::run(command(root, &[&tests[..], &["--no-run", "--cargo-quiet"]].concat())))?;
+    phase::run(command(root, &[&tests[..], &["--no-fail-fast", "--cargo-quiet"]].concat())).context("test failed")
 }

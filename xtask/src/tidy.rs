@@ -55,40 +55,26 @@ impl Tree {
 
     /// Whether a library has an example in its documentation that is compiled.
     pub(crate) fn has_doc_tests(&self) -> bool {
-        self.files
-            .iter()
-            .any(|(path, text)| path.ends_with(".rs") && path.contains("/src/") && has_example(text))
+        self.files.iter().any(|(path, text)| path.ends_with(".rs") && path.contains("/src/") && has_example(text))
     }
 
     fn sources(&self) -> impl Iterator<Item = Source<'_>> {
-        self.files
-            .iter()
-            .filter(|(path, _)| path.ends_with(".rs"))
-            .map(|(path, text)| Source::parse(path, text))
+        self.files.iter().filter(|(path, _)| path.ends_with(".rs")).map(|(path, text)| Source::parse(path, text))
     }
 }
 
 /// Every second fence closes a block; the others say what is in it.
 fn has_example(text: &str) -> bool {
-    let docs = text
-        .lines()
-        .filter_map(|line| line.trim_start().strip_prefix("///").or(line.strip_prefix("//!")));
+    let docs = text.lines().filter_map(|line| line.trim_start().strip_prefix("///").or(line.strip_prefix("//!")));
     let fences = docs.filter_map(|line| line.trim().strip_prefix("```"));
-    fences
-        .step_by(2)
-        .any(|info| matches!(info, "" | "rust" | "no_run" | "should_panic" | "compile_fail"))
+    fences.step_by(2).any(|info| matches!(info, "" | "rust" | "no_run" | "should_panic" | "compile_fail"))
 }
 
 /// Prints what is wrong and fails if anything is.
 pub(crate) fn run(root: &Path) -> Result<()> {
     let violations = check(&Tree::load(root)?).context("cannot check the repository")?;
     for violation in &violations {
-        let Violation {
-            subject,
-            line,
-            rule,
-            message,
-        } = violation;
+        let Violation { subject, line, rule, message } = violation;
         let path = subject.split("::").next().unwrap_or(subject);
         eprintln!("{path}:{line}: {message} [{rule}]");
     }
@@ -117,9 +103,7 @@ fn check(tree: &Tree) -> Result<Vec<Violation>> {
 impl Tree {
     /// A tree of planted files.
     fn of<const N: usize>(files: [(&str, &str); N]) -> Self {
-        Self {
-            files: files.map(|(path, text)| (path.to_owned(), text.to_owned())).into(),
-        }
+        Self { files: files.map(|(path, text)| (path.to_owned(), text.to_owned())).into() }
     }
 }
 
@@ -147,11 +131,7 @@ mod tests {
         let bad = "fn main() { todo!() }\n";
         let rules = |exceptions: &str| -> Vec<_> {
             let tree = Tree::of([("crates/kit/src/a.rs", bad), (EXCEPTIONS, exceptions)]);
-            check(&tree)
-                .expect("checked")
-                .into_iter()
-                .map(|violation| (violation.subject, violation.rule))
-                .collect()
+            check(&tree).expect("checked").into_iter().map(|violation| (violation.subject, violation.rule)).collect()
         };
         let subject = "crates/kit/src/a.rs".to_owned();
         assert_eq!(rules(""), [(subject.clone(), "head"), (subject.clone(), "word")]);

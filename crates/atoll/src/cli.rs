@@ -34,14 +34,7 @@ use output::Format;
 )]
 struct Arguments {
     /// How to print results
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_enum,
-        default_value = "table",
-        value_name = "FORMAT"
-    )]
+    #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
     output: Format,
     #[command(subcommand)]
     command: Command,
@@ -100,9 +93,7 @@ struct Context {
 /// Runs one command and gives the exit code of the process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let context = Context {
-        format: arguments.output,
-    };
+    let context = Context { format: arguments.output };
     match run(arguments.command, &context) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),

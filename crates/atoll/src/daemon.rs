@@ -45,10 +45,7 @@ pub fn main(manifest: &Path) -> anyhow::Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("ATOLL_LOG").unwrap_or_else(|_| "info".into()))
         .with_writer(io::stderr)
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     let result = runtime.block_on(start_and_run(manifest));
     // Blocking work that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -67,11 +64,7 @@ async fn start_and_run(manifest: &Path) -> anyhow::Result<()> {
         Err(error) => {
             let hint = hint(&error);
             let causes = error.chain().skip(1).map(ToString::to_string).collect();
-            tell_parent(&dto::Started::Failed {
-                message: error.to_string(),
-                causes,
-                hint,
-            });
+            tell_parent(&dto::Started::Failed { message: error.to_string(), causes, hint });
             Err(error)
         }
     }
@@ -159,11 +152,7 @@ impl Daemon {
         let (drained, drained_receiver) = watch::channel(false);
         let control = Arc::new(Control {
             manifest: project.manifest.clone(),
-            gateway: proxy
-                .addresses()
-                .get(lower::GATEWAY)
-                .copied()
-                .unwrap_or(plan.gateway.listen),
+            gateway: proxy.addresses().get(lower::GATEWAY).copied().unwrap_or(plan.gateway.listen),
             plan,
             supervisor: supervisor.handle(),
             proxy: proxy.handle(),
@@ -171,35 +160,11 @@ impl Daemon {
             down: down_sender,
             drained: drained_receiver,
         });
-        Ok(Self {
-            project,
-            control,
-            registry,
-            proxy,
-            supervisor,
-            api,
-            access,
-            prepares,
-            down,
-            drained,
-            _lock: lock,
-        })
+        Ok(Self { project, control, registry, proxy, supervisor, api, access, prepares, down, drained, _lock: lock })
     }
 
     async fn run(self) -> anyhow::Result<()> {
-        let Self {
-            project,
-            control,
-            registry,
-            proxy,
-            supervisor,
-            api,
-            access,
-            prepares,
-            down,
-            drained,
-            _lock,
-        } = self;
+        let Self { project, control, registry, proxy, supervisor, api, access, prepares, down, drained, _lock } = self;
         let tasks = kit::tasks::Tasks::default();
         let (supervisor_drain, supervisor_watch) = drain::channel();
         let (proxy_drain, proxy_watch) = drain::channel();
@@ -293,10 +258,7 @@ fn compile(project: &Project) -> anyhow::Result<Plan> {
     match loaded.plan {
         Some(plan) => Ok(plan),
         None => {
-            let first = loaded
-                .diagnostics
-                .iter()
-                .find(|diagnostic| diagnostic.severity == Severity::Error);
+            let first = loaded.diagnostics.iter().find(|diagnostic| diagnostic.severity == Severity::Error);
             let why = first.map_or("it has errors", |diagnostic| diagnostic.message.as_str());
             anyhow::bail!("the manifest is refused: {why}")
         }

@@ -44,10 +44,9 @@ impl Error {
                 Some("name the manifest with `-f FILE`, or its folder, as in `atoll up examples/store`".into())
             }
             Self::Newer { .. } => Some("use that newer version, or move the folder away to start afresh".into()),
-            Self::Damaged { path, .. } => Some(format!(
-                "if the data under it is good, write `{FORMAT}` into {}",
-                path.display()
-            )),
+            Self::Damaged { path, .. } => {
+                Some(format!("if the data under it is good, write `{FORMAT}` into {}", path.display()))
+            }
             Self::Locked => Some("`atoll ps` shows what it runs, `atoll down` stops it".into()),
             Self::Manifest { .. } | Self::State { .. } => None,
         }
@@ -107,11 +106,7 @@ impl Project {
             move |source| Error::State { path, source }
         };
         for folder in [self.state.clone(), self.state.join("run"), self.logs(), self.data()] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&folder)
-                .map_err(at(&folder))?;
+            DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(at(&folder))?;
         }
         let ignore = self.state.join(".gitignore");
         if !ignore.exists() {
@@ -121,14 +116,8 @@ impl Project {
         match fs::read_to_string(&format) {
             Ok(text) => match text.trim().parse::<u32>() {
                 Ok(FORMAT) => Ok(()),
-                Ok(found) => Err(Error::Newer {
-                    path: self.state.clone(),
-                    found,
-                }),
-                Err(_) => Err(Error::Damaged {
-                    path: format,
-                    found: text.chars().take(40).collect(),
-                }),
+                Ok(found) => Err(Error::Newer { path: self.state.clone(), found }),
+                Err(_) => Err(Error::Damaged { path: format, found: text.chars().take(40).collect() }),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 kit::file::store_atomic(&format, format!("{FORMAT}\n").as_bytes()).map_err(at(&format))
@@ -140,16 +129,8 @@ impl Project {
     /// Becomes the one daemon of this folder until the returned file is dropped or the process ends.
     pub fn lock(&self) -> Result<File, Error> {
         let path = self.state.join("run/lock");
-        let open = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path);
-        let mut file = open.map_err(|source| Error::State {
-            path: path.clone(),
-            source,
-        })?;
+        let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let mut file = open.map_err(|source| Error::State { path: path.clone(), source })?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 // For people and scripts; the lock itself is what counts.
@@ -157,10 +138,7 @@ impl Project {
                 written.map_err(|source| Error::State { path, source }).map(|()| file)
             }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked),
-            Err(errno) => Err(Error::State {
-                path,
-                source: errno.into(),
-            }),
+            Err(errno) => Err(Error::State { path, source: errno.into() }),
         }
     }
 
@@ -183,13 +161,7 @@ impl Project {
 }
 
 fn nearest() -> Result<PathBuf, Error> {
-    let from = std::env::current_dir().map_err(|source| Error::Manifest {
-        path: ".".into(),
-        source,
-    })?;
-    let found = from
-        .ancestors()
-        .map(|folder| folder.join(MANIFEST))
-        .find(|path| path.is_file());
+    let from = std::env::current_dir().map_err(|source| Error::Manifest { path: ".".into(), source })?;
+    let found = from.ancestors().map(|folder| folder.join(MANIFEST)).find(|path| path.is_file());
     found.ok_or(Error::NotFound { from })
 }

@@ -19,10 +19,7 @@ pub enum Error {
     #[error("{} is not a sound SQLite database", path.display())]
     Corrupt { path: PathBuf, source: SqliteError },
     #[error("no space is left for {}", path.display())]
-    Full {
-        path: PathBuf,
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Full { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("the database {} stayed locked by another program for {seconds} s", path.display())]
     Busy { path: PathBuf, seconds: u64 },
     #[error("{} cannot use write-ahead logging: its file system allows only `{mode}`", path.display())]
@@ -48,17 +45,9 @@ pub enum Error {
     NotText { path: PathBuf, line: usize },
 
     #[error("the migration {} has changed since it was applied: its checksum was {applied} and is {found}", path.display())]
-    Changed {
-        path: PathBuf,
-        applied: String,
-        found: String,
-    },
+    Changed { path: PathBuf, applied: String, found: String },
     #[error("the database has migration {version} ({name}), which {} lacks", folder.display())]
-    Missing {
-        folder: PathBuf,
-        version: i64,
-        name: String,
-    },
+    Missing { folder: PathBuf, version: i64, name: String },
     #[error("the migration {} comes too late: the database is already at {newest}", path.display())]
     OutOfOrder { path: PathBuf, newest: i64 },
     #[error("cannot apply the migration {}:{}", place.path.display(), place.line)]
@@ -132,11 +121,7 @@ impl Error {
                 .to_owned(),
             Self::OutOfOrder { newest, .. } => format!("give it a number greater than {newest}"),
             Self::Statement { place, .. } => {
-                format!(
-                    "correct {}:{}; nothing of this migration was kept",
-                    place.path.display(),
-                    place.line
-                )
+                format!("correct {}:{}; nothing of this migration was kept", place.path.display(), place.line)
             }
             Self::Forbidden { .. } => "a migration runs as one transaction, which Atoll opens and commits: leave it \
                                        out (`PRAGMA defer_foreign_keys = ON` is allowed)"
@@ -151,10 +136,7 @@ impl Error {
     pub(crate) fn create(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full {
-                path,
-                source: source.into(),
-            },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path, source: source.into() },
             _ => Self::Create { path, source },
         }
     }
@@ -162,26 +144,16 @@ impl Error {
     /// Sorts out the failures of SQLite that have the same cause wherever they appear; `otherwise` names the rest.
     pub(crate) fn sqlite(path: &Path, error: rusqlite::Error, otherwise: impl FnOnce(SqliteError) -> Self) -> Self {
         let path = path.to_owned();
-        let (code, extended) = (
-            error.sqlite_error_code(),
-            error.sqlite_error().map(|error| error.extended_code),
-        );
+        let (code, extended) = (error.sqlite_error_code(), error.sqlite_error().map(|error| error.extended_code));
         let source = SqliteError::from(error);
         match code {
             // SQLite cannot say why it could not lengthen its shared-memory file: nearly always for want of room.
-            _ if extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => Self::Full {
-                path,
-                source: source.into(),
-            },
+            _ if extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => Self::Full { path, source: source.into() },
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt { path, source },
-            Some(ErrorCode::DiskFull) => Self::Full {
-                path,
-                source: source.into(),
-            },
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy {
-                path,
-                seconds: crate::sqlite::BUSY_MAX.as_secs(),
-            },
+            Some(ErrorCode::DiskFull) => Self::Full { path, source: source.into() },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                Self::Busy { path, seconds: crate::sqlite::BUSY_MAX.as_secs() }
+            }
             Some(ErrorCode::OperationInterrupted) => Self::Interrupted,
             _ => otherwise(source),
         }
@@ -197,11 +169,7 @@ impl From<rusqlite::Error> for SqliteError {
             rusqlite::Error::SqliteFailure(error, _)
                 if matches!(error.code, ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) =>
             {
-                format!(
-                    "{} (SQLite code {})",
-                    rusqlite::ffi::code_to_str(error.extended_code),
-                    error.extended_code
-                )
+                format!("{} (SQLite code {})", rusqlite::ffi::code_to_str(error.extended_code), error.extended_code)
             }
             other => other.to_string(),
         };

@@ -40,12 +40,7 @@ const LEDGER: &str = "CREATE TABLE IF NOT EXISTS atoll_migrations (
 pub(crate) fn prepare(database: &Database, cancelled: &Arc<AtomicBool>) -> Result<Report, Error> {
     let path = &database.path;
     // The folder is checked before a file is made: a typing error leaves nothing behind.
-    let migrations = database
-        .migrations
-        .as_deref()
-        .map(load_folder)
-        .transpose()?
-        .unwrap_or_default();
+    let migrations = database.migrations.as_deref().map(load_folder).transpose()?.unwrap_or_default();
     create_folder(path)?;
     let _lock = lock(path, cancelled)?;
     create_file(path)?;
@@ -58,10 +53,7 @@ pub(crate) fn prepare(database: &Database, cancelled: &Arc<AtomicBool>) -> Resul
 
     let folder = database.migrations.as_deref().unwrap_or(Path::new(""));
     let pending = plan_pending(folder, &migrations, &ledger)?;
-    let mut report = Report {
-        version: ledger.last().map(|applied| applied.version),
-        applied: Vec::new(),
-    };
+    let mut report = Report { version: ledger.last().map(|applied| applied.version), applied: Vec::new() };
     for migration in pending {
         let start = Instant::now();
         // A connection for each: settings and temporary tables of one migration must not reach the next, or a database
@@ -81,23 +73,14 @@ pub(crate) fn prepare(database: &Database, cancelled: &Arc<AtomicBool>) -> Resul
 
 fn create_folder(path: &Path) -> Result<(), Error> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|source| Error::create(folder, source))
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|source| Error::create(folder, source))
 }
 
 /// Holds off other preparations of the same file until the result is dropped. The lock is on a file beside the
 /// database: closing any descriptor of the database itself would drop SQLite's own locks in this process.
 fn lock(path: &Path, cancelled: &AtomicBool) -> Result<File, Error> {
     let path = beside(path, ".lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.map_err(|source| Error::create(&path, source))?;
     let start = Instant::now();
     loop {
@@ -105,10 +88,7 @@ fn lock(path: &Path, cancelled: &AtomicBool) -> Result<File, Error> {
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(source)) => return Err(Error::Lock { path, source }),
             Err(TryLockError::WouldBlock) if start.elapsed() > LOCK_MAX => {
-                return Err(Error::Occupied {
-                    path,
-                    seconds: LOCK_MAX.as_secs(),
-                });
+                return Err(Error::Occupied { path, seconds: LOCK_MAX.as_secs() });
             }
             Err(TryLockError::WouldBlock) if cancelled.load(Ordering::Relaxed) => return Err(Error::Interrupted),
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_INTERVAL),
@@ -131,10 +111,8 @@ fn create_file(path: &Path) -> Result<(), Error> {
 
 fn open(path: &Path, cancelled: &Arc<AtomicBool>) -> Result<Connection, Error> {
     let connect = || -> rusqlite::Result<(Connection, String)> {
-        let mut connection = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
+        let mut connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(BUSY_MAX)?;
         let cancelled = Arc::clone(cancelled);
         connection.progress_handler(STEPS_PER_LOOK, Some(move || cancelled.load(Ordering::Relaxed)))?;
@@ -143,17 +121,10 @@ fn open(path: &Path, cancelled: &Arc<AtomicBool>) -> Result<Connection, Error> {
         connection.pragma_update(None, "foreign_keys", "on")?;
         Ok((connection, mode))
     };
-    let (connection, mode) = connect().map_err(|error| {
-        Error::sqlite(path, error, |source| Error::Open {
-            path: path.to_owned(),
-            source,
-        })
-    })?;
+    let (connection, mode) = connect()
+        .map_err(|error| Error::sqlite(path, error, |source| Error::Open { path: path.to_owned(), source }))?;
     if mode != "wal" {
-        return Err(Error::Journal {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(Error::Journal { path: path.to_owned(), mode });
     }
     Ok(connection)
 }
@@ -170,11 +141,7 @@ fn load_ledger(connection: &Connection, path: &Path) -> Result<Vec<Applied>, Err
         connection.execute(LEDGER, [])?;
         let mut rows = connection.prepare("SELECT version, name, checksum FROM atoll_migrations ORDER BY version")?;
         let read = rows.query_map(params![], |row| {
-            Ok(Applied {
-                version: row.get(0)?,
-                name: row.get(1)?,
-                checksum: row.get(2)?,
-            })
+            Ok(Applied { version: row.get(0)?, name: row.get(1)?, checksum: row.get(2)? })
         })?;
         read.collect::<Result<Vec<_>, _>>()
     };
@@ -182,10 +149,7 @@ fn load_ledger(connection: &Connection, path: &Path) -> Result<Vec<Applied>, Err
 }
 
 fn ledger_error(path: &Path, source: crate::SqliteError) -> Error {
-    Error::Ledger {
-        path: path.to_owned(),
-        source,
-    }
+    Error::Ledger { path: path.to_owned(), source }
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -18,9 +18,7 @@ impl Backoff {
     /// `[delay / 2, delay)` and many callers that failed together do not come back together.
     #[must_use]
     pub fn delay(&self, attempt: u32, random: f64) -> Duration {
-        let full = 2u32
-            .checked_pow(attempt)
-            .and_then(|factor| self.first.checked_mul(factor));
+        let full = 2u32.checked_pow(attempt).and_then(|factor| self.first.checked_mul(factor));
         let full = full.map_or(self.max, |delay| delay.min(self.max));
         full.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
@@ -30,10 +28,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const BACKOFF: Backoff = Backoff {
-        first: Duration::from_millis(100),
-        max: Duration::from_secs(30),
-    };
+    const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(30) };
 
     #[test]
     fn delays_double_until_the_maximum() {
@@ -46,10 +41,7 @@ mod tests {
     fn jitter_stays_in_the_upper_half() {
         for random in [0.0, 0.3, 0.999] {
             let delay = BACKOFF.delay(3, random);
-            assert!(
-                delay >= Duration::from_millis(400) && delay < Duration::from_millis(800),
-                "{delay:?}"
-            );
+            assert!(delay >= Duration::from_millis(400) && delay < Duration::from_millis(800), "{delay:?}");
         }
     }
 }

@@ -31,9 +31,7 @@ mod tests {
 
     #[test]
     fn causes_follow_in_order() {
-        let error = Outer {
-            source: std::io::Error::other("no key"),
-        };
+        let error = Outer { source: std::io::Error::other("no key") };
         assert_eq!(Chain(&error).to_string(), "cannot open the box: no key");
     }
 }

@@ -10,9 +10,7 @@ use std::path::Path;
 /// # Errors
 /// Any error of the file system, a full disk included; the old file is then untouched.
 pub fn store_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
-    let directory = path
-        .parent()
-        .ok_or_else(|| io::Error::other("a file without a directory"))?;
+    let directory = path.parent().ok_or_else(|| io::Error::other("a file without a directory"))?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let mut file = File::create(&beside)?;

@@ -33,12 +33,7 @@ impl Rotating {
     /// Opens nothing yet.
     #[must_use]
     pub fn new(path: PathBuf, bytes_max: u64, files_max: u32) -> Self {
-        Self {
-            path,
-            bytes_max,
-            files_max,
-            open: None,
-        }
+        Self { path, bytes_max, files_max, open: None }
     }
 
     /// Appends whole lines. After an error the file is opened anew by the next call, behind a line end.
@@ -70,10 +65,7 @@ impl Rotating {
     /// Moves every file one generation on; the oldest is replaced. With one file only, it starts empty again.
     fn rotate(&self) -> io::Result<()> {
         for number in (0..self.files_max.saturating_sub(1)).rev() {
-            ignore_missing(fs::rename(
-                generation(&self.path, number),
-                generation(&self.path, number + 1),
-            ))?;
+            ignore_missing(fs::rename(generation(&self.path, number), generation(&self.path, number + 1)))?;
         }
         ignore_missing(fs::remove_file(&self.path))
     }
@@ -120,10 +112,7 @@ mod tests {
             log.append(format!("line {number}\n").as_bytes()).expect("appended");
         }
         let read = |number| fs::read_to_string(generation(&path, number)).expect("a generation");
-        assert_eq!(
-            [read(2), read(1), read(0)].concat(),
-            "line 2\nline 3\nline 4\nline 5\nline 6\nline 7\n"
-        );
+        assert_eq!([read(2), read(1), read(0)].concat(), "line 2\nline 3\nline 4\nline 5\nline 6\nline 7\n");
         assert_eq!(fs::read_dir(&folder).expect("listed").count(), 3);
         fs::remove_dir_all(folder).expect("removed");
     }
@@ -133,9 +122,7 @@ mod tests {
         let folder = folder();
         let path = folder.join("log");
         fs::write(&path, "half").expect("written");
-        Rotating::new(path.clone(), 100, 1)
-            .append(b"whole\n")
-            .expect("appended");
+        Rotating::new(path.clone(), 100, 1).append(b"whole\n").expect("appended");
         assert_eq!(fs::read_to_string(&path).expect("read"), "half\nwhole\n");
         fs::remove_dir_all(folder).expect("removed");
     }

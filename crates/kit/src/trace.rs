@@ -15,20 +15,13 @@ impl TraceContext {
     /// Starts a new trace with random, non-zero ids, sampled.
     #[must_use]
     pub fn root() -> Self {
-        Self {
-            trace_id: fastrand::u128(1..),
-            span_id: fastrand::u64(1..),
-            flags: 1,
-        }
+        Self { trace_id: fastrand::u128(1..), span_id: fastrand::u64(1..), flags: 1 }
     }
 
     /// Makes the context of a child span in the same trace.
     #[must_use]
     pub fn child(self) -> Self {
-        Self {
-            span_id: fastrand::u64(1..),
-            ..self
-        }
+        Self { span_id: fastrand::u64(1..), ..self }
     }
 
     /// Reads a header value, as Trace Context §3.2.2 demands: lower-case hex, no zero ids, version not `ff`,
@@ -57,13 +50,7 @@ impl TraceContext {
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Only the sampled bit is ours to pass on (Trace Context §3.2.2.5).
-        write!(
-            f,
-            "00-{:032x}-{:016x}-{:02x}",
-            self.trace_id,
-            self.span_id,
-            self.flags & 1
-        )
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags & 1)
     }
 }
 
@@ -91,10 +78,7 @@ mod tests {
         let child = context.child();
         assert_eq!(child.trace_id, context.trace_id);
         assert_ne!(child.span_id, context.span_id);
-        assert_eq!(
-            TraceContext::parse(TraceContext::root().to_string().as_bytes()).map(|c| c.flags),
-            Some(1)
-        );
+        assert_eq!(TraceContext::parse(TraceContext::root().to_string().as_bytes()).map(|c| c.flags), Some(1));
     }
 
     #[test]

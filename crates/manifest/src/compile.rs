@@ -33,7 +33,8 @@ pub(crate) fn compile(cx: &Context<'_>) -> Option<Plan> {
     let ports = ports::assign(cx, &gateway, &wired);
 
     let databases = databases::compile(cx, &declared, &wired, &root);
-    let services = wired.values().map(|unit| (unit.name.value.clone(), services::compile(cx, unit, &ports, &databases)));
+    let services =
+        wired.values().map(|unit| (unit.name.value.clone(), services::compile(cx, unit, &ports, &databases)));
     let services = services.collect();
     let routes = routes::compile(cx, &declared);
     let gateway = gateway.settle(&ports);

@@ -21,7 +21,13 @@ pub(crate) struct Context<'d> {
 
 impl<'d> Context<'d> {
     pub(crate) fn new(sources: &'d Sources) -> Self {
-        Self { sources, diagnostics: RefCell::default(), dropped: Cell::default(), wants: RefCell::default(), incomplete: Cell::default() }
+        Self {
+            sources,
+            diagnostics: RefCell::default(),
+            dropped: Cell::default(),
+            wants: RefCell::default(),
+            incomplete: Cell::default(),
+        }
     }
 
     pub(crate) fn report(&self, diagnostic: Diagnostic) {
@@ -80,7 +86,9 @@ impl<'d> Context<'d> {
         if more > 0 {
             all.truncate(DIAGNOSTICS_MAX);
             let message = format!("{more} further problems are not shown");
-            all.push(Diagnostic::new(Code::Limit, &Place::start(root), message).hint("mend the first ones and ask again"));
+            all.push(
+                Diagnostic::new(Code::Limit, &Place::start(root), message).hint("mend the first ones and ask again"),
+            );
         }
         all
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::Code;
+use crate::text::one_line;
 
 /// Whether a plan can be made all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,7 +72,7 @@ impl Diagnostic {
         Self {
             code,
             severity: code.severity(),
-            message: message.into(),
+            message: one_line(&message.into()),
             file: place.file.to_path_buf(),
             span: place.span.clone(),
             label: String::new(),
@@ -81,17 +82,18 @@ impl Diagnostic {
     }
 
     pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = label.into();
+        self.label = one_line(&label.into());
         self
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(one_line(&hint.into()));
         self
     }
 
     pub(crate) fn related(mut self, place: &Place<'_>, label: impl Into<String>) -> Self {
-        let related = Related { file: place.file.to_path_buf(), span: place.span.clone(), label: label.into() };
+        let related =
+            Related { file: place.file.to_path_buf(), span: place.span.clone(), label: one_line(&label.into()) };
         self.related = Some(related);
         self
     }

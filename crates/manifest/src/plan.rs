@@ -85,7 +85,10 @@ pub enum ValueMatch {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
-    UrlRewrite { hostname: Option<String>, path: Option<PathRewrite> },
+    UrlRewrite {
+        hostname: Option<String>,
+        path: Option<PathRewrite>,
+    },
     RequestRedirect {
         scheme: Option<String>,
         hostname: Option<String>,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use serde::{Serialize, Serializer};
+use toml::{Table, Value};
 
 use crate::plan::{Origin, Plan, Variable};
 
@@ -12,10 +13,78 @@ const HIDDEN: &str = "<hidden>";
 
 impl Plan {
     /// Prints the plan as TOML. Values from an `env_file` and from Atoll's environment are replaced by a mark.
+    ///
+    /// Laid out as a manifest is: a header for each named thing and a line for each of its keys. What is empty is left out.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).unwrap_or_else(|error| format!("# the plan cannot be printed: {error}\n"))
+        let sections = match Table::try_from(self) {
+            Ok(sections) => sections,
+            Err(error) => return format!("# the plan cannot be printed: {error}\n"),
+        };
+        let mut out = String::new();
+        for (name, value) in &sections {
+            match value {
+                Value::Array(items) => items.iter().for_each(|item| section(&mut out, &format!("[[{name}]]"), item)),
+                Value::Table(entries) if matches!(name.as_str(), "services" | "databases") => {
+                    entries.iter().for_each(|(key, item)| section(&mut out, &format!("[{name}.{key}]"), item));
+                }
+                Value::Table(_) => section(&mut out, &format!("[{name}]"), value),
+                _ => line(&mut out, name, value),
+            }
+        }
+        out
     }
+}
+
+fn section(out: &mut String, header: &str, value: &Value) {
+    out.push_str(&format!("\n{header}\n"));
+    let Value::Table(entries) = value else { return };
+    for (name, value) in entries {
+        match value {
+            Value::Table(entries) => {
+                entries.iter().for_each(|(key, value)| line(out, &format!("{name}.{}", bare(key)), value));
+            }
+            Value::Array(items) if items.len() > 1 && items.iter().all(Value::is_table) => {
+                out.push_str(&format!("{} = [\n", bare(name)));
+                items.iter().for_each(|item| out.push_str(&format!("    {},\n", full(item))));
+                out.push_str("]\n");
+            }
+            _ => line(out, &bare(name), value),
+        }
+    }
+}
+
+fn line(out: &mut String, key: &str, value: &Value) {
+    let empty = match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Table(entries) => entries.is_empty(),
+        _ => false,
+    };
+    if !empty {
+        out.push_str(&format!("{key} = {}\n", full(value)));
+    }
+}
+
+/// On one line, without what is empty.
+fn full(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(full).collect::<Vec<_>>().join(", ")),
+        Value::Table(entries) => {
+            let is_empty = |value: &Value| {
+                value.as_array().is_some_and(Vec::is_empty) || value.as_table().is_some_and(Table::is_empty)
+            };
+            let entries = entries.iter().filter(|(_, value)| !is_empty(value));
+            let entries: Vec<String> = entries.map(|(key, value)| format!("{} = {}", bare(key), full(value))).collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A key, in quotes where it needs them.
+fn bare(key: &str) -> String {
+    let plain = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if plain { key.to_owned() } else { Value::from(key).to_string() }
 }
 
 impl Variable {
@@ -47,7 +116,10 @@ pub(crate) fn path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S
 }
 
 /// The same for one that may be missing.
-pub(crate) fn path_optional<S: Serializer>(path: &Option<std::path::PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn path_optional<S: Serializer>(
+    path: &Option<std::path::PathBuf>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match path {
         Some(path) => serializer.serialize_some(&path.to_string_lossy()),
         None => serializer.serialize_none(),

@@ -71,6 +71,11 @@ impl<'d> Table<'d> {
         self.entries.contains_key(name)
     }
 
+    /// Whether a key is written with a value of the wrong type, which is already reported.
+    pub(crate) fn is_wrong(&self, name: &str) -> bool {
+        self.has(name) && self.get(name).is_none()
+    }
+
     pub(crate) fn text(&self, name: &str) -> Option<Text<'d>> {
         self.get(name)?.text()
     }
@@ -141,13 +146,18 @@ impl<'d> Item<'d> {
 
     /// The string with `${…}` expanded.
     pub(crate) fn text(&self) -> Option<Text<'d>> {
-        self.text_with(|_| false)
+        self.expand(self.written()?, |_| false)
     }
 
-    /// The string with `${…}` expanded, except of names that are `later` known: those stay in it.
-    pub(crate) fn text_with(&self, later: impl Fn(&str) -> bool) -> Option<Text<'d>> {
+    /// The string as it is written.
+    pub(crate) fn written(&self) -> Option<&'d str> {
         let written = self.value.get_ref().as_str()?;
         self.check_nul(written)?;
+        Some(written)
+    }
+
+    /// A part of the string with `${…}` expanded, except of names that are `later` known: those stay in it.
+    pub(crate) fn expand(&self, written: &str, later: impl Fn(&str) -> bool) -> Option<Text<'d>> {
         let expanded = expand(written, |name| match self.cx.sources.environment.get(name) {
             _ if later(name) => Lookup::Later,
             Some(value) => Lookup::Value(value),
@@ -174,21 +184,27 @@ impl<'d> Item<'d> {
     fn report_problem(&self, problem: &Problem) {
         let diagnostic = match problem {
             Problem::Undefined(name) => {
-                let given = matches!(name.as_str(), "PORT" | "HOST") || name.starts_with("ATOLL_") || name.ends_with("_URL");
+                let given =
+                    matches!(name.as_str(), "PORT" | "HOST") || name.starts_with("ATOLL_") || name.ends_with("_URL");
                 let hint = match (given, self.kind) {
                     (true, kind) if !matches!(kind, Kind::Command) => {
                         format!("`{name}` is given to instances; only `command` and `exec` can use it")
                     }
-                    (_, Kind::Command) => format!("declare it in `environment`, or write `$${{{name}}}` to pass it on as it is"),
+                    (_, Kind::Command) => {
+                        format!("declare it in `environment`, or write `$${{{name}}}` to pass it on as it is")
+                    }
                     _ => format!("set it in `.env`, or write `${{{name}:-default}}`"),
                 };
                 let place = self.place_within(&format!("${{{name}"));
                 let label = "neither in the environment nor in `.env`";
-                Diagnostic::new(Code::UndefinedVariable, &place, format!("`{name}` is not defined")).label(label).hint(hint)
+                Diagnostic::new(Code::UndefinedVariable, &place, format!("`{name}` is not defined"))
+                    .label(label)
+                    .hint(hint)
             }
             Problem::Malformed(text) => {
-                Diagnostic::new(Code::Expansion, &self.place_within(text), format!("`{text}` cannot be expanded"))
-                    .hint("write `${NAME}` or `${NAME:-default}`, and `$$` for a dollar sign")
+                Diagnostic::new(Code::Expansion, &self.place_within(text), format!("`{text}` cannot be expanded")).hint(
+                    "write `${NAME}` or `${NAME:-default}`, in quotes where it has blanks, and `$$` for a dollar sign",
+                )
             }
         };
         self.cx.report(diagnostic);
@@ -274,7 +290,9 @@ impl<'d> Item<'d> {
     }
 
     pub(crate) fn list(&self) -> Vec<Item<'d>> {
-        let (Kind::List(kind, max), DeValue::Array(items)) = (self.kind, self.value.get_ref()) else { return Vec::new() };
+        let (Kind::List(kind, max), DeValue::Array(items)) = (self.kind, self.value.get_ref()) else {
+            return Vec::new();
+        };
         items.iter().take(*max).filter_map(|value| self.child(kind, value).resolved()).collect()
     }
 
@@ -286,6 +304,15 @@ impl<'d> Item<'d> {
             Some((name, self.child(&map.value, value).resolved()?))
         });
         entries.flatten().collect()
+    }
+
+    /// Whether a list or a map has no entries.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self.value.get_ref() {
+            DeValue::Array(items) => items.is_empty(),
+            DeValue::Table(entries) => entries.is_empty(),
+            _ => false,
+        }
     }
 
     /// Whether it is a list rather than a table or a string.

@@ -6,6 +6,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippet};
 use serde_json::{Value, json};
 
+use crate::text::one_line;
 use crate::{Diagnostic, Severity, Sources};
 
 /// Limit: a longer line is cut around the span before it is drawn.
@@ -27,7 +28,7 @@ pub fn render(diagnostic: &Diagnostic, sources: &Sources, color: Color) -> Strin
         Severity::Warning => Level::WARNING,
     };
     let path = relative(&diagnostic.file, sources);
-    let mut group = level.primary_title(clean(&diagnostic.message)).id(diagnostic.code.as_str()).element(element(
+    let mut group = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code.as_str()).element(element(
         sources,
         &diagnostic.file,
         &path,
@@ -40,7 +41,7 @@ pub fn render(diagnostic: &Diagnostic, sources: &Sources, color: Color) -> Strin
         group = group.element(element(sources, &related.file, path, mark, &related.label));
     }
     if let Some(hint) = &diagnostic.hint {
-        group = group.element(Level::HELP.with_name("hint").message(clean(hint)));
+        group = group.element(Level::HELP.with_name("hint").message(hint.as_str()));
     }
     let renderer = match color {
         Color::Always => Renderer::styled(),
@@ -76,10 +77,10 @@ pub(crate) fn relative(path: &Path, sources: &Sources) -> String {
     let up = folder.components().count() - shared;
     let same_file_system = path.components().next() == Some(Component::RootDir) && shared > 1;
     if !same_file_system && up > 0 {
-        return clean(&path.to_string_lossy());
+        return one_line(&path.to_string_lossy());
     }
     let shown: PathBuf = std::iter::repeat_n(Component::ParentDir, up).chain(path.components().skip(shared)).collect();
-    clean(&shown.to_string_lossy())
+    one_line(&shown.to_string_lossy())
 }
 
 /// Where the line of a byte begins.
@@ -93,6 +94,7 @@ pub(crate) fn text<'d>(sources: &'d Sources, file: &Path) -> &'d str {
 }
 
 /// What to underline, in bytes of the file.
+#[derive(Clone, Copy)]
 struct Mark {
     kind: AnnotationKind,
     start: usize,
@@ -121,20 +123,7 @@ fn element<'a>(sources: &'a Sources, file: &Path, path: &'a str, mark: Mark, lab
     };
     let shown = text[shown_start..shown_end].trim_end_matches('\r');
     let within = |at: usize| (at - shown_start).min(shown.len());
-    let label = (!label.is_empty()).then(|| clean(label));
+    let label = (!label.is_empty()).then_some(label);
     let annotation = mark.kind.span(within(start)..within(end)).label(label);
     Snippet::source(shown).line_start(line).path(path).annotation(annotation).into()
-}
-
-/// Text from a manifest must not steer the terminal: control characters are escaped.
-fn clean(text: &str) -> String {
-    let mut cleaned = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' => cleaned.push(character),
-            _ if character.is_control() => cleaned.extend(character.escape_default()),
-            _ => cleaned.push(character),
-        }
-    }
-    cleaned
 }

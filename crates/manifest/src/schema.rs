@@ -39,10 +39,10 @@ fn table(shape: &'static Table, definitions: &mut Object<String, Value>) -> Valu
     let alone = |key: &&str| json!({ "required": [key] });
     match shape.one_of {
         OneOf::Nothing => {}
-        OneOf::Exactly(keys) => schema["oneOf"] = keys.iter().map(|key| alone(key)).collect(),
+        OneOf::Exactly(keys) => schema["oneOf"] = keys.iter().map(alone).collect(),
         OneOf::AtMost(keys) => {
-            let none = json!({ "not": { "anyOf": keys.iter().map(|key| alone(key)).collect::<Vec<_>>() } });
-            schema["oneOf"] = keys.iter().map(|key| alone(key)).chain([none]).collect();
+            let none = json!({ "not": { "anyOf": keys.iter().map(alone).collect::<Vec<_>>() } });
+            schema["oneOf"] = keys.iter().map(alone).chain([none]).collect();
         }
     }
     schema
@@ -53,7 +53,8 @@ fn property(key: &'static Key, definitions: &mut Object<String, Value>) -> Value
     schema["description"] = json!(key.doc);
     if let Need::Default(text) = key.need {
         let is_number = matches!(key.kind, Kind::Integer { .. } | Kind::Number(_));
-        schema["default"] = text.parse::<i64>().ok().filter(|_| is_number).map_or_else(|| json!(text), |number| json!(number));
+        schema["default"] =
+            text.parse::<i64>().ok().filter(|_| is_number).map_or_else(|| json!(text), |number| json!(number));
     }
     schema
 }
@@ -62,7 +63,9 @@ fn value(kind: &'static Kind, definitions: &mut Object<String, Value>) -> Value 
     match kind {
         Kind::Text | Kind::Command => json!({ "type": "string" }),
         Kind::Duration { .. } => json!({ "type": "string", "pattern": format!("^([0-9]+(d|h|m|s|ms))+$|{EXPANSION}") }),
-        Kind::Choice { known, .. } => json!({ "anyOf": [{ "enum": known }, { "type": "string", "pattern": EXPANSION }] }),
+        Kind::Choice { known, .. } => {
+            json!({ "anyOf": [{ "enum": known }, { "type": "string", "pattern": EXPANSION }] })
+        }
         Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::Number(known) => json!({ "enum": known }),
         Kind::True => json!({ "const": true }),

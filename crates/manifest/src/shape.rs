@@ -115,6 +115,7 @@ impl Kind {
         match self {
             Self::Text | Self::Command => "a string".to_owned(),
             Self::Duration { .. } => "a duration in quotes, such as \"500ms\"".to_owned(),
+            Self::Choice { known: [only], .. } => format!("`\"{only}\"`"),
             Self::Choice { known, .. } => format!("one of {}", crate::text::quoted_list(known)),
             Self::Integer { .. } | Self::Number(_) => "an integer".to_owned(),
             Self::True => "`true`".to_owned(),

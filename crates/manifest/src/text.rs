@@ -6,7 +6,7 @@ mod duration;
 mod expand;
 mod nearest;
 
-pub(crate) use command::{Split, split};
+pub(crate) use command::split;
 pub(crate) use dotenv::parse_dotenv;
 pub(crate) use duration::{format_duration, parse_duration, serialize as duration};
 pub(crate) use expand::{Lookup, Problem, expand};
@@ -48,10 +48,34 @@ pub(crate) fn as_variable(name: &str) -> String {
     name.to_ascii_uppercase().replace('-', "_")
 }
 
-/// With the indefinite article.
+/// With its article: there is one manifest and one gateway.
 pub(crate) fn article(noun: &str) -> String {
+    if matches!(noun, "manifest" | "gateway" | "probes") {
+        return format!("the {noun}");
+    }
     let vowel = noun.starts_with(['a', 'e', 'i', 'o', 'u']) && !noun.starts_with("url");
     format!("{} {noun}", if vowel { "an" } else { "a" })
+}
+
+/// Limit: characters of a line that quotes the manifest.
+const LINE_CHARS_MAX: usize = 400;
+
+/// Text from a manifest must neither steer the terminal nor fill it: control characters are escaped, bidirectional ones
+/// too, and what is too long is cut.
+pub(crate) fn one_line(text: &str) -> String {
+    let steers = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut line = String::with_capacity(text.len().min(LINE_CHARS_MAX));
+    for character in text.chars().take(LINE_CHARS_MAX) {
+        if steers(character) {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    if text.chars().nth(LINE_CHARS_MAX).is_some() {
+        line.push('…');
+    }
+    line
 }
 
 /// `` `a`, `b` or `c` ``.

@@ -37,11 +37,7 @@ struct Batch {
 
 impl Log {
     pub(crate) fn new(sender: Option<mpsc::Sender<Vec<u8>>>, counts: Arc<Counts>) -> Self {
-        Self {
-            batch: RefCell::default(),
-            sender,
-            counts,
-        }
+        Self { batch: RefCell::default(), sender, counts }
     }
 
     /// Gives the batch away, or drops it when nobody takes it.
@@ -139,11 +135,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.counts.requests_ended.add(1);
-        let reason = if self.is_complete {
-            self.reason
-        } else {
-            self.reason.or(Some(Reason::ClientClosed))
-        };
+        let reason = if self.is_complete { self.reason } else { self.reason.or(Some(Reason::ClientClosed)) };
         self.log.append(&Line {
             ts: format_args!("{:.3}", self.began),
             listener: &self.listener,

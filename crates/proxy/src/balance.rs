@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::snapshot::{Snapshot, State};
+use crate::snapshot::{self, Snapshot, State};
 
 /// One instance of one service at one address.
 #[derive(Debug)]
@@ -63,11 +63,7 @@ impl Service {
         let second = (first + 1 + random(count - 1)) % count;
         let (first, second) = (nth(first)?, nth(second)?);
         let outstanding = |endpoint: &Endpoint| endpoint.outstanding.load(Ordering::Relaxed);
-        Some(if outstanding(second) < outstanding(first) {
-            second
-        } else {
-            first
-        })
+        Some(if outstanding(second) < outstanding(first) { second } else { first })
     }
 }
 
@@ -75,43 +71,60 @@ impl Service {
 #[derive(Debug, Default)]
 pub(crate) struct Endpoints {
     known: HashMap<(String, u32, SocketAddr), Arc<Endpoint>>,
-    next_id: AtomicU64,
+    next_id: u64,
 }
 
 impl Endpoints {
-    /// Brings the endpoints to the state of a snapshot and gives its services.
-    pub(crate) fn apply(&mut self, snapshot: &Snapshot) -> HashMap<String, Arc<Service>> {
+    /// Takes the endpoints of a snapshot in and gives its services, and those endpoints that it has not ready. They are
+    /// still taken for ready, so that a request with the snapshot before finds somebody, until they are retired.
+    pub(crate) fn apply(&mut self, snapshot: &Snapshot) -> (HashMap<String, Arc<Service>>, Retired) {
         let mut seen = HashMap::with_capacity(self.known.len());
         let mut services = HashMap::with_capacity(snapshot.services.len());
+        let mut retired = Vec::new();
         for (name, endpoints) in &snapshot.services {
             let mut ready = Vec::with_capacity(endpoints.len());
             for endpoint in endpoints {
                 let key = (name.clone(), endpoint.instance, endpoint.address);
                 let known = self.known.remove(&key).or_else(|| seen.get(&key).cloned());
-                let known = known.unwrap_or_else(|| {
-                    Arc::new(Endpoint {
-                        id: self.next_id.fetch_add(1, Ordering::Relaxed),
-                        instance: endpoint.instance,
-                        address: endpoint.address,
-                        outstanding: AtomicU32::new(0),
-                        ready: AtomicBool::new(false),
-                    })
-                });
-                let is_ready = endpoint.state == State::Ready;
-                known.ready.store(is_ready, Ordering::Release);
-                if is_ready {
-                    ready.push(Arc::clone(&known));
+                let known = known.unwrap_or_else(|| self.meet(endpoint));
+                match endpoint.state {
+                    State::Ready => {
+                        known.ready.store(true, Ordering::Release);
+                        ready.push(Arc::clone(&known));
+                    }
+                    State::Draining => retired.push(Arc::clone(&known)),
                 }
                 seen.insert(key, known);
             }
             services.insert(name.clone(), Arc::new(Service { endpoints: ready }));
         }
         // What is left was in the last snapshot and is not in this one.
-        for endpoint in self.known.values() {
+        retired.extend(std::mem::replace(&mut self.known, seen).into_values());
+        (services, Retired(retired))
+    }
+
+    fn meet(&mut self, endpoint: &snapshot::Endpoint) -> Arc<Endpoint> {
+        self.next_id += 1;
+        Arc::new(Endpoint {
+            id: self.next_id,
+            instance: endpoint.instance,
+            address: endpoint.address,
+            outstanding: AtomicU32::new(0),
+            ready: AtomicBool::new(false),
+        })
+    }
+}
+
+/// Endpoints that the newest snapshot does not have ready.
+#[must_use]
+pub(crate) struct Retired(Vec<Arc<Endpoint>>);
+
+impl Retired {
+    /// Order: only once the snapshot is the one that is served. Who then finds nobody ready looks at it.
+    pub(crate) fn retire(self) {
+        for endpoint in self.0 {
             endpoint.ready.store(false, Ordering::Release);
         }
-        self.known = seen;
-        services
     }
 }
 
@@ -120,7 +133,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::snapshot;
 
     fn snapshot(endpoints: &[(u32, State)]) -> Snapshot {
         let endpoint = |(instance, state): &(u32, State)| snapshot::Endpoint {
@@ -129,10 +141,13 @@ mod tests {
             state: *state,
         };
         let services = BTreeMap::from([("a".to_owned(), endpoints.iter().map(endpoint).collect())]);
-        Snapshot {
-            services,
-            ..Snapshot::default()
-        }
+        Snapshot { services, ..Snapshot::default() }
+    }
+
+    fn apply(endpoints: &mut Endpoints, snapshot: &Snapshot) -> Arc<Service> {
+        let (services, retired) = endpoints.apply(snapshot);
+        retired.retire();
+        Arc::clone(&services["a"])
     }
 
     fn instances(service: &Service, tried: &[u64]) -> Vec<u32> {
@@ -141,9 +156,7 @@ mod tests {
         let mut seen: Vec<u32> = pairs
             .filter_map(|pair| {
                 let mut rolls = pair.into_iter();
-                service
-                    .choose(tried, |count| rolls.next().unwrap() % count)
-                    .map(|endpoint| endpoint.instance)
+                service.choose(tried, |count| rolls.next().unwrap() % count).map(|endpoint| endpoint.instance)
             })
             .collect();
         seen.sort_unstable();
@@ -154,29 +167,24 @@ mod tests {
     #[test]
     fn only_ready_and_untried_endpoints_are_chosen() {
         let mut endpoints = Endpoints::default();
-        let services = endpoints.apply(&snapshot(&[(0, State::Ready), (1, State::Draining), (2, State::Ready)]));
-        let service = &services["a"];
-        assert_eq!(instances(service, &[]), [0, 2]);
+        let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready), (1, State::Draining), (2, State::Ready)]));
+        assert_eq!(instances(&service, &[]), [0, 2]);
         let first = service.choose(&[], |_| 0).unwrap().id;
-        assert_eq!(instances(service, &[first]).len(), 1);
-        endpoints.apply(&snapshot(&[(0, State::Draining)]));
-        assert_eq!(
-            instances(service, &[]),
-            [0u32; 0],
-            "an older snapshot sees the new states"
-        );
+        assert_eq!(instances(&service, &[first]).len(), 1);
+        apply(&mut endpoints, &snapshot(&[(0, State::Draining)]));
+        assert_eq!(instances(&service, &[]), [0u32; 0], "an older snapshot sees the new states");
     }
 
     #[test]
     fn the_less_busy_of_two_is_taken_and_counts_survive_snapshots() {
         let mut endpoints = Endpoints::default();
         let both = snapshot(&[(0, State::Ready), (1, State::Ready)]);
-        let services = endpoints.apply(&both);
-        let busy = services["a"].choose(&[], |_| 0).unwrap();
+        let service = apply(&mut endpoints, &both);
+        let busy = service.choose(&[], |_| 0).unwrap();
         let guard = busy.occupy();
-        let services = endpoints.apply(&both);
-        assert_eq!(instances(&services["a"], &[]), [1 - busy.instance]);
+        let service = apply(&mut endpoints, &both);
+        assert_eq!(instances(&service, &[]), [1 - busy.instance]);
         drop(guard);
-        assert_eq!(instances(&services["a"], &[]), [0, 1]);
+        assert_eq!(instances(&service, &[]), [0, 1]);
     }
 }

@@ -146,16 +146,11 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_none_or(|source| source.incoming.borrow().is_end_stream())
+        self.0.as_ref().is_none_or(|source| source.incoming.borrow().is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(
-            || SizeHint::with_exact(0),
-            |source| source.incoming.borrow().size_hint(),
-        )
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.incoming.borrow().size_hint())
     }
 }
 
@@ -176,28 +171,16 @@ enum Content {
 
 impl Reply {
     pub(crate) fn own(content: Bytes, record: Box<Record>, activity: Arc<Activity>) -> Self {
-        Self {
-            content: Content::Own(content),
-            record: Some(record),
-            activity,
-        }
+        Self { content: Content::Own(content), record: Some(record), activity }
     }
 
     /// An answer whose record somebody else finishes.
     pub(crate) fn unrecorded(activity: Arc<Activity>) -> Self {
-        Self {
-            content: Content::Own(Bytes::new()),
-            record: None,
-            activity,
-        }
+        Self { content: Content::Own(Bytes::new()), record: None, activity }
     }
 
     pub(crate) fn upstream(incoming: Incoming, lease: Lease, record: Box<Record>, activity: Arc<Activity>) -> Self {
-        Self {
-            content: Content::Upstream(incoming, Some(lease)),
-            record: Some(record),
-            activity,
-        }
+        Self { content: Content::Upstream(incoming, Some(lease)), record: Some(record), activity }
     }
 
     fn count(&mut self, data: Option<&Bytes>) {

@@ -43,28 +43,17 @@ pub fn bind(config: Config) -> Result<Bound, Error> {
     let mut addresses = BTreeMap::new();
     let mut sockets: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
     for (listener, address) in &config.listeners {
-        let failed = |source| Error::Listen {
-            listener: listener.clone(),
-            address: *address,
-            source,
-        };
+        let failed = |source| Error::Listen { listener: listener.clone(), address: *address, source };
         let opened = open(*address, cores).map_err(failed)?;
         let bound = opened[0].local_addr().map_err(failed)?;
         if addresses.insert(listener.clone(), bound).is_some() {
-            return Err(Error::DuplicateListener {
-                listener: listener.clone(),
-            });
+            return Err(Error::DuplicateListener { listener: listener.clone() });
         }
         for (core, socket) in sockets.iter_mut().zip(opened) {
             core.push((listener.clone(), socket));
         }
     }
-    Ok(Bound {
-        addresses,
-        sockets,
-        shared: Arc::new(Shared::new(cores)),
-        config,
-    })
+    Ok(Bound { addresses, sockets, shared: Arc::new(Shared::new(cores)), config })
 }
 
 /// One socket a core for the same address; the kernel spreads connections over them.
@@ -166,12 +155,7 @@ impl Running {
         let life = move || drop(end.send(cores::run(start)));
         let thread = std::thread::Builder::new().name(format!("proxy-{core}")).spawn(life);
         let thread = thread.map_err(|source| Error::Thread { core, source })?;
-        Ok(Self {
-            core,
-            thread,
-            starting,
-            ended,
-        })
+        Ok(Self { core, thread, starting, ended })
     }
 
     async fn finish(self) -> Result<(), Error> {

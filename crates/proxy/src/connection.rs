@@ -27,6 +27,10 @@ use crate::watched::{Phase, Watched};
 // Limit: how long the last words to a client that never finished its head may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+// Limit: how long a connection that the drain found in the kernel's queue has for showing its request. Closing it
+// unread would reset a client that did nothing wrong.
+const LATE: Duration = Duration::from_millis(100);
+
 /// How a connection ended.
 enum End {
     Closed,
@@ -38,6 +42,9 @@ enum End {
 pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>) {
     let core = Rc::clone(&peer.core);
     let activity = Arc::clone(&peer.activity);
+    if core.stopping.is_cancelled() {
+        let _ = timeout(LATE, stream.readable()).await;
+    }
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
     let service = service_fn(move |request: Request<Incoming>| {
         let peer = Rc::clone(&peer);
@@ -48,12 +55,16 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>) {
     let mut is_stopping = false;
     let mut watchdog = pin!(sleep_until(Instant::now() + core.limits.idle_timeout));
     let end = poll_fn(|context| {
-        if !is_stopping && stopping.as_mut().poll(context).is_ready() {
+        // Order: what has arrived is read before the connection learns that it is to end.
+        loop {
+            if Pin::new(&mut connection).poll(context).is_ready() {
+                return Poll::Ready(End::Closed);
+            }
+            if is_stopping || stopping.as_mut().poll(context).is_pending() {
+                break;
+            }
             is_stopping = true;
             Pin::new(&mut connection).graceful_shutdown();
-        }
-        if Pin::new(&mut connection).poll(context).is_ready() {
-            return Poll::Ready(End::Closed);
         }
         // The timer is set anew only when it would be too late, or has come too early: not for every request.
         while let Some(deadline) = activity.deadline(&core.limits) {

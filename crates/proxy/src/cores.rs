@@ -84,17 +84,7 @@ pub(crate) fn run(mut start: Start) -> Result<(), Error> {
 }
 
 async fn live(start: Start, listeners: Vec<(String, TcpListener)>) {
-    let Start {
-        core,
-        limits,
-        access,
-        shared,
-        connections,
-        mut drain,
-        mut abandoned,
-        started,
-        ..
-    } = start;
+    let Start { core, limits, access, shared, connections, mut drain, mut abandoned, started, .. } = start;
     let counts = Arc::clone(&shared.counts[core]);
     let core = Rc::new(Core {
         log: Rc::new(Log::new(access, Arc::clone(&counts))),
@@ -129,7 +119,7 @@ async fn live(start: Start, listeners: Vec<(String, TcpListener)>) {
 async fn keep_house(core: &Core) -> Infallible {
     let mut changed = core.shared.changed.subscribe();
     let mut flush = interval(FLUSH_INTERVAL);
-    let mut tidy = interval(TIDY_INTERVAL.min(core.limits.upstream_idle_timeout));
+    let mut tidy = interval(TIDY_INTERVAL);
     flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -203,10 +193,7 @@ impl Room {
     fn take(core: &Rc<Core>) -> Self {
         core.counts.connections.add(1);
         let before = core.connections.fetch_add(1, Ordering::Relaxed);
-        Self {
-            core: Rc::clone(core),
-            before,
-        }
+        Self { core: Rc::clone(core), before }
     }
 }
 

@@ -47,10 +47,7 @@ impl Count {
 /// Adds up all cores. What has ended is read first, so that nothing ever seems to end before it begins.
 pub(crate) fn sum(cores: &[Arc<Counts>]) -> Counters {
     let total = |count: fn(&Counts) -> &Count| cores.iter().map(|core| count(core).get()).sum::<u64>();
-    let (closed, ended) = (
-        total(|core| &core.connections_closed),
-        total(|core| &core.requests_ended),
-    );
+    let (closed, ended) = (total(|core| &core.connections_closed), total(|core| &core.requests_ended));
     let (connections, requests) = (total(|core| &core.connections), total(|core| &core.requests));
     Counters {
         connections,

@@ -8,11 +8,7 @@ use std::net::SocketAddr;
 pub enum Error {
     /// The kernel refused the address; `source` says why, such as `AddrInUse`.
     #[error("cannot listen on {address} for `{listener}`")]
-    Listen {
-        listener: String,
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Listen { listener: String, address: SocketAddr, source: io::Error },
     #[error("two listeners have the name `{listener}`")]
     DuplicateListener { listener: String },
     #[error("cannot start the thread of core {core}")]

@@ -15,7 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::{Instant, timeout_at};
 
 use crate::access::Record;
-use crate::balance::{Endpoint, Service};
+use crate::balance::Endpoint;
 use crate::body::{Reply, Upload};
 use crate::cores::{Core, Room};
 use crate::handle::Current;
@@ -64,6 +64,8 @@ struct Outbound {
     target: PathAndQuery,
     headers: HeaderMap,
     upload: Upload,
+    /// Whether it asks for another protocol.
+    is_upgrade: bool,
     deadline: Instant,
 }
 
@@ -81,11 +83,7 @@ pub(crate) async fn answer(peer: Rc<Peer>, request: Request<Incoming>) -> Respon
     peer.activity.head_ended();
     let (mut parts, incoming) = request.into_parts();
     let core = &peer.core;
-    let mut record = Record::new(
-        Rc::clone(&core.log),
-        Arc::clone(&core.counts),
-        Rc::clone(&peer.listener),
-    );
+    let mut record = Record::new(Rc::clone(&core.log), Arc::clone(&core.counts), Rc::clone(&peer.listener));
     record.client = peer.address;
     record.method = parts.method.clone();
     record.upload = Upload::new(incoming, Arc::clone(&peer.activity), &core.limits);
@@ -93,12 +91,7 @@ pub(crate) async fn answer(peer: Rc<Peer>, request: Request<Incoming>) -> Respon
     record.request_id = identity.request_id.to_str().unwrap_or_default().to_owned();
     record.trace_id = identity.trace.trace_id;
     let upgrade = parts.extensions.remove::<OnUpgrade>();
-    let inbound = Inbound {
-        peer,
-        parts,
-        identity,
-        upgrade,
-    };
+    let inbound = Inbound { peer, parts, identity, upgrade };
     match serve(&inbound, &mut record).await {
         Ok(Answer::Upstream(response, lease, route)) => pass_on(inbound, response, lease, &route, record),
         Ok(Answer::Redirect(status, location)) => {
@@ -119,22 +112,13 @@ pub(crate) async fn answer(peer: Rc<Peer>, request: Request<Incoming>) -> Respon
 async fn serve(inbound: &Inbound, record: &mut Record) -> Result<Answer, Refusal> {
     let Inbound { peer, parts, .. } = inbound;
     if peer.admission == Admission::Refused {
-        return Err(Refusal::new(
-            Reason::TooManyConnections,
-            "There are too many connections.",
-        ));
+        return Err(Refusal::new(Reason::TooManyConnections, "There are too many connections."));
     }
     let current = peer.core.shared.current.load_full();
     let no_route = || Refusal::new(Reason::NoRoute, "No route matches this request.");
     let table = current.tables.listener(&peer.listener).ok_or_else(no_route)?;
     record.caller.clone_from(&table.caller);
-    let head = head::check(
-        &parts.method,
-        &parts.uri,
-        parts.version,
-        &parts.headers,
-        &peer.core.limits,
-    )?;
+    let head = head::check(&parts.method, &parts.uri, parts.version, &parts.headers, &peer.core.limits)?;
     record.path = head.path.clone().into_owned();
     record.host = head.host.clone().into_owned();
     if head.path == "*" {
@@ -148,62 +132,29 @@ async fn serve(inbound: &Inbound, record: &mut Record) -> Result<Answer, Refusal
         let location = redirect.location(&head, matched).ok_or_else(no_route)?;
         return Ok(Answer::Redirect(redirect.status, location));
     }
-    let service = backend(&current, route, record)?;
+    let service = route.backend(fastrand::f64()).ok_or_else(|| refused(None))?;
+    record.service = Some(Arc::clone(service));
     let too_long = || Refusal::new(Reason::UriTooLong, "The request target is too long.");
     let target = route.filters.target(&head, matched).ok_or_else(too_long)?;
     let outbound = prepare(inbound, route, target, record);
-    match timeout_at(outbound.deadline, attempt(&peer.core, service, outbound, record)).await {
+    match timeout_at(outbound.deadline, attempt(&peer.core, Arc::clone(&current), outbound, record)).await {
         Ok(Ok((response, lease))) => Ok(Answer::Upstream(response, lease, Arc::clone(route))),
         Ok(Err(refusal)) => Err(refusal),
-        Err(_) => Err(Refusal::new(
-            Reason::UpstreamTimeout,
-            "The service did not answer in time.",
-        )),
+        Err(_) => Err(Refusal::new(Reason::UpstreamTimeout, "The service did not answer in time.")),
     }
-}
-
-/// Picks the service by the weights of the route. One without an endpoint keeps its share, as in the Gateway API.
-fn backend<'c>(current: &'c Current, route: &Compiled, record: &mut Record) -> Result<&'c Service, Refusal> {
-    let name = route.backend(fastrand::f64()).ok_or_else(|| refused(None))?;
-    record.service = Some(Arc::clone(name));
-    current
-        .services
-        .get(&**name)
-        .map(|service| &**service)
-        .ok_or_else(|| refused(None))
 }
 
 /// Makes the request that the service is to see.
 fn prepare(inbound: &Inbound, route: &Compiled, target: PathAndQuery, record: &Record) -> Outbound {
-    let Inbound {
-        peer,
-        parts,
-        identity,
-        upgrade,
-    } = inbound;
+    let Inbound { peer, parts, identity, upgrade } = inbound;
     let is_edge = record.caller.is_some();
     let upload = record.upload.clone();
     // An absolute target overrules Host, here and so for the service (RFC 9112 §3.2.2).
     let written = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = parts
-        .uri
-        .authority()
-        .map(|authority| authority.as_str())
-        .or(written)
-        .unwrap_or_default();
-    let origin = Origin {
-        client: peer.address,
-        port: peer.port,
-        host,
-        version: parts.version,
-        is_edge,
-    };
+    let host = parts.uri.authority().map(|authority| authority.as_str()).or(written).unwrap_or_default();
+    let origin = Origin { client: peer.address, port: peer.port, host, version: parts.version, is_edge };
     let protocol = headers::upgrade(&parts.headers).filter(|_| upgrade.is_some() && upload.is_empty());
-    let left = if is_edge {
-        headers::deadline(&parts.headers)
-    } else {
-        None
-    };
+    let left = if is_edge { headers::deadline(&parts.headers) } else { None };
     let mut fields = parts.headers.clone();
     headers::prepare_request(&mut fields, &origin, identity);
     if let Ok(host) = HeaderValue::from_str(host) {
@@ -213,44 +164,38 @@ fn prepare(inbound: &Inbound, route: &Compiled, target: PathAndQuery, record: &R
         fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     route.filters.edit_request(&mut fields);
+    let is_upgrade = protocol.is_some();
     if let Some(protocol) = protocol {
         headers::set_upgrade(&mut fields, protocol);
     }
-    let timeout = left.map_or(route.timeout, |left| left.min(route.timeout));
-    Outbound {
-        method: parts.method.clone(),
-        target,
-        headers: fields,
-        upload,
-        deadline: Instant::now() + timeout,
-    }
+    let deadline = Instant::now() + left.map_or(route.timeout, |left| left.min(route.timeout));
+    Outbound { method: parts.method.clone(), target, headers: fields, upload, is_upgrade, deadline }
 }
 
 /// Sends the request to one endpoint after another, as long as that is safe.
 async fn attempt(
     core: &Core,
-    service: &Service,
+    mut current: Arc<Current>,
     mut outbound: Outbound,
     record: &mut Record,
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
+    let service = record.service.clone().unwrap_or_default();
     let mut tried = Vec::new();
     let mut again: Option<Arc<Endpoint>> = None;
     let mut failure = None;
     loop {
-        let chosen = service
-            .choose(&tried, |count| fastrand::usize(..count))
-            .cloned()
-            .or(again.take());
-        let Some(endpoint) = chosen else {
-            return Err(refused(failure));
-        };
+        let chosen = choose(core, &mut current, &service, &tried).or(again.take());
+        let Some(endpoint) = chosen else { return Err(refused(failure)) };
         record.attempts += 1;
         record.instance = Some(endpoint.instance);
         let began = Instant::now();
         let failed = match core.pool.send(&endpoint, outbound.request()).await {
             Ok((response, lease)) => {
                 record.upstream = Some(began.elapsed());
-                return accept(response, lease, &outbound);
+                // A change of protocol that nobody asked for is no answer.
+                let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                let is_answer = outbound.is_upgrade || !is_switch;
+                return if is_answer { Ok((response, lease)) } else { Err(refused(Some(Failure::Invalid))) };
             }
             Err(Failed { failure, request }) => {
                 if let Some(unsent) = request {
@@ -275,15 +220,27 @@ async fn attempt(
     }
 }
 
+/// Picks an endpoint from the snapshot of the request. Where that knows nobody, the one that is served now may.
+fn choose(core: &Core, current: &mut Arc<Current>, service: &str, tried: &[u64]) -> Option<Arc<Endpoint>> {
+    loop {
+        let service = current.services.get(service);
+        if let Some(endpoint) = service.and_then(|service| service.choose(tried, |count| fastrand::usize(..count))) {
+            return Some(Arc::clone(endpoint));
+        }
+        let newest = core.shared.current.load_full();
+        if Arc::ptr_eq(&newest, current) {
+            return None;
+        }
+        *current = newest;
+    }
+}
+
 impl Outbound {
     /// Makes the request of one attempt. Where no other could follow it, or one that follows gets the fields back,
     /// they are given away; else they are cloned.
     fn request(&mut self) -> Request<Upload> {
-        let mut headers = if self.method.is_idempotent() {
-            self.headers.clone()
-        } else {
-            std::mem::take(&mut self.headers)
-        };
+        let mut headers =
+            if self.method.is_idempotent() { self.headers.clone() } else { std::mem::take(&mut self.headers) };
         headers::set_deadline(&mut headers, self.deadline.saturating_duration_since(Instant::now()));
         let mut request = Request::new(self.upload.clone());
         *request.method_mut() = self.method.clone();
@@ -292,19 +249,6 @@ impl Outbound {
         *request.headers_mut() = headers;
         request
     }
-}
-
-/// A change of protocol that nobody asked for is no answer.
-fn accept(
-    response: Response<Incoming>,
-    lease: Lease,
-    outbound: &Outbound,
-) -> Result<(Response<Incoming>, Lease), Refusal> {
-    let asked = outbound.headers.contains_key(http::header::UPGRADE);
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asked {
-        return Err(refused(Some(Failure::Invalid)));
-    }
-    Ok((response, lease))
 }
 
 fn refused(failure: Option<Failure>) -> Refusal {
@@ -336,12 +280,7 @@ fn pass_on(
     route: &Compiled,
     mut record: Box<Record>,
 ) -> Response<Reply> {
-    let Inbound {
-        peer,
-        parts: request,
-        identity,
-        upgrade,
-    } = inbound;
+    let Inbound { peer, parts: request, identity, upgrade } = inbound;
     let status = response.status();
     record.status = status;
     let upstream = (status == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
@@ -381,8 +320,6 @@ fn own(inbound: &Inbound, status: StatusCode, content: Bytes, mut record: Box<Re
     record.status = status;
     let mut response = Response::new(Reply::own(content, record, Arc::clone(&inbound.peer.activity)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(headers::REQUEST_ID, inbound.identity.request_id.clone());
+    response.headers_mut().insert(headers::REQUEST_ID, inbound.identity.request_id.clone());
     response
 }

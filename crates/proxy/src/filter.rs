@@ -37,15 +37,8 @@ struct Edits {
 
 /// Headers that say where a message ends or that belong to one connection; a filter that touched them would break
 /// the framing (RFC 9110 §7.6.1).
-const FRAMING: [&str; 7] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
+const FRAMING: [&str; 7] =
+    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
 impl Filters {
     pub(crate) fn compile(route: &Route) -> Result<Self, Error> {
@@ -58,19 +51,10 @@ impl Filters {
                     }
                     filters.path = checked(route, path.as_ref())?.or(filters.path);
                 }
-                Filter::RequestRedirect {
-                    scheme,
-                    hostname,
-                    port,
-                    path,
-                    status,
-                } => {
+                Filter::RequestRedirect { scheme, hostname, port, path, status } => {
                     if !matches!(status, 301 | 302 | 303 | 307 | 308) {
                         let what = "redirects with a status that is none of 301, 302, 303, 307, 308";
-                        return Err(Error::Route {
-                            route: route.name.clone(),
-                            what,
-                        });
+                        return Err(Error::Route { route: route.name.clone(), what });
                     }
                     filters.redirect = Some(Redirect {
                         scheme: scheme.clone(),
@@ -89,10 +73,7 @@ impl Filters {
 
     pub(crate) fn rewrites_prefix(&self) -> bool {
         let redirected = self.redirect.as_ref().and_then(|redirect| redirect.path.as_ref());
-        [self.path.as_ref(), redirected]
-            .into_iter()
-            .flatten()
-            .any(|path| matches!(path, PathRewrite::Prefix(_)))
+        [self.path.as_ref(), redirected].into_iter().flatten().any(|path| matches!(path, PathRewrite::Prefix(_)))
     }
 
     /// The target to ask a service for; `None` when it has grown beyond what a target can hold (64 KiB).
@@ -139,11 +120,7 @@ fn rewrite(rule: Option<&PathRewrite>, path: &str, matched: usize) -> String {
         Some(PathRewrite::Prefix(prefix)) => {
             let rest = path.get(matched..).unwrap_or_default();
             let rewritten = format!("{}{rest}", prefix.trim_end_matches('/'));
-            if rewritten.is_empty() {
-                "/".to_owned()
-            } else {
-                rewritten
-            }
+            if rewritten.is_empty() { "/".to_owned() } else { rewritten }
         }
     }
 }
@@ -158,19 +135,16 @@ fn with_query(mut path: String, query: Option<&str>) -> String {
 
 /// A replacement must be a path that could have been asked for.
 fn checked(route: &Route, rewrite: Option<&PathRewrite>) -> Result<Option<PathRewrite>, Error> {
-    let refused = |_| Error::Route {
-        route: route.name.clone(),
-        what: "rewrites to something that is no path",
-    };
+    let refused = |_| Error::Route { route: route.name.clone(), what: "rewrites to something that is no path" };
     Ok(match rewrite {
         None => None,
         Some(PathRewrite::Prefix(prefix)) if prefix.is_empty() => Some(PathRewrite::Prefix(String::new())),
-        Some(PathRewrite::Prefix(prefix)) => Some(PathRewrite::Prefix(
-            crate::path::normalise(prefix).map_err(refused)?.into_owned(),
-        )),
-        Some(PathRewrite::Full(full)) => Some(PathRewrite::Full(
-            crate::path::normalise(full).map_err(refused)?.into_owned(),
-        )),
+        Some(PathRewrite::Prefix(prefix)) => {
+            Some(PathRewrite::Prefix(crate::path::normalise(prefix).map_err(refused)?.into_owned()))
+        }
+        Some(PathRewrite::Full(full)) => {
+            Some(PathRewrite::Full(crate::path::normalise(full).map_err(refused)?.into_owned()))
+        }
     })
 }
 
@@ -178,11 +152,7 @@ impl Edits {
     fn compile(route: &Route, edits: &HeaderEdits) -> Result<Self, Error> {
         let pair = |(key, text): (&String, &String)| Ok((name(route, key)?, value(route, key, text)?));
         Ok(Self {
-            remove: edits
-                .remove
-                .iter()
-                .map(|key| name(route, key))
-                .collect::<Result<_, Error>>()?,
+            remove: edits.remove.iter().map(|key| name(route, key)).collect::<Result<_, Error>>()?,
             set: edits.set.iter().map(pair).collect::<Result<_, Error>>()?,
             add: edits.add.iter().map(pair).collect::<Result<_, Error>>()?,
         })
@@ -202,21 +172,114 @@ impl Edits {
 }
 
 fn name(route: &Route, text: &str) -> Result<HeaderName, Error> {
-    let invalid = || Error::Header {
-        route: route.name.clone(),
-        header: text.to_owned(),
-    };
+    let invalid = || Error::Header { route: route.name.clone(), header: text.to_owned() };
     let name: HeaderName = text.parse().map_err(|_| invalid())?;
-    if FRAMING.contains(&name.as_str()) {
-        Err(invalid())
-    } else {
-        Ok(name)
-    }
+    if FRAMING.contains(&name.as_str()) { Err(invalid()) } else { Ok(name) }
 }
 
 fn value(route: &Route, name: &str, text: &str) -> Result<HeaderValue, Error> {
-    text.parse().map_err(|_| Error::Header {
-        route: route.name.clone(),
-        header: name.to_owned(),
-    })
+    text.parse().map_err(|_| Error::Header { route: route.name.clone(), header: name.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use http::{Method, Uri};
+
+    use super::*;
+
+    fn route(filters: Vec<Filter>) -> Route {
+        Route {
+            name: "r".to_owned(),
+            hostnames: vec![],
+            matches: vec![],
+            filters,
+            timeout: Duration::from_secs(1),
+            backends: vec![],
+        }
+    }
+
+    fn with_head<T>(url: &str, look: impl FnOnce(&Head<'_>) -> T) -> T {
+        let uri: Uri = url.parse().unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::HOST, HeaderValue::from_static("shop.test:8080"));
+        look(&Head::parse(&Method::GET, &uri, &headers).unwrap())
+    }
+
+    #[test]
+    fn a_prefix_is_replaced_as_the_gateway_api_says() {
+        for (path, prefix, replacement, expected) in [
+            ("/foo/bar", "/foo", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo", "/xyz/", "/xyz/bar"),
+            ("/foo/bar?a=b", "/foo", "/xyz", "/xyz/bar?a=b"),
+            ("/foo", "/foo", "/xyz", "/xyz"),
+            ("/foo/", "/foo", "/xyz", "/xyz/"),
+            ("/foo/bar", "/foo", "", "/bar"),
+            ("/foo/", "/foo", "", "/"),
+            ("/foo", "/foo", "", "/"),
+            ("/foo", "/foo", "/", "/"),
+            ("/foo/", "/foo", "/", "/"),
+            ("/foo", "", "/xyz", "/xyz/foo"),
+        ] {
+            let rewrite = Some(PathRewrite::Prefix(replacement.to_owned()));
+            let filters = Filters::compile(&route(vec![Filter::UrlRewrite { hostname: None, path: rewrite }])).unwrap();
+            let target = with_head(path, |head| filters.target(head, prefix.len()));
+            assert_eq!(target.unwrap().as_str(), expected, "{path} {prefix} {replacement}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_keeps_what_it_does_not_name() {
+        let some = |text: &str| Some(text.to_owned());
+        for (scheme, hostname, port, path, expected) in [
+            (None, None, None, None, "http://shop.test:8080/a/b?c=d"),
+            (some("https"), None, None, None, "https://shop.test/a/b?c=d"),
+            (some("https"), None, Some(8443), None, "https://shop.test:8443/a/b?c=d"),
+            (None, some("new.test"), Some(80), None, "http://new.test/a/b?c=d"),
+            (None, None, None, Some(PathRewrite::Full("/z".to_owned())), "http://shop.test:8080/z?c=d"),
+            (None, None, None, Some(PathRewrite::Prefix("/z".to_owned())), "http://shop.test:8080/z/b?c=d"),
+        ] {
+            let filter = Filter::RequestRedirect { scheme, hostname, port, path, status: 302 };
+            let redirect = Filters::compile(&route(vec![filter])).unwrap().redirect.unwrap();
+            let location = with_head("/a/b?c=d", |head| redirect.location(head, 2));
+            assert_eq!(location.unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn headers_are_removed_set_and_added_in_that_order() {
+        let pairs = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        let (set, add) = (pairs("x-a", "set"), pairs("X-A", "added"));
+        let edits = HeaderEdits { set, add, remove: vec!["x-b".to_owned()] };
+        let filters = Filters::compile(&route(vec![Filter::RequestHeaders(edits)])).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("x-a", HeaderValue::from_static("old"));
+        headers.insert("x-b", HeaderValue::from_static("old"));
+        filters.edit_request(&mut headers);
+        let seen: Vec<_> = headers.get_all("x-a").iter().collect();
+        assert_eq!(seen, ["set", "added"]);
+        assert!(!headers.contains_key("x-b"));
+    }
+
+    #[test]
+    fn filters_that_could_break_a_message_are_refused() {
+        let removing = |name: &str| HeaderEdits { remove: vec![name.to_owned()], ..HeaderEdits::default() };
+        let full = |path: &str| Filter::UrlRewrite { hostname: None, path: Some(PathRewrite::Full(path.to_owned())) };
+        let redirect = Filter::RequestRedirect { scheme: None, hostname: None, port: None, path: None, status: 200 };
+        for (filter, problem) in [
+            (
+                Filter::RequestHeaders(removing("Transfer-Encoding")),
+                "names or sets an invalid header `Transfer-Encoding`",
+            ),
+            (Filter::ResponseHeaders(removing("a b")), "names or sets an invalid header `a b`"),
+            (full("no-slash"), "rewrites to something that is no path"),
+            (full("/a/../b"), "rewrites to something that is no path"),
+            (redirect, "redirects with a status that is none of 301, 302, 303, 307, 308"),
+        ] {
+            let error = Filters::compile(&route(vec![filter])).unwrap_err();
+            assert_eq!(error.to_string(), format!("route `r` {problem}"));
+        }
+    }
 }

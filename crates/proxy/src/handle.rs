@@ -56,19 +56,13 @@ impl Handle {
     pub fn apply(&self, snapshot: Snapshot) -> Result<(), Error> {
         let tables = Tables::compile(&snapshot)?;
         let mut endpoints = self.0.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        if self
-            .snapshot()
-            .is_some_and(|present| snapshot.generation <= present.generation)
-        {
+        if self.snapshot().is_some_and(|present| snapshot.generation <= present.generation) {
             return Ok(());
         }
-        let services = endpoints.apply(&snapshot);
+        let (services, retired) = endpoints.apply(&snapshot);
         let generation = snapshot.generation;
-        self.0.current.store(Arc::new(Current {
-            snapshot: Some(Arc::new(snapshot)),
-            tables,
-            services,
-        }));
+        self.0.current.store(Arc::new(Current { snapshot: Some(Arc::new(snapshot)), tables, services }));
+        retired.retire();
         self.0.changed.send_replace(generation);
         Ok(())
     }

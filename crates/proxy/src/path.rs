@@ -14,14 +14,8 @@ pub(crate) fn normalise(path: &str) -> Result<Cow<'_, str>, Refusal> {
     if !path.starts_with('/') {
         return Err(refusal("The path does not begin with a slash."));
     }
-    let plain = path
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && byte != b'%' && byte != b'\\');
-    let normal = if plain {
-        Cow::Borrowed(path)
-    } else {
-        Cow::Owned(decode(path)?)
-    };
+    let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%' && byte != b'\\');
+    let normal = if plain { Cow::Borrowed(path) } else { Cow::Owned(decode(path)?) };
     if normal.split('/').any(is_dot_segment) {
         return Err(refusal("The path contains a `.` or `..` segment."));
     }
@@ -76,9 +70,7 @@ fn is_dot_segment(segment: &str) -> bool {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 const fn refusal(detail: &'static str) -> Refusal {

@@ -122,9 +122,7 @@ pub(crate) fn problem(refusal: &Refusal, request_id: &str, service: Option<&str>
         reason: refusal.reason.code(),
         service,
     };
-    serde_json::to_vec(&problem)
-        .expect("a struct of strings is JSON")
-        .into()
+    serde_json::to_vec(&problem).expect("a struct of strings is JSON").into()
 }
 
 #[cfg(test)]

@@ -24,10 +24,7 @@ pub enum Decision<'t> {
 #[must_use]
 pub fn route<'t>(table: &'t Table, head: &Head<'_>) -> Decision<'t> {
     match table.candidates(&head.host).find(|rule| reject(rule, head).is_none()) {
-        Some(rule) => Decision::Serve {
-            route: &rule.route,
-            matched: matched(rule, head),
-        },
+        Some(rule) => Decision::Serve { route: &rule.route, matched: matched(rule, head) },
         None => Decision::NoRoute,
     }
 }
@@ -55,11 +52,7 @@ pub enum Verdict {
 pub fn explain(table: &Table, head: &Head<'_>) -> Vec<Considered> {
     let mut chosen = false;
     let mut consider = |rule: &Rule| {
-        let rejection = if rule.host.fits(&head.host) {
-            reject(rule, head)
-        } else {
-            Some(Rejection::Host)
-        };
+        let rejection = if rule.host.fits(&head.host) { reject(rule, head) } else { Some(Rejection::Host) };
         let verdict = match rejection {
             Some(rejection) => Verdict::Rejected(rejection.in_words(head)),
             None if chosen => Verdict::Shadowed,
@@ -68,11 +61,7 @@ pub fn explain(table: &Table, head: &Head<'_>) -> Vec<Considered> {
                 Verdict::Chosen
             }
         };
-        Considered {
-            route: rule.route.name().to_owned(),
-            rule: rule.to_string(),
-            verdict,
-        }
+        Considered { route: rule.route.name().to_owned(), rule: rule.to_string(), verdict }
     };
     table.rules.iter().map(&mut consider).collect()
 }
@@ -102,10 +91,9 @@ fn reject<'t>(rule: &'t Rule, head: &Head<'_>) -> Option<Rejection<'t>> {
     let fits_path = match &rule.path {
         PathRule::Exact(path) => *path == head.path,
         PathRule::Regex(regex) => regex.is_match(&head.path),
-        PathRule::Prefix(prefix) => head
-            .path
-            .strip_prefix(prefix.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        PathRule::Prefix(prefix) => {
+            head.path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        }
     };
     if !fits_path {
         return Some(Rejection::Path);
@@ -116,18 +104,12 @@ fn reject<'t>(rule: &'t Rule, head: &Head<'_>) -> Option<Rejection<'t>> {
     if let Some(missed) = rule.headers.iter().find(|rule| !fits_header(rule, head.headers)) {
         return Some(Rejection::Header(missed));
     }
-    rule.query
-        .iter()
-        .find(|rule| !fits_query(rule, head.query.unwrap_or_default()))
-        .map(Rejection::Query)
+    rule.query.iter().find(|rule| !fits_query(rule, head.query.unwrap_or_default())).map(Rejection::Query)
 }
 
 /// Several fields of one name are one list (RFC 9110 §5.3).
 fn fits_header(rule: &NamedRule, headers: &HeaderMap) -> bool {
-    let mut values = headers
-        .get_all(rule.name.as_str())
-        .iter()
-        .map(|value| value.to_str().unwrap_or_default());
+    let mut values = headers.get_all(rule.name.as_str()).iter().map(|value| value.to_str().unwrap_or_default());
     let Some(first) = values.next() else { return false };
     match values.next() {
         None => fits_value(&rule.value, first),
@@ -140,16 +122,9 @@ fn fits_header(rule: &NamedRule, headers: &HeaderMap) -> bool {
 
 /// Of several parameters of one name the first counts, as the Gateway API recommends.
 fn fits_query(rule: &NamedRule, query: &str) -> bool {
-    let decode = |text: &str| {
-        percent_decode_str(&text.replace('+', " "))
-            .decode_utf8_lossy()
-            .into_owned()
-    };
+    let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
     let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let value = pairs
-        .filter(|(name, _)| decode(name) == rule.name)
-        .map(|(_, value)| decode(value))
-        .next();
+    let value = pairs.filter(|(name, _)| decode(name) == rule.name).map(|(_, value)| decode(value)).next();
     value.is_some_and(|value| fits_value(&rule.value, &value))
 }
 
@@ -164,5 +139,243 @@ fn matched(rule: &Rule, head: &Head<'_>) -> usize {
     match &rule.path {
         PathRule::Prefix(prefix) => prefix.len(),
         PathRule::Exact(_) | PathRule::Regex(_) => head.path.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::time::Duration;
+
+    use expect_test::{Expect, expect};
+    use http::{Method, Uri};
+
+    use super::*;
+    use crate::snapshot::{Backend, Listener, Match, NamedMatch, PathMatch, Role, Route, ValueMatch};
+
+    /// `name | hosts | path | methods | headers | query`; a path is `=exact`, `~regex` or a prefix.
+    fn table(lines: &str) -> Table {
+        let routes = lines.trim().lines().map(|line| {
+            let columns: Vec<&str> = line.split('|').map(str::trim).collect();
+            let path = match columns[2].split_at(1) {
+                ("=", path) => PathMatch::Exact(path.to_owned()),
+                ("~", regex) => PathMatch::Regex(regex.to_owned()),
+                _ => PathMatch::Prefix(columns[2].to_owned()),
+            };
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+            let (methods, headers, query) = (words(columns[3]), named(columns[4]), named(columns[5]));
+            route_of(columns[0], words(columns[1]), Match { path, methods, headers, query })
+        });
+        Table::compile(&Listener { role: Role::Gateway, routes: routes.collect() }).unwrap()
+    }
+
+    fn named(text: &str) -> Vec<NamedMatch> {
+        let pair = |pair: &str| match pair.split_once('~') {
+            Some((name, regex)) => NamedMatch { name: name.to_owned(), value: ValueMatch::Regex(regex.to_owned()) },
+            None => {
+                let (name, value) = pair.split_once('=').unwrap();
+                NamedMatch { name: name.to_owned(), value: ValueMatch::Exact(value.to_owned()) }
+            }
+        };
+        text.split_whitespace().map(pair).collect()
+    }
+
+    fn route_of(name: &str, hostnames: Vec<String>, condition: Match) -> Route {
+        Route {
+            name: name.to_owned(),
+            hostnames,
+            matches: vec![condition],
+            filters: vec![],
+            timeout: Duration::from_secs(1),
+            backends: vec![Backend { service: "s".to_owned(), weight: 1 }],
+        }
+    }
+
+    fn with_head<T>(request: &str, look: impl FnOnce(&Head<'_>) -> T) -> T {
+        let (request, fields) = request.split_once(" + ").unwrap_or((request, ""));
+        let (method, url) = request.split_once(' ').unwrap();
+        let (method, uri) = (Method::from_bytes(method.as_bytes()).unwrap(), url.parse::<Uri>().unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert("host", "any".parse().unwrap());
+        for (name, value) in fields.split_whitespace().map(|pair| pair.split_once('=').unwrap()) {
+            headers.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        look(&Head::parse(&method, &uri, &headers).unwrap())
+    }
+
+    fn check(table: &Table, requests: &[&str], expect: &Expect) {
+        let mut seen = String::new();
+        for request in requests {
+            let chosen = with_head(request, |head| match route(table, head) {
+                Decision::Serve { route, matched } => format!("{} ({})", route.name(), &head.path[..matched]),
+                Decision::NoRoute => "-".to_owned(),
+            });
+            writeln!(seen, "{request:40} {chosen}").unwrap();
+        }
+        expect.assert_eq(&seen);
+    }
+
+    #[test]
+    fn the_most_specific_path_wins_whatever_the_order() {
+        let table = table(
+            "all    || /          |||
+             api    || /api/      |||
+             orders || /api/orders|||
+             number || ~/api/orders/[0-9]+ |||
+             one    || =/api/orders/1 |||
+             e      || /café      |||",
+        );
+        check(
+            &table,
+            &[
+                "GET /",
+                "GET /apix",
+                "GET /api",
+                "GET /api/",
+                "GET /%61pi/x",
+                "GET /api/orders",
+                "GET /api/orders/x",
+                "GET /api/orders/12",
+                "GET /api/orders/12/x",
+                "GET /api/orders/1",
+                "GET /api/orders/1?q=1",
+                "GET /caf%c3%a9/x",
+            ],
+            &expect![[r#"
+                GET /                                    all ()
+                GET /apix                                all ()
+                GET /api                                 api (/api)
+                GET /api/                                api (/api)
+                GET /%61pi/x                             api (/api)
+                GET /api/orders                          orders (/api/orders)
+                GET /api/orders/x                        orders (/api/orders)
+                GET /api/orders/12                       number (/api/orders/12)
+                GET /api/orders/12/x                     orders (/api/orders)
+                GET /api/orders/1                        one (/api/orders/1)
+                GET /api/orders/1?q=1                    one (/api/orders/1)
+                GET /caf%c3%a9/x                         e (/caf%C3%A9)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn hosts_go_before_paths_and_fall_through() {
+        let table = table(
+            "any     |                      | =/only-any |||
+             star    | *.example.org        | /          |||
+             longer  | *.shop.example.org   | /          |||
+             exact   | www.shop.example.org | /api       |||
+             several | a.test B.test        | /          |||",
+        );
+        check(
+            &table,
+            &[
+                "GET http://www.shop.example.org/api",
+                "GET http://WWW.Shop.Example.org./api",
+                "GET http://www.shop.example.org/other",
+                "GET http://x.y.example.org/only-any",
+                "GET http://example.org/only-any",
+                "GET http://example.org/",
+                "GET http://b.test:8080/x",
+                "GET http://evilexample.org/",
+            ],
+            &expect![[r#"
+                GET http://www.shop.example.org/api      exact (/api)
+                GET http://WWW.Shop.Example.org./api     exact (/api)
+                GET http://www.shop.example.org/other    longer ()
+                GET http://x.y.example.org/only-any      star ()
+                GET http://example.org/only-any          any (/only-any)
+                GET http://example.org/                  -
+                GET http://b.test:8080/x                 several ()
+                GET http://evilexample.org/              -
+            "#]],
+        );
+    }
+
+    #[test]
+    fn conditions_break_ties_then_order_does() {
+        let table = table(
+            "first   || /x |          |                  |
+             second  || /x |          |                  |
+             method  || /x | GET HEAD |                  |
+             header  || /x |          | x-a=1            |
+             headers || /x |          | X-A=1 x-b~[0-9]+ |
+             query   || /x |          |                  | page~[0-9]+
+             both    || /x |          | x-a=1            | page=1
+             list    || /y |          | x-a~1,.2         |",
+        );
+        check(
+            &table,
+            &[
+                "POST /x",
+                "GET /x",
+                "HEAD /x + x-a=1",
+                "POST /x + x-a=1",
+                "POST /x + x-a=1 x-b=22",
+                "POST /x + x-a=1 x-b=2b",
+                "POST /x?page=7",
+                "POST /x?page=a&page=7",
+                "POST /x?p%61ge=7",
+                "POST /x?page=1 + x-a=1",
+                "GET /y + x-a=1 x-a=2",
+                "GET /y + x-a=1",
+            ],
+            &expect![[r#"
+                POST /x                                  first (/x)
+                GET /x                                   method (/x)
+                HEAD /x + x-a=1                          method (/x)
+                POST /x + x-a=1                          header (/x)
+                POST /x + x-a=1 x-b=22                   headers (/x)
+                POST /x + x-a=1 x-b=2b                   header (/x)
+                POST /x?page=7                           query (/x)
+                POST /x?page=a&page=7                    first (/x)
+                POST /x?p%61ge=7                         query (/x)
+                POST /x?page=1 + x-a=1                   both (/x)
+                GET /y + x-a=1 x-a=2                     list (/y)
+                GET /y + x-a=1                           -
+            "#]],
+        );
+    }
+
+    #[test]
+    fn explain_tells_every_verdict() {
+        let table = table(
+            "other ||           =/y |     |       |
+             shop  | shop.test | /  |     |       |
+             read  ||           /x  | GET |       |
+             admin ||           /x  |     | k=1   |
+             debug ||           /x  |     |       | d=1
+             rest  ||           /   |     |       |
+             last  ||           /   |     |       |",
+        );
+        let told = with_head("POST http://else.test/x", |head| explain(&table, head));
+        let mut seen = String::new();
+        for Considered { route, rule, verdict } in told {
+            writeln!(seen, "{route:6} {rule:24} {verdict:?}").unwrap();
+        }
+        expect![[r#"
+            shop   host shop.test, path /*  Rejected("the host is `else.test`")
+            other  path = /y                Rejected("the path is `/x`")
+            read   path /x/*, GET           Rejected("the method is POST")
+            admin  path /x/*, header k = 1  Rejected("no header k = 1")
+            debug  path /x/*, query d = 1   Rejected("no query parameter d = 1")
+            rest   path /*                  Chosen
+            last   path /*                  Shadowed
+        "#]]
+        .assert_eq(&seen);
+    }
+
+    #[test]
+    fn what_cannot_be_compiled_is_refused() {
+        let refused = |path: PathMatch| {
+            let condition = Match { path, methods: vec![], headers: vec![], query: vec![] };
+            let listener = Listener { role: Role::Gateway, routes: vec![route_of("bad", vec![], condition)] };
+            Table::compile(&listener).unwrap_err().to_string()
+        };
+        let regex = "route `bad` has an invalid regular expression";
+        assert_eq!(refused(PathMatch::Regex("(".to_owned())), regex);
+        assert_eq!(refused(PathMatch::Regex("(a{9999}){9999}".to_owned())), regex);
+        let path = "route `bad` matches a path that no request can have";
+        assert_eq!(refused(PathMatch::Prefix("/a/../b".to_owned())), path);
     }
 }

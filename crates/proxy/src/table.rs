@@ -29,9 +29,7 @@ impl Tables {
     /// The first rule that cannot be compiled. Nothing of the snapshot is then used.
     pub fn compile(snapshot: &Snapshot) -> Result<Self, Error> {
         let compile = |(name, listener): (&String, &Listener)| Ok((name.clone(), Arc::new(Table::compile(listener)?)));
-        Ok(Self {
-            listeners: snapshot.listeners.iter().map(compile).collect::<Result<_, Error>>()?,
-        })
+        Ok(Self { listeners: snapshot.listeners.iter().map(compile).collect::<Result<_, Error>>()? })
     }
 
     /// The table of one listener, if the snapshot has it.
@@ -85,26 +83,15 @@ impl Table {
             Role::Gateway => None,
             Role::Edge { caller, .. } => Some(caller.as_str().into()),
         };
-        Ok(Self {
-            caller,
-            hosts: Hosts::index(&rules),
-            rules,
-        })
+        Ok(Self { caller, hosts: Hosts::index(&rules), rules })
     }
 
     /// The rules whose host fits, in order of precedence.
     pub(crate) fn candidates<'t, 'h>(&'t self, host: &'h str) -> impl Iterator<Item = &'t Rule> + use<'t, 'h> {
         let exact = self.hosts.exact.get(host).into_iter().flatten();
-        let wildcard = self
-            .hosts
-            .wildcard
-            .iter()
-            .filter(move |(suffix, _)| fits_wildcard(host, suffix));
+        let wildcard = self.hosts.wildcard.iter().filter(move |(suffix, _)| fits_wildcard(host, suffix));
         let wildcard = wildcard.flat_map(|(_, positions)| positions);
-        exact
-            .chain(wildcard)
-            .chain(&self.hosts.any)
-            .map(|position| &self.rules[*position])
+        exact.chain(wildcard).chain(&self.hosts.any).map(|position| &self.rules[*position])
     }
 }
 
@@ -142,20 +129,13 @@ impl Compiled {
     fn new(route: &Route) -> Result<Self, Error> {
         let filters = Filters::compile(route)?;
         if route.backends.is_empty() && filters.redirect.is_none() {
-            return Err(Error::Route {
-                route: route.name.clone(),
-                what: "has neither a backend nor a redirect",
-            });
+            return Err(Error::Route { route: route.name.clone(), what: "has neither a backend nor a redirect" });
         }
         Ok(Self {
             name: route.name.as_str().into(),
             timeout: route.timeout,
             filters,
-            backends: route
-                .backends
-                .iter()
-                .map(|backend| (backend.service.as_str().into(), backend.weight))
-                .collect(),
+            backends: route.backends.iter().map(|backend| (backend.service.as_str().into(), backend.weight)).collect(),
         })
     }
 
@@ -227,20 +207,13 @@ impl Rule {
     fn new(compiled: &Arc<Compiled>, route: &Route, host: HostRule, condition: &Match) -> Result<Self, Error> {
         if matches!(condition.path, PathMatch::Regex(_)) && compiled.filters.rewrites_prefix() {
             let what = "rewrites a prefix, but matches a regular expression";
-            return Err(Error::Route {
-                route: route.name.clone(),
-                what,
-            });
+            return Err(Error::Route { route: route.name.clone(), what });
         }
         Ok(Self {
             route: Arc::clone(compiled),
             host,
             path: PathRule::compile(&route.name, &condition.path)?,
-            methods: condition
-                .methods
-                .iter()
-                .map(|method| method.to_ascii_uppercase())
-                .collect(),
+            methods: condition.methods.iter().map(|method| method.to_ascii_uppercase()).collect(),
             headers: named(&route.name, &condition.headers, |name| name.to_ascii_lowercase())?,
             query: named(&route.name, &condition.query, str::to_owned)?,
         })
@@ -259,15 +232,7 @@ impl Rule {
             PathRule::Prefix(prefix) => (2, longest(prefix.len())),
         };
         let conditions = (longest(self.headers.len()), longest(self.query.len()));
-        (
-            host,
-            host_length,
-            path,
-            path_length,
-            self.methods.is_empty(),
-            conditions.0,
-            conditions.1,
-        )
+        (host, host_length, path, path_length, self.methods.is_empty(), conditions.0, conditions.1)
     }
 }
 
@@ -294,10 +259,7 @@ impl PathRule {
     fn compile(route: &str, path: &PathMatch) -> Result<Self, Error> {
         let normal = |text: &str| {
             let what = "matches a path that no request can have";
-            path::normalise(text).map(String::from).map_err(|_| Error::Route {
-                route: route.to_owned(),
-                what,
-            })
+            path::normalise(text).map(String::from).map_err(|_| Error::Route { route: route.to_owned(), what })
         };
         Ok(match path {
             PathMatch::Exact(text) => Self::Exact(normal(text)?),
@@ -313,10 +275,7 @@ fn named(route: &str, matches: &[NamedMatch], name: impl Fn(&str) -> String) -> 
             ValueMatch::Exact(value) => ValueRule::Exact(value.clone()),
             ValueMatch::Regex(pattern) => ValueRule::Regex(regex(route, pattern)?),
         };
-        Ok(NamedRule {
-            name: name(&condition.name),
-            value,
-        })
+        Ok(NamedRule { name: name(&condition.name), value })
     };
     matches.iter().map(compile).collect()
 }
@@ -326,10 +285,7 @@ fn regex(route: &str, pattern: &str) -> Result<Regex, Error> {
     RegexBuilder::new(&format!("^(?:{pattern})$"))
         .size_limit(REGEX_BYTES_MAX)
         .build()
-        .map_err(|source| Error::Regex {
-            route: route.to_owned(),
-            source,
-        })
+        .map_err(|source| Error::Regex { route: route.to_owned(), source })
 }
 
 impl fmt::Display for Rule {
@@ -372,10 +328,7 @@ mod tests {
     use crate::snapshot::Backend;
 
     fn compiled(weights: &[(&str, u32)]) -> Compiled {
-        let backend = |(service, weight): &(&str, u32)| Backend {
-            service: (*service).to_owned(),
-            weight: *weight,
-        };
+        let backend = |(service, weight): &(&str, u32)| Backend { service: (*service).to_owned(), weight: *weight };
         Compiled::new(&Route {
             name: "r".to_owned(),
             hostnames: vec![],
@@ -390,10 +343,8 @@ mod tests {
     #[test]
     fn weights_are_shares_and_zero_takes_nothing() {
         let route = compiled(&[("a", 1), ("none", 0), ("b", 3)]);
-        let seen: Vec<&str> = [0.0, 0.24, 0.25, 0.5, 0.999]
-            .iter()
-            .map(|random| &**route.backend(*random).unwrap())
-            .collect();
+        let seen: Vec<&str> =
+            [0.0, 0.24, 0.25, 0.5, 0.999].iter().map(|random| &**route.backend(*random).unwrap()).collect();
         assert_eq!(seen, ["a", "a", "b", "b", "b"]);
         assert_eq!(compiled(&[("a", 0)]).backend(0.5), None);
     }

@@ -55,12 +55,7 @@ pub(crate) struct Failed {
 
 impl Pool {
     pub(crate) fn new(limits: Limits, counts: Arc<Counts>) -> Rc<Self> {
-        Rc::new(Self {
-            shelves: RefCell::default(),
-            tasks: Tasks::default(),
-            limits,
-            counts,
-        })
+        Rc::new(Self { shelves: RefCell::default(), tasks: Tasks::default(), limits, counts })
     }
 
     /// Sends a request to an endpoint and waits for the head of its response. Unbounded but for the connect timeout:
@@ -71,12 +66,8 @@ impl Pool {
         mut request: Request<Upload>,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let occupied = endpoint.occupy();
-        let lease = |sender| Lease {
-            sender,
-            pool: Rc::clone(self),
-            endpoint: Arc::clone(endpoint),
-            _occupied: occupied,
-        };
+        let lease =
+            |sender| Lease { sender, pool: Rc::clone(self), endpoint: Arc::clone(endpoint), _occupied: occupied };
         if !request.method().is_idempotent() {
             // What is not repeatable must not meet a connection that its upstream has closed already: one turn of the
             // event loop lets the connections of this core see that they were.
@@ -92,18 +83,12 @@ impl Pool {
             }
         }
         let Some(mut sender) = self.connect(endpoint).await else {
-            return Err(Failed {
-                failure: Failure::Unsent,
-                request: Some(request),
-            });
+            return Err(Failed { failure: Failure::Unsent, request: Some(request) });
         };
         match sender.try_send_request(request).await {
             Ok(response) => Ok((response, lease(sender))),
             Err(mut error) => match error.take_message() {
-                Some(unsent) => Err(Failed {
-                    failure: Failure::Unsent,
-                    request: Some(unsent),
-                }),
+                Some(unsent) => Err(Failed { failure: Failure::Unsent, request: Some(unsent) }),
                 None => Err(failed(&error.into_error(), Failure::Broken)),
             },
         }
@@ -153,24 +138,17 @@ impl Pool {
             return;
         }
         let mut shelves = self.shelves.borrow_mut();
-        let shelf = shelves.entry(endpoint.id).or_insert_with(|| Shelf {
-            endpoint: Arc::clone(endpoint),
-            idle: VecDeque::new(),
-        });
-        shelf.idle.push_back(Idle {
-            sender,
-            since: Instant::now(),
-        });
+        let shelf = shelves
+            .entry(endpoint.id)
+            .or_insert_with(|| Shelf { endpoint: Arc::clone(endpoint), idle: VecDeque::new() });
+        shelf.idle.push_back(Idle { sender, since: Instant::now() });
         if shelf.idle.len() > self.limits.upstream_idle_max {
             shelf.idle.pop_front();
         }
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> Option<SendRequest<Upload>> {
-        let stream = timeout(self.limits.connect_timeout, TcpStream::connect(endpoint.address))
-            .await
-            .ok()?
-            .ok()?;
+        let stream = timeout(self.limits.connect_timeout, TcpStream::connect(endpoint.address)).await.ok()?.ok()?;
         // Without it the last small segment of every request would wait for an acknowledgement.
         stream.set_nodelay(true).ok()?;
         let handshake = Builder::new()

@@ -109,10 +109,7 @@ impl Activity {
 
     /// Bytes read from and written to the client so far.
     pub(crate) fn bytes(&self) -> (u64, u64) {
-        (
-            self.bytes_in.load(Ordering::Relaxed),
-            self.bytes_out.load(Ordering::Relaxed),
-        )
+        (self.bytes_in.load(Ordering::Relaxed), self.bytes_out.load(Ordering::Relaxed))
     }
 
     fn enter(&self, phase: Phase) {
@@ -140,9 +137,7 @@ impl Activity {
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
                 let now = self.now().max(1);
-                let _ = self
-                    .blocked
-                    .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+                let _ = self.blocked.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
             }
         }
     }

@@ -44,26 +44,22 @@ pub struct Handle {
 
 impl Default for Handle {
     fn default() -> Self {
-        Self {
-            current: watch::Sender::new(Arc::default()),
-        }
+        Self { current: watch::Sender::new(Arc::default()) }
     }
 }
 
 impl Handle {
     /// Puts an endpoint in, or changes the one of the same service and instance. Watchers are woken only by a change.
     pub fn set(&self, service: &str, endpoint: Endpoint) {
-        self.change(service, |endpoints| {
-            match endpoints.binary_search_by_key(&endpoint.instance, |e| e.instance) {
-                Ok(at) if endpoints[at] == endpoint => false,
-                Ok(at) => {
-                    endpoints[at] = endpoint;
-                    true
-                }
-                Err(at) => {
-                    endpoints.insert(at, endpoint);
-                    true
-                }
+        self.change(service, |endpoints| match endpoints.binary_search_by_key(&endpoint.instance, |e| e.instance) {
+            Ok(at) if endpoints[at] == endpoint => false,
+            Ok(at) => {
+                endpoints[at] = endpoint;
+                true
+            }
+            Err(at) => {
+                endpoints.insert(at, endpoint);
+                true
             }
         });
     }
@@ -86,9 +82,7 @@ impl Handle {
     /// Subscribes to what comes after the present snapshot.
     #[must_use]
     pub fn watch(&self) -> Watcher {
-        Watcher {
-            current: self.current.subscribe(),
-        }
+        Watcher { current: self.current.subscribe() }
     }
 
     fn change(&self, service: &str, edit: impl FnOnce(&mut Vec<Endpoint>) -> bool) {
@@ -132,11 +126,7 @@ mod tests {
     use super::*;
 
     fn endpoint(instance: u32, state: State) -> Endpoint {
-        Endpoint {
-            instance,
-            address: SocketAddr::from(([127, 0, 0, 1], 9000 + instance as u16)),
-            state,
-        }
+        Endpoint { instance, address: SocketAddr::from(([127, 0, 0, 1], 9000 + instance as u16)), state }
     }
 
     #[test]

@@ -56,10 +56,7 @@ async fn build(plan: &Plan) -> Outcome {
     let (process, pipes) = match Process::spawn(&plan.spec, &Output::Piped) {
         Ok(spawned) => spawned,
         Err(error) => {
-            return Outcome::Failed {
-                reason: Chain(&error).to_string(),
-                last_lines: Vec::new(),
-            };
+            return Outcome::Failed { reason: Chain(&error).to_string(), last_lines: Vec::new() };
         }
     };
     let (stdout, stderr) = pipes.expect("both pipes were asked for");
@@ -78,13 +75,7 @@ async fn build(plan: &Plan) -> Outcome {
             let Some(Piece { text: line, .. }) = line else { continue };
             log.append(&line);
             remember(&mut tail, Timestamp::now(), &line);
-            let _ = plan
-                .reports
-                .send(Report::BuildLine {
-                    build: plan.build.clone(),
-                    line,
-                })
-                .await;
+            let _ = plan.reports.send(Report::BuildLine { build: plan.build.clone(), line }).await;
         }
         merge(tail, Tail::new())
     };
@@ -101,10 +92,7 @@ async fn build(plan: &Plan) -> Outcome {
         return Outcome::Done(start.elapsed());
     }
     let command = plan.build.command.join(" ");
-    Outcome::Failed {
-        reason: format!("`{command}` ended with {exit}, see {}", plan.log_file.display()),
-        last_lines,
-    }
+    Outcome::Failed { reason: format!("`{command}` ended with {exit}, see {}", plan.log_file.display()), last_lines }
 }
 
 /// Waits for the end, or brings it about when nobody wants the build any more.
@@ -136,10 +124,7 @@ impl Log {
         if let Err(error) = &file {
             tracing::warn!(path = %plan.log_file.display(), %error, "a build's output is not kept");
         }
-        Self {
-            file: file.ok(),
-            room: plan.log.file_bytes_max,
-        }
+        Self { file: file.ok(), room: plan.log.file_bytes_max }
     }
 
     fn append(&mut self, line: &str) {

@@ -11,10 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{Error, logs};
 
 /// The delays before a restart, for [`Config::backoff`].
-pub const RESTART_BACKOFF: Backoff = Backoff {
-    first: Duration::from_millis(100),
-    max: Duration::from_secs(30),
-};
+pub const RESTART_BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(30) };
 
 /// A life of this length ends a series of failures, for [`Config::stable_after`].
 pub const STABLE_AFTER: Duration = Duration::from_secs(10);
@@ -169,24 +166,15 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
             return Err(Error::NoCommand { service: name.clone() });
         }
         if rustix::process::Signal::from_named_raw(service.stop_signal).is_none() {
-            return Err(Error::StopSignal {
-                service: name.clone(),
-                signal: service.stop_signal,
-            });
+            return Err(Error::StopSignal { service: name.clone(), signal: service.stop_signal });
         }
         if known.insert(name.as_str(), service).is_some() {
             return Err(Error::Twice { service: name.clone() });
         }
     }
     for service in &config.services {
-        if let Some(missing) = service
-            .depends_on
-            .keys()
-            .find(|name| !known.contains_key(name.as_str()))
-        {
-            return Err(Error::UnknownService {
-                service: missing.clone(),
-            });
+        if let Some(missing) = service.depends_on.keys().find(|name| !known.contains_key(name.as_str())) {
+            return Err(Error::UnknownService { service: missing.clone() });
         }
     }
     check_cycles(&known)
@@ -196,12 +184,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
 fn check_cycles(known: &BTreeMap<&str, &Service>) -> Result<(), Error> {
     let mut left: BTreeSet<&str> = known.keys().copied().collect();
     loop {
-        let free = |name: &&&str| {
-            !known[**name]
-                .depends_on
-                .keys()
-                .any(|needed| left.contains(needed.as_str()))
-        };
+        let free = |name: &&&str| !known[**name].depends_on.keys().any(|needed| left.contains(needed.as_str()));
         let Some(next) = left.iter().find(free).copied() else {
             break;
         };
@@ -209,8 +192,6 @@ fn check_cycles(known: &BTreeMap<&str, &Service>) -> Result<(), Error> {
     }
     match left.is_empty() {
         true => Ok(()),
-        false => Err(Error::Cycle {
-            services: left.into_iter().map(str::to_owned).collect(),
-        }),
+        false => Err(Error::Cycle { services: left.into_iter().map(str::to_owned).collect() }),
     }
 }

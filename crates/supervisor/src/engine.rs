@@ -45,24 +45,10 @@ const CRASH_LOOP_ATTEMPTS: u32 = 5;
 /// Everything that happens outside the loop.
 #[derive(Debug)]
 pub(crate) enum Report {
-    Life {
-        service: Arc<str>,
-        instance: u32,
-        life: u64,
-        news: News,
-    },
-    BuildLine {
-        build: Build,
-        line: String,
-    },
-    Built {
-        build: Build,
-        outcome: builds::Outcome,
-    },
-    Prepared {
-        service: String,
-        result: Result<(), String>,
-    },
+    Life { service: Arc<str>, instance: u32, life: u64, news: News },
+    BuildLine { build: Build, line: String },
+    Built { build: Build, outcome: builds::Outcome },
+    Prepared { service: String, result: Result<(), String> },
 }
 
 /// What comes in.
@@ -136,35 +122,19 @@ impl Engine {
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
         let (stored, lines) = mpsc::channel(store::LINES_MAX);
         let (running, kept) = watch::channel(Vec::new());
-        let Config {
-            services,
-            log_dir,
-            state_file,
-            registry,
-            prepare,
-            log,
-            backoff,
-            stable_after,
-            builds_max,
-        } = config;
+        let Config { services, log_dir, state_file, registry, prepare, log, backoff, stable_after, builds_max } =
+            config;
         let (desired, observed) = initial(&services, builds_max);
-        let keys = services
-            .iter()
-            .flat_map(|service| service.instances.iter().map(|i| (service.name.clone(), i.index)));
+        let keys =
+            services.iter().flat_map(|service| service.instances.iter().map(|i| (service.name.clone(), i.index)));
         let engine = Self {
             records: keys.map(|key| (key, Record::default())).collect(),
-            services: services
-                .into_iter()
-                .map(|service| (service.name.clone(), service))
-                .collect(),
+            services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
             desired,
             observed,
             cancels: BTreeMap::new(),
             life_last: 0,
-            sink: Sink {
-                store: stored,
-                followers: outward.lines.clone(),
-            },
+            sink: Sink { store: stored, followers: outward.lines.clone() },
             outward,
             registry,
             prepare,
@@ -172,36 +142,15 @@ impl Engine {
             running,
             tasks: Tasks::default(),
             over: CancellationToken::new(),
-            settings: Settings {
-                log_dir,
-                log,
-                backoff,
-                stable_after,
-                passed: passed(std::env::vars_os()),
-            },
+            settings: Settings { log_dir, log, backoff, stable_after, passed: passed(std::env::vars_os()) },
         };
         engine.publish();
-        (
-            engine,
-            Inbox {
-                reports: reported,
-                commands,
-                lines,
-                running: kept,
-                state_file,
-            },
-        )
+        (engine, Inbox { reports: reported, commands, lines, running: kept, state_file })
     }
 
     /// Runs until the drain has begun and everything is stopped, written and told.
     pub(crate) async fn run(mut self, inbox: Inbox, mut drain: kit::drain::Watch) {
-        let Inbox {
-            mut reports,
-            commands,
-            lines,
-            running,
-            state_file,
-        } = inbox;
+        let Inbox { mut reports, commands, lines, running, state_file } = inbox;
         let writers = Tasks::default();
         let Settings { log_dir, log, .. } = &self.settings;
         writers.spawn(store::run(log_dir.clone(), *log, lines, self.outward.events.clone()));
@@ -254,11 +203,7 @@ impl Engine {
 
     /// Whether no process of an instance or a build is left.
     fn is_settled(&self) -> bool {
-        let mut instances = self
-            .observed
-            .services
-            .values()
-            .flat_map(|service| service.instances.values());
+        let mut instances = self.observed.services.values().flat_map(|service| service.instances.values());
         !instances.any(|instance| instance.phase.is_alive()) && self.cancels.is_empty()
     }
 
@@ -269,15 +214,8 @@ impl Engine {
     }
 
     fn instance(&mut self, service: &str, instance: u32) -> &mut ObservedInstance {
-        let service = self
-            .observed
-            .services
-            .get_mut(service)
-            .expect("only declared services are asked for");
-        service
-            .instances
-            .get_mut(&instance)
-            .expect("only declared instances are asked for")
+        let service = self.observed.services.get_mut(service).expect("only declared services are asked for");
+        service.instances.get_mut(&instance).expect("only declared instances are asked for")
     }
 
     fn record(&mut self, service: &str, instance: u32) -> &mut Record {
@@ -292,10 +230,7 @@ impl Engine {
 }
 
 fn initial(services: &[Service], builds_max: usize) -> (Desired, Observed) {
-    let mut desired = Desired {
-        builds_max,
-        ..Desired::default()
-    };
+    let mut desired = Desired { builds_max, ..Desired::default() };
     let mut observed = Observed::default();
     for service in services {
         let target = Target {
@@ -310,20 +245,9 @@ fn initial(services: &[Service], builds_max: usize) -> (Desired, Observed) {
         if let Some(build) = &service.build {
             observed.builds.insert(build.clone(), BuildState::Needed);
         }
-        let idle = ObservedInstance {
-            phase: Phase::Idle,
-            generation: 0,
-            attempts: 0,
-        };
-        let instances = service
-            .instances
-            .iter()
-            .map(|instance| (instance.index, idle.clone()))
-            .collect();
-        let seen = ObservedService {
-            preparation: Progress::Done,
-            instances,
-        };
+        let idle = ObservedInstance { phase: Phase::Idle, generation: 0, attempts: 0 };
+        let instances = service.instances.iter().map(|instance| (instance.index, idle.clone())).collect();
+        let seen = ObservedService { preparation: Progress::Done, instances };
         observed.services.insert(service.name.clone(), seen);
     }
     (desired, observed)

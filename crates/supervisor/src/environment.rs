@@ -39,10 +39,7 @@ pub(crate) fn expand(word: &str, environment: &Environment) -> Result<String, St
     while let Some(at) = rest.find("${") {
         let (before, from) = rest.split_at(at);
         expanded.push_str(before);
-        let name = from[2..]
-            .split_once('}')
-            .map(|(name, _)| name)
-            .filter(|name| is_name(name));
+        let name = from[2..].split_once('}').map(|(name, _)| name).filter(|name| is_name(name));
         let Some(name) = name else {
             expanded.push_str("${");
             rest = &from[2..];
@@ -92,18 +89,9 @@ mod tests {
 
     #[test]
     fn only_what_is_listed_is_passed_and_the_declared_wins() {
-        let all = [
-            ("PATH", "/bin"),
-            ("LC_ALL", "C"),
-            ("AWS_SECRET", "x"),
-            ("TERM", "xterm"),
-            ("HOME", "/root"),
-        ];
+        let all = [("PATH", "/bin"), ("LC_ALL", "C"), ("AWS_SECRET", "x"), ("TERM", "xterm"), ("HOME", "/root")];
         let passed = passed(all.iter().map(|(name, value)| (name.into(), value.into())));
-        let service = BTreeMap::from([
-            ("HOME".to_owned(), "/srv".to_owned()),
-            ("PORT".to_owned(), "1".to_owned()),
-        ]);
+        let service = BTreeMap::from([("HOME".to_owned(), "/srv".to_owned()), ("PORT".to_owned(), "1".to_owned())]);
         let instance = BTreeMap::from([("PORT".to_owned(), "2".to_owned())]);
         let expected = environment(&[("HOME", "/srv"), ("LC_ALL", "C"), ("PATH", "/bin"), ("PORT", "2")]);
         assert_eq!(complete(&passed, &[&service, &instance]), expected);

@@ -22,6 +22,8 @@ pub struct Event {
     /// Grows by one with every event of this daemon.
     pub id: u64,
     pub ts: Timestamp,
+    /// Empty where no service is meant.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub service: String,
     /// Absent where the service as a whole is meant.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,11 +129,7 @@ struct Ring {
 
 impl Default for Events {
     fn default() -> Self {
-        let ring = Ring {
-            id: 0,
-            recent: VecDeque::new(),
-            live: broadcast::Sender::new(BEHIND_MAX),
-        };
+        let ring = Ring { id: 0, recent: VecDeque::new(), live: broadcast::Sender::new(BEHIND_MAX) };
         Self(Arc::new(Mutex::new(ring)))
     }
 }
@@ -140,13 +138,7 @@ impl Events {
     pub(crate) fn emit(&self, service: &str, instance: Option<u32>, kind: Kind) {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ring.id += 1;
-        let event = Arc::new(Event {
-            id: ring.id,
-            ts: Timestamp::now(),
-            service: service.to_owned(),
-            instance,
-            kind,
-        });
+        let event = Arc::new(Event { id: ring.id, ts: Timestamp::now(), service: service.to_owned(), instance, kind });
         if !matches!(event.kind, Kind::BuildOutput { .. }) {
             if ring.recent.len() == HISTORY_MAX {
                 ring.recent.pop_front();

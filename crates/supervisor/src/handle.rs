@@ -89,10 +89,7 @@ impl Handle {
 
     async fn send(&self, verb: Verb, services: Option<Vec<String>>) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(Command { verb, services, reply })
-            .await
-            .map_err(|_| Error::Stopped)?;
+        self.commands.send(Command { verb, services, reply }).await.map_err(|_| Error::Stopped)?;
         answer.await.map_err(|_| Error::Stopped)?
     }
 }

@@ -45,18 +45,19 @@ impl Record {
     pub(crate) fn of(service: &str, instance: u32, pid: u32) -> Option<Self> {
         let pgid = i32::try_from(pid).ok()?;
         let start_time = procfs::stat(pgid)?.start_time;
-        Some(Self {
-            service: service.to_owned(),
-            instance,
-            pid,
-            pgid,
-            start_time,
-        })
+        Some(Self { service: service.to_owned(), instance, pid, pgid, start_time })
     }
 
+    /// Whether it or, once it is gone, a child in its group still runs. While a group has members the kernel gives its
+    /// number to no other process; that the members are ours is seen by what they were given.
     fn is_running(&self) -> bool {
-        let stat = procfs::stat(i32::try_from(self.pid).unwrap_or_default());
-        stat.is_some_and(|stat| stat.start_time == self.start_time && stat.group == self.pgid)
+        match procfs::stat(i32::try_from(self.pid).unwrap_or_default()) {
+            Some(leader) => {
+                let is_same = leader.start_time == self.start_time && leader.group == self.pgid;
+                is_same && procfs::has_running_members(self.pgid)
+            }
+            None => procfs::has_member_with(self.pgid, &format!("ATOLL_SERVICE={}", self.service)),
+        }
     }
 }
 
@@ -79,11 +80,7 @@ pub(crate) fn load(path: &Path) -> Leftovers {
         Ok(Content { version, .. }) if version != VERSION => aside(path, &format!("its version {version} is unknown")),
         Ok(content) => {
             let same_boot = content.boot_id == procfs::boot_id();
-            let running = content
-                .instances
-                .into_iter()
-                .filter(|record| same_boot && record.is_running())
-                .collect();
+            let running = content.instances.into_iter().filter(|record| same_boot && record.is_running()).collect();
             Leftovers { running, damage: None }
         }
         Err(error) => aside(path, &error.to_string()),
@@ -105,10 +102,8 @@ pub async fn stop_leftovers(state_file: &Path) -> usize {
 
 /// Stops what was found, all at the same time, each with its whole group.
 pub(crate) async fn stop(running: Vec<Record>, events: &Events) {
-    let groups: Vec<(Record, Group)> = running
-        .into_iter()
-        .filter_map(|record| Group::from_id(record.pgid).map(|group| (record, group)))
-        .collect();
+    let groups: Vec<(Record, Group)> =
+        running.into_iter().filter_map(|record| Group::from_id(record.pgid).map(|group| (record, group))).collect();
     for (_, group) in &groups {
         group.signal(Signal::TERM);
         group.signal(Signal::CONT);
@@ -121,9 +116,7 @@ pub(crate) async fn stop(running: Vec<Record>, events: &Events) {
     let _ = timeout(GRACE, all_ended).await;
     for (record, group) in groups {
         group.clear().await;
-        let Record {
-            service, instance, pid, ..
-        } = record;
+        let Record { service, instance, pid, .. } = record;
         tracing::warn!(service, instance, pid, "stopped an instance of a daemon that died");
         events.emit(&service, Some(instance), Kind::LeftoverStopped { pid });
     }
@@ -134,11 +127,7 @@ pub(crate) async fn keep(path: PathBuf, mut running: watch::Receiver<Vec<Record>
     let boot_id = procfs::boot_id();
     while running.changed().await.is_ok() {
         let instances = running.borrow_and_update().clone();
-        let content = Content {
-            version: VERSION,
-            boot_id: boot_id.clone(),
-            instances,
-        };
+        let content = Content { version: VERSION, boot_id: boot_id.clone(), instances };
         let path = path.clone();
         let stored = tokio::task::spawn_blocking(move || {
             let text = serde_json::to_vec_pretty(&content).expect("records have only strings and numbers");
@@ -157,10 +146,7 @@ fn aside(path: &Path, why: &str) -> Leftovers {
     let moved = fs::rename(path, &beside);
     let beside = Path::new(&beside).display();
     let what = moved.map_or_else(|error| format!("not moved: {error}"), |()| format!("moved to {beside}"));
-    Leftovers {
-        running: Vec::new(),
-        damage: Some(format!("{}: {why}; {what}", path.display())),
-    }
+    Leftovers { running: Vec::new(), damage: Some(format!("{}: {why}; {what}", path.display())) }
 }
 
 #[cfg(test)]
@@ -172,19 +158,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("instances.json");
         assert_eq!(load(&path), Leftovers::default());
-        for content in [
-            "",
-            "{",
-            "{\"version\":2,\"boot_id\":\"\",\"instances\":[]}",
-            "[1]",
-            "\u{0}",
-        ] {
+        for content in ["", "{", "{\"version\":2,\"boot_id\":\"\",\"instances\":[]}", "[1]", "\u{0}"] {
             fs::write(&path, content).unwrap();
             let leftovers = load(&path);
-            assert!(
-                leftovers.damage.is_some_and(|why| why.contains("moved to")),
-                "{content}"
-            );
+            assert!(leftovers.damage.is_some_and(|why| why.contains("moved to")), "{content}");
             assert!(!path.exists());
         }
     }
@@ -195,11 +172,7 @@ mod tests {
         let path = dir.path().join("instances.json");
         let mut record = Record::of("a", 0, std::process::id()).unwrap();
         record.start_time += 1;
-        let content = Content {
-            version: VERSION,
-            boot_id: procfs::boot_id(),
-            instances: vec![record],
-        };
+        let content = Content { version: VERSION, boot_id: procfs::boot_id(), instances: vec![record] };
         fs::write(&path, serde_json::to_vec(&content).unwrap()).unwrap();
         assert_eq!(load(&path), Leftovers::default());
     }

@@ -74,41 +74,17 @@ pub struct Bound {
 /// A configuration that could not run, or a folder that cannot be made.
 pub fn bind(config: Config) -> Result<Bound, Error> {
     config::check(&config)?;
-    for path in [Some(config.log_dir.as_path()), config.state_file.parent()]
-        .into_iter()
-        .flatten()
-    {
-        std::fs::create_dir_all(path).map_err(|source| Error::Folder {
-            path: path.to_owned(),
-            source,
-        })?;
+    for path in [Some(config.log_dir.as_path()), config.state_file.parent()].into_iter().flatten() {
+        std::fs::create_dir_all(path).map_err(|source| Error::Folder { path: path.to_owned(), source })?;
     }
     let leftovers = leftovers::load(&config.state_file);
     let (commands, obeyed) = mpsc::channel(handle::COMMANDS_MAX);
     let events = event::Events::default();
     let lines = broadcast::Sender::new(FOLLOWERS_BEHIND_MAX);
     let published = watch::Sender::new(Arc::default());
-    let handle = Handle {
-        commands,
-        snapshot: published.subscribe(),
-        events: events.clone(),
-        lines: lines.clone(),
-    };
-    let (engine, inbox) = engine::Engine::new(
-        config,
-        engine::Outward {
-            events,
-            lines,
-            published,
-        },
-        obeyed,
-    );
-    Ok(Bound {
-        engine,
-        inbox,
-        handle,
-        leftovers,
-    })
+    let handle = Handle { commands, snapshot: published.subscribe(), events: events.clone(), lines: lines.clone() };
+    let (engine, inbox) = engine::Engine::new(config, engine::Outward { events, lines, published }, obeyed);
+    Ok(Bound { engine, inbox, handle, leftovers })
 }
 
 impl Bound {
@@ -125,12 +101,7 @@ impl Bound {
     /// # Errors
     /// None today; an instance's troubles are its status.
     pub async fn run(self, readiness: kit::readiness::Token, drain: kit::drain::Watch) -> Result<(), Error> {
-        let Self {
-            engine,
-            inbox,
-            handle,
-            leftovers,
-        } = self;
+        let Self { engine, inbox, handle, leftovers } = self;
         if let Some(why) = leftovers.damage {
             tracing::warn!(why, "the list of instances cannot be read");
             handle.events.emit("", None, Kind::StateFileDamaged { why });

@@ -88,20 +88,20 @@ impl Reporter {
     async fn send(&self, news: News) {
         let (service, instance, life) = (Arc::clone(&self.service), self.instance, self.life);
         // The loop lives until every life is gone; if it does not, nobody is left to tell.
-        let _ = self
-            .reports
-            .send(crate::engine::Report::Life {
-                service,
-                instance,
-                life,
-                news,
-            })
-            .await;
+        let _ = self.reports.send(crate::engine::Report::Life { service, instance, life, news }).await;
     }
 }
 
-/// Runs one life.
-pub(crate) async fn run(plan: Plan, mut orders: mpsc::Receiver<Order>, reporter: Reporter) {
+/// Runs one life. Whatever happens to it, the loop hears of its end.
+pub(crate) async fn run(plan: Plan, orders: mpsc::Receiver<Order>, reporter: Reporter) {
+    let tasks = plan.tasks.clone();
+    if tasks.spawn(run_through(plan, orders, reporter.clone())).await.is_err() {
+        // It panicked, the panic hook has said why, and its process was killed when it was dropped.
+        reporter.send(News::Failed { reason: "a defect in Atoll ended it".to_owned() }).await;
+    }
+}
+
+async fn run_through(plan: Plan, mut orders: mpsc::Receiver<Order>, reporter: Reporter) {
     let (process, pipes) = match start(&plan) {
         Ok(started) => started,
         Err(reason) => return reporter.send(News::Failed { reason }).await,
@@ -148,11 +148,7 @@ fn start(plan: &Plan) -> Result<(Process, Pipes), String> {
 /// Says who has the port, while it is another process. Binds without listening, so that nobody can connect to us; a
 /// connection of a former life in TIME_WAIT does not count (SO_REUSEADDR).
 fn check_port(address: SocketAddr) -> Result<(), String> {
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let tried = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP)).and_then(|socket| {
         sockopt::set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &address)
@@ -171,16 +167,8 @@ fn check_port(address: SocketAddr) -> Result<(), String> {
 async fn live(plan: &Plan, process: &Process, orders: &mut mpsc::Receiver<Order>, reporter: &Reporter) -> Stopping {
     let group = process.group();
     let (sender, mut verdicts) = mpsc::channel(VERDICTS_MAX);
-    let Spec {
-        environment,
-        working_dir,
-        ..
-    } = plan.spec.clone();
-    let target = Target {
-        address: plan.address,
-        environment,
-        working_dir,
-    };
+    let Spec { environment, working_dir, .. } = plan.spec.clone();
+    let target = Target { address: plan.address, environment, working_dir };
     // Probes end with a final verdict; what is decided from it comes as an order.
     let probing = async {
         probe::run(&plan.probes, &target, &sender).await;
@@ -243,18 +231,12 @@ impl Captured {
     fn start(plan: &Plan, pipes: Pipes) -> Self {
         let (stdout, stderr) = pipes.expect("both pipes were asked for");
         let gone = CancellationToken::new();
-        let origin = |stream| Origin {
-            service: Arc::clone(&plan.service),
-            instance: plan.instance,
-            stream,
-        };
+        let origin = |stream| Origin { service: Arc::clone(&plan.service), instance: plan.instance, stream };
         let stdout = Lines::new(stdout, plan.log.line_bytes_max, gone.clone());
         let stderr = Lines::new(stderr, plan.log.line_bytes_max, gone.clone());
         let readers = [
-            plan.tasks
-                .spawn(capture::run(stdout, origin(Stream::Stdout), plan.sink.clone())),
-            plan.tasks
-                .spawn(capture::run(stderr, origin(Stream::Stderr), plan.sink.clone())),
+            plan.tasks.spawn(capture::run(stdout, origin(Stream::Stdout), plan.sink.clone())),
+            plan.tasks.spawn(capture::run(stderr, origin(Stream::Stderr), plan.sink.clone())),
         ];
         Self { readers, gone }
     }

@@ -62,11 +62,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            line_bytes_max: 64 << 10,
-            file_bytes_max: 10 << 20,
-            files_max: 5,
-        }
+        Self { line_bytes_max: 64 << 10, file_bytes_max: 10 << 20, files_max: 5 }
     }
 }
 
@@ -105,13 +101,9 @@ mod tests {
             let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
             assert_eq!(parse_file_name(name), Some((service, instance, generation)));
         }
-        for other in [
-            "build-catalog.log",
-            "catalog.jsonl",
-            "catalog.x.jsonl",
-            "catalog.0.jsonl.new",
-            "catalog.0.jsonlx",
-        ] {
+        for other in
+            ["build-catalog.log", "catalog.jsonl", "catalog.x.jsonl", "catalog.0.jsonl.new", "catalog.0.jsonlx"]
+        {
             assert_eq!(parse_file_name(other), None, "{other}");
         }
     }

@@ -15,6 +15,9 @@ use check::Target;
 /// Until it succeeds for the first time a probe is asked this often, whatever its interval.
 const INTERVAL_FIRST: Duration = Duration::from_millis(50);
 
+/// Limit: no probe is asked more often, whatever its interval.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
 /// An instance that does not get ready is said after the first of these, and from then on each time the second passes.
 const NOTICE_FIRST: Duration = Duration::from_secs(10);
 const NOTICE_NEXT: Duration = Duration::from_secs(30);
@@ -72,12 +75,8 @@ async fn run_readiness(probe: &Probe, target: &Target, start: Instant, verdicts:
         if let Some(verdict) = judge.judge(result, Instant::now()) {
             send(verdicts, verdict).await;
         }
-        sleep(if judge.was_ready() {
-            probe.interval
-        } else {
-            INTERVAL_FIRST.min(probe.interval)
-        })
-        .await;
+        let interval = probe.interval.max(INTERVAL_MIN);
+        sleep(if judge.was_ready() { interval } else { interval.min(INTERVAL_FIRST) }).await;
     }
 }
 
@@ -85,7 +84,7 @@ async fn run_liveness(probe: &Probe, target: &Target, verdicts: &mpsc::Sender<Ve
     let mut asked = check::Check::new(&probe.check, target);
     let mut failures = 0;
     loop {
-        sleep(probe.interval).await;
+        sleep(probe.interval.max(INTERVAL_MIN)).await;
         let Err(why) = asked.ask(probe.timeout).await else {
             failures = 0;
             continue;
@@ -171,20 +170,10 @@ mod tests {
     #[test]
     fn a_judge_reports_what_changes_and_nothing_else() {
         let interval = Duration::from_secs(1);
-        let probe = Probe {
-            check: Check::Tcp,
-            interval,
-            timeout: interval,
-            failure_threshold: 2,
-        };
+        let probe = Probe { check: Check::Tcp, interval, timeout: interval, failure_threshold: 2 };
         let start = Instant::now();
         let mut judge = Judge::new(&probe, start);
-        let failing = |why: &str, notice| {
-            Some(Verdict::Failing {
-                why: why.to_owned(),
-                notice,
-            })
-        };
+        let failing = |why: &str, notice| Some(Verdict::Failing { why: why.to_owned(), notice });
         for (second, result, expected) in [
             (0, Err("refused"), failing("refused", Notice::Quiet)),
             (1, Err("refused"), None),

@@ -68,9 +68,11 @@ pub(crate) enum Error {
 }
 
 /// A running child, and the only one who may signal and reap it: its pid cannot be another's before it is reaped.
+/// Dropped before that, it is killed with its group: nobody would see its end.
 #[derive(Debug)]
 pub(crate) struct Process {
-    child: Child,
+    /// Until it is reaped.
+    child: Option<Child>,
     group: Group,
     pidfd: AsyncFd<OwnedFd>,
 }
@@ -90,15 +92,10 @@ impl Process {
         let words = words.map_err(|name| Error::Variable { name })?;
         let (program, arguments) = words.split_first().ok_or(Error::Empty)?;
         if !spec.working_dir.is_dir() {
-            return Err(Error::WorkingDir {
-                path: spec.working_dir.clone(),
-            });
+            return Err(Error::WorkingDir { path: spec.working_dir.clone() });
         }
-        let path = find(
-            program,
-            &spec.working_dir,
-            spec.environment.get(OsStr::new("PATH")).map(|path| path.as_ref()),
-        )?;
+        let path =
+            find(program, &spec.working_dir, spec.environment.get(OsStr::new("PATH")).map(|path| path.as_ref()))?;
         let stdio = || match output {
             Output::Piped => Stdio::piped(),
             Output::Discarded => Stdio::null(),
@@ -114,25 +111,19 @@ impl Process {
             .stderr(stdio())
             .process_group(0)
             .spawn()
-            .map_err(|source| Error::Spawn {
-                program: program.clone(),
-                source,
-            })?;
+            .map_err(|source| Error::Spawn { program: program.clone(), source })?;
         let group = Group(Pid::from_child(&child));
         let watched = watch(&mut child, group).map_err(|source| {
             group.signal(Signal::KILL);
             let _ = child.wait();
-            Error::Watch {
-                program: program.clone(),
-                source,
-            }
+            Error::Watch { program: program.clone(), source }
         });
         let (pidfd, pipes) = watched?;
-        Ok((Self { child, group, pidfd }, pipes))
+        Ok((Self { child: Some(child), group, pidfd }, pipes))
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.group.0.as_raw_nonzero().get().unsigned_abs()
     }
 
     pub(crate) fn group(&self) -> Group {
@@ -142,19 +133,32 @@ impl Process {
     /// Returns when the process has ended; it stays a zombie, so that its pid and group remain its own until
     /// [`Process::reap`]. Cancel safe.
     pub(crate) async fn ended(&self) {
-        // An error means that the runtime shuts down; `reap` then waits for the end itself.
-        let _ = self.pidfd.readable().await;
+        if self.pidfd.readable().await.is_err() {
+            // The runtime shuts down and drops whoever waits here.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Takes the status of a process that has [ended](Process::ended).
     pub(crate) fn reap(mut self) -> Exit {
-        match self.child.wait() {
+        let mut child = self.child.take().expect("only `reap` and `drop` take it");
+        match child.wait() {
             Ok(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => Exit::Status(code),
                 (None, signal) => Exit::Signal(signal.unwrap_or_default()),
             },
             // Somebody else in this process reaped it: the status is lost, the end is certain.
             Err(_) => Exit::Status(-1),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            self.group.signal(Signal::KILL);
+            // Microseconds: SIGKILL is not asked for its opinion.
+            let _ = child.wait();
         }
     }
 }
@@ -217,8 +221,7 @@ fn watch(child: &mut Child, group: Group) -> io::Result<(AsyncFd<OwnedFd>, Pipes
 /// Finds a program as a shell would, in the PATH that it is given itself, relative to its own working directory.
 fn find(program: &str, working_dir: &Path, path: Option<&OsStr>) -> Result<PathBuf, Error> {
     let is_executable = |path: &Path| {
-        path.metadata()
-            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+        path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
     };
     let program = program.to_owned();
     if program.contains('/') {
@@ -231,9 +234,7 @@ fn find(program: &str, working_dir: &Path, path: Option<&OsStr>) -> Result<PathB
     }
     let mut candidates =
         std::env::split_paths(path.unwrap_or_default()).map(|dir| working_dir.join(dir).join(&program));
-    candidates
-        .find(|path| is_executable(path))
-        .ok_or(Error::NotInPath { program })
+    candidates.find(|path| is_executable(path)).ok_or(Error::NotInPath { program })
 }
 
 #[cfg(test)]
@@ -244,10 +245,7 @@ mod tests {
         Spec {
             words: words.iter().map(|word| (*word).to_owned()).collect(),
             working_dir: std::env::temp_dir(),
-            environment: [("PATH", "/usr/bin:/bin")]
-                .iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
+            environment: [("PATH", "/usr/bin:/bin")].iter().map(|(name, value)| (name.into(), value.into())).collect(),
         }
     }
 
@@ -283,36 +281,18 @@ mod tests {
                 &["no-such-program"][..],
                 "cannot run `no-such-program`: not found in PATH; install it, or write its full path",
             ),
-            (
-                &["./absent"],
-                "cannot run `./absent`: {}/./absent does not exist; build it, or correct its path",
-            ),
-            (
-                &["./text"],
-                "cannot run `./text`: {}/./text is not executable; try `chmod +x`",
-            ),
+            (&["./absent"], "cannot run `./absent`: {}/./absent does not exist; build it, or correct its path"),
+            (&["./text"], "cannot run `./text`: {}/./text is not executable; try `chmod +x`"),
             (
                 &["sh", "${NOPE}"],
                 "its command names ${NOPE}, which its environment does not have; declare it under `environment`",
             ),
         ] {
-            let spec = Spec {
-                working_dir: dir.path().to_owned(),
-                ..spec(words)
-            };
+            let spec = Spec { working_dir: dir.path().to_owned(), ..spec(words) };
             let error = Process::spawn(&spec, &Output::Discarded).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                message.replace("{}", &dir.path().display().to_string())
-            );
+            assert_eq!(error.to_string(), message.replace("{}", &dir.path().display().to_string()));
         }
-        let absent = Spec {
-            working_dir: dir.path().join("absent"),
-            ..spec(&["sh"])
-        };
-        assert!(matches!(
-            Process::spawn(&absent, &Output::Discarded),
-            Err(Error::WorkingDir { .. })
-        ));
+        let absent = Spec { working_dir: dir.path().join("absent"), ..spec(&["sh"]) };
+        assert!(matches!(Process::spawn(&absent, &Output::Discarded), Err(Error::WorkingDir { .. })));
     }
 }

@@ -21,26 +21,28 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
 
 /// Names this boot: a pid and a start time of another boot mean nothing.
 pub(crate) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// Whether a process of the group still runs. Zombies do not count: where pid 1 reaps nothing they stay for ever.
 pub(crate) fn has_running_members(group: i32) -> bool {
-    pids()
-        .filter_map(stat)
-        .any(|stat| stat.group == group && !stat.is_zombie)
+    pids().filter_map(stat).any(|stat| stat.group == group && !stat.is_zombie)
+}
+
+/// Whether a process of the group still runs that was started with this variable, as `NAME=value`.
+pub(crate) fn has_member_with(group: i32, variable: &str) -> bool {
+    let was_given = |pid: &i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
+    };
+    let is_member = |pid: &i32| stat(*pid).is_some_and(|stat| stat.group == group && !stat.is_zombie);
+    pids().filter(is_member).any(|pid| was_given(&pid))
 }
 
 /// Names the process that listens on `address`, as `pid 4711 (nginx)`, if it can be seen.
 pub fn holder(address: SocketAddr) -> Option<String> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let inodes: Vec<&str> = tables
-        .iter()
-        .flat_map(|table| listening(table, address.port()))
-        .collect();
+    let inodes: Vec<&str> = tables.iter().flat_map(|table| listening(table, address.port())).collect();
     let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
     let holds = |pid: &i32| {
         let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
@@ -48,18 +50,11 @@ pub fn holder(address: SocketAddr) -> Option<String> {
         targets.any(|target| links.iter().any(|link| target.as_os_str() == link.as_str()))
     };
     let pid = (!links.is_empty()).then(|| pids().find(holds))??;
-    Some(format!(
-        "pid {pid} ({})",
-        stat(pid).map_or_else(|| "?".to_owned(), |stat| stat.name)
-    ))
+    Some(format!("pid {pid} ({})", stat(pid).map_or_else(|| "?".to_owned(), |stat| stat.name)))
 }
 
 fn pids() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The name is in parentheses and may hold anything, even parentheses and spaces: the last `)` ends it.
@@ -70,12 +65,7 @@ fn parse_stat(line: &str) -> Option<Stat> {
     // Fields are numbered from 1 in proc(5); the first of `fields` is number 3.
     let field = |number: usize| fields.get(number - 3);
     let is_zombie = matches!(*field(3)?, "Z" | "X");
-    Some(Stat {
-        name,
-        is_zombie,
-        group: field(5)?.parse().ok()?,
-        start_time: field(22)?.parse().ok()?,
-    })
+    Some(Stat { name, is_zombie, group: field(5)?.parse().ok()?, start_time: field(22)?.parse().ok()? })
 }
 
 /// The inodes of sockets that listen on a port, from a table of /proc/net.
@@ -97,12 +87,7 @@ mod tests {
         let tail = "4 100 100 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 987 0 0";
         for (state, is_zombie) in [("S", false), ("Z", true)] {
             let line = format!("42 (a) b (c)) {state} {tail}");
-            let expected = Stat {
-                name: "a) b (c)".to_owned(),
-                is_zombie,
-                group: 100,
-                start_time: 987,
-            };
+            let expected = Stat { name: "a) b (c)".to_owned(), is_zombie, group: 100, start_time: 987 };
             assert_eq!(parse_stat(&line), Some(expected));
         }
         assert_eq!(parse_stat("42 (short) S 4"), None);

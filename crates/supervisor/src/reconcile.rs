@@ -205,18 +205,10 @@ pub fn reconcile(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Ac
         };
         let wanted = target.wanted == Wanted::Running;
         if wanted && seen.preparation == Progress::Needed && is_built(target, observed) {
-            actions.push(Action::Prepare {
-                service: service.clone(),
-            });
+            actions.push(Action::Prepare { service: service.clone() });
         }
         for (&instance, of) in &seen.instances {
-            actions.extend(decide_instance(
-                desired,
-                observed,
-                now,
-                (service, target),
-                (instance, of),
-            ));
+            actions.extend(decide_instance(desired, observed, now, (service, target), (instance, of)));
         }
     }
     actions
@@ -226,24 +218,14 @@ pub fn reconcile(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Ac
 #[must_use]
 pub fn next_deadline(desired: &Desired, observed: &Observed) -> Option<Instant> {
     let deadline = |service: &String, instance: &ObservedInstance| match instance.phase {
-        Phase::Stopping {
-            since,
-            force: Force::Signal,
-            ..
-        } => desired
-            .services
-            .get(service)
-            .and_then(|target| since.checked_add(target.stop_grace_period)),
+        Phase::Stopping { since, force: Force::Signal, .. } => {
+            desired.services.get(service).and_then(|target| since.checked_add(target.stop_grace_period))
+        }
         Phase::Backoff { until, .. } => Some(until),
         _ => None,
     };
-    let instances = observed
-        .services
-        .iter()
-        .flat_map(|(name, seen)| seen.instances.values().map(move |i| (name, i)));
-    instances
-        .filter_map(|(service, instance)| deadline(service, instance))
-        .min()
+    let instances = observed.services.iter().flat_map(|(name, seen)| seen.instances.values().map(move |i| (name, i)));
+    instances.filter_map(|(service, instance)| deadline(service, instance)).min()
 }
 
 /// Says why a service that is wanted cannot start yet: a build, a preparation, a dependency. `None` when it can.
@@ -270,16 +252,9 @@ pub fn blocked(desired: &Desired, observed: &Observed, service: &str) -> Option<
 
 fn decide_builds(desired: &Desired, observed: &Observed) -> Vec<Action> {
     let wanted = |build: &Build| {
-        desired
-            .services
-            .values()
-            .any(|t| t.wanted == Wanted::Running && t.build.as_ref() == Some(build))
+        desired.services.values().any(|t| t.wanted == Wanted::Running && t.build.as_ref() == Some(build))
     };
-    let busy = observed
-        .builds
-        .values()
-        .filter(|s| matches!(s, BuildState::Running | BuildState::Cancelling))
-        .count();
+    let busy = observed.builds.values().filter(|s| matches!(s, BuildState::Running | BuildState::Cancelling)).count();
     let mut free = desired.builds_max.max(1).saturating_sub(busy);
     let mut actions = Vec::new();
     for (build, state) in &observed.builds {
@@ -303,46 +278,25 @@ fn decide_instance(
     (instance, seen): (u32, &ObservedInstance),
 ) -> Option<Action> {
     let service = name.to_owned();
-    let start = Action::Start {
-        service: service.clone(),
-        instance,
-    };
-    let stop = |cause| Action::Stop {
-        service: service.clone(),
-        instance,
-        cause,
-    };
+    let start = Action::Start { service: service.clone(), instance };
+    let stop = |cause| Action::Stop { service: service.clone(), instance, cause };
     let is_old = seen.generation < target.generation;
     let can_start = || blocked(desired, observed, name).is_none();
     match (&seen.phase, target.wanted) {
         (Phase::Live { .. }, Wanted::Stopped) => (!is_leaned_on(desired, observed, name)).then(|| stop(Cause::Asked)),
-        (
-            Phase::Live {
-                health: Health::Unhealthy { why },
-            },
-            Wanted::Running,
-        ) => Some(stop(Cause::Unhealthy { why: why.clone() })),
+        (Phase::Live { health: Health::Unhealthy { why } }, Wanted::Running) => {
+            Some(stop(Cause::Unhealthy { why: why.clone() }))
+        }
         // What runs is only given up when its successor can start.
         (Phase::Live { .. }, Wanted::Running) => (is_old && can_start()).then(|| stop(Cause::Replaced)),
-        (
-            Phase::Stopping {
-                since,
-                force: Force::Signal,
-                ..
-            },
-            _,
-        ) => {
+        (Phase::Stopping { since, force: Force::Signal, .. }, _) => {
             let over = now.saturating_duration_since(*since) >= target.stop_grace_period;
             over.then_some(Action::Kill { service, instance })
         }
         (Phase::Idle, Wanted::Running) => can_start().then_some(start),
         (Phase::Ended { ending }, Wanted::Running) => {
             let again = restarts(desired, name, target, ending);
-            again.then_some(Action::Backoff {
-                service,
-                instance,
-                attempt: seen.attempts,
-            })
+            again.then_some(Action::Backoff { service, instance, attempt: seen.attempts })
         }
         // Dependencies gate the first start only: one that is unready for a moment must not keep others down.
         (Phase::Backoff { until, .. }, Wanted::Running) => (now >= *until).then_some(start),
@@ -367,18 +321,12 @@ fn is_leaned_on(desired: &Desired, observed: &Observed, service: &str) -> bool {
     desired.services.iter().any(|(name, target)| {
         target.wanted == Wanted::Stopped
             && target.depends_on.contains_key(service)
-            && observed
-                .services
-                .get(name)
-                .is_some_and(|seen| seen.instances.values().any(|i| i.phase.is_alive()))
+            && observed.services.get(name).is_some_and(|seen| seen.instances.values().any(|i| i.phase.is_alive()))
     })
 }
 
 fn is_built(target: &Target, observed: &Observed) -> bool {
-    target
-        .build
-        .as_ref()
-        .is_none_or(|build| observed.builds.get(build) == Some(&BuildState::Done))
+    target.build.as_ref().is_none_or(|build| observed.builds.get(build) == Some(&BuildState::Done))
 }
 
 /// The first dependency that is not fulfilled.
@@ -388,10 +336,7 @@ fn unmet<'a>(target: &'a Target, desired: &Desired, observed: &Observed) -> Opti
         let seen = observed.services.get(name);
         wanted && seen.is_some_and(|seen| seen.instances.values().all(|i| fulfils(&i.phase, condition)))
     };
-    let unmet = target
-        .depends_on
-        .iter()
-        .find(|(name, condition)| !met(name, **condition));
+    let unmet = target.depends_on.iter().find(|(name, condition)| !met(name, **condition));
     unmet.map(|(name, condition)| (name.as_str(), *condition))
 }
 

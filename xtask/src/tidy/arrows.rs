@@ -51,12 +51,7 @@ pub(super) fn check(tree: &Tree) -> Result<Vec<Violation>> {
     let mut found = Vec::new();
     for path in tree.files.keys().filter(|path| path.ends_with("/Cargo.toml")) {
         let mut report = |message| {
-            found.push(Violation {
-                subject: path.clone(),
-                line: 0,
-                rule: "arrow",
-                message,
-            });
+            found.push(Violation { subject: path.clone(), line: 0, rule: "arrow", message });
         };
         let name = crate_name(path);
         let row = ARROWS.iter().find(|(row, _)| Some(*row) == name);
@@ -97,16 +92,11 @@ fn load(tree: &Tree, path: &str) -> Result<Table> {
 /// All dependencies with their real names, those of single targets included.
 fn dependencies(root: &Table, manifest: &Table) -> Vec<(Kind, String)> {
     let targets = manifest.get("target").and_then(Value::as_table);
-    let per_target = targets
-        .into_iter()
-        .flat_map(|targets| targets.values().filter_map(Value::as_table));
+    let per_target = targets.into_iter().flat_map(|targets| targets.values().filter_map(Value::as_table));
     let mut found = Vec::new();
     for place in std::iter::once(manifest).chain(per_target) {
-        let kinds = [
-            (Kind::Normal, "dependencies"),
-            (Kind::Normal, "build-dependencies"),
-            (Kind::Tests, "dev-dependencies"),
-        ];
+        let kinds =
+            [(Kind::Normal, "dependencies"), (Kind::Normal, "build-dependencies"), (Kind::Tests, "dev-dependencies")];
         for (kind, key) in kinds {
             let table = place.get(key).and_then(Value::as_table);
             let entries = table.into_iter().flatten();
@@ -141,11 +131,7 @@ mod tests {
             ("crates/testkit/Cargo.toml", ""),
             (path, manifest),
         ]);
-        check(&tree)
-            .expect("checked")
-            .into_iter()
-            .map(|violation| violation.message)
-            .collect()
+        check(&tree).expect("checked").into_iter().map(|violation| violation.message).collect()
     }
 
     #[test]
@@ -161,21 +147,13 @@ mod tests {
     #[test]
     fn every_other_arrow_is_found() {
         let cases = [
-            (
-                "crates/kit/Cargo.toml",
-                "[dependencies]\nproxy = '1'",
-                "`kit` must not depend on `proxy`",
-            ),
+            ("crates/kit/Cargo.toml", "[dependencies]\nproxy = '1'", "`kit` must not depend on `proxy`"),
             (
                 "crates/database/Cargo.toml",
                 "[build-dependencies]\nproxy = '1'",
                 "`database` must not depend on `proxy`",
             ),
-            (
-                "crates/database/Cargo.toml",
-                "[dev-dependencies]\nproxy = '1'",
-                "`database` must not depend on `proxy`",
-            ),
+            ("crates/database/Cargo.toml", "[dev-dependencies]\nproxy = '1'", "`database` must not depend on `proxy`"),
             (
                 "crates/database/Cargo.toml",
                 "[target.'cfg(unix)'.dependencies]\nproxy = '1'",
@@ -191,11 +169,7 @@ mod tests {
                 "[dependencies]\nx = { package = 'proxy' }",
                 "`database` must not depend on `proxy`",
             ),
-            (
-                "crates/atoll/Cargo.toml",
-                "[dependencies]\ntestkit = '1'",
-                "`testkit` is for tests only",
-            ),
+            ("crates/atoll/Cargo.toml", "[dependencies]\ntestkit = '1'", "`testkit` is for tests only"),
             ("crates/novel/Cargo.toml", "", "has no row in xtask/src/tidy/arrows.rs"),
             (
                 "examples/store/cart/Cargo.toml",

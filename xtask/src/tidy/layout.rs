@@ -32,24 +32,13 @@ pub(super) fn crate_name(path: &str) -> Option<&str> {
 }
 
 fn check_file(path: &str, text: &str) -> Vec<Violation> {
-    let violation = |rule, message: String| Violation {
-        subject: path.to_owned(),
-        line: 0,
-        rule,
-        message,
-    };
+    let violation = |rule, message: String| Violation { subject: path.to_owned(), line: 0, rule, message };
     let mut found = Vec::new();
     let head = text.lines().take_while(|line| line.starts_with("//!")).count();
     if head == 0 {
-        found.push(violation(
-            "head",
-            "does not begin with a `//!` that says what it owns".to_owned(),
-        ));
+        found.push(violation("head", "does not begin with a `//!` that says what it owns".to_owned()));
     } else if head > HEAD_LINES_MAX {
-        found.push(violation(
-            "head",
-            format!("its `//!` has {head} lines, {HEAD_LINES_MAX} are allowed"),
-        ));
+        found.push(violation("head", format!("its `//!` has {head} lines, {HEAD_LINES_MAX} are allowed")));
     }
     let stem = path.rsplit('/').next().unwrap_or(path).trim_end_matches(".rs");
     if stem == "mod" {
@@ -72,21 +61,14 @@ mod tests {
     use super::*;
 
     fn rules(tree: &Tree) -> Vec<(String, &'static str)> {
-        check(tree)
-            .into_iter()
-            .map(|violation| (violation.subject, violation.rule))
-            .collect()
+        check(tree).into_iter().map(|violation| (violation.subject, violation.rule)).collect()
     }
 
     #[test]
     fn a_file_begins_with_its_purpose() {
         let long = "//! More.\n".repeat(9);
-        for (text, bad) in [
-            ("//! Head.\n", false),
-            ("fn a() {}\n//! Late.\n", true),
-            ("", true),
-            (long.as_str(), true),
-        ] {
+        for (text, bad) in [("//! Head.\n", false), ("fn a() {}\n//! Late.\n", true), ("", true), (long.as_str(), true)]
+        {
             let expected: &[_] = if bad { &[("src/a.rs".to_owned(), "head")] } else { &[] };
             assert_eq!(rules(&Tree::of([("src/a.rs", text)])), expected, "{text}");
         }
@@ -102,11 +84,8 @@ mod tests {
     #[test]
     fn every_crate_stands_in_the_architecture() {
         let named = |text| {
-            let tree = Tree::of([
-                ("crates/kit/Cargo.toml", ""),
-                ("crates/kit/x/Cargo.toml", ""),
-                ("ARCHITECTURE.md", text),
-            ]);
+            let tree =
+                Tree::of([("crates/kit/Cargo.toml", ""), ("crates/kit/x/Cargo.toml", ""), ("ARCHITECTURE.md", text)]);
             rules(&tree).is_empty()
         };
         assert!(named("- `kit`: the toolkit") && named("```\ncrates/\n  kit/   L0\n```"));

@@ -10,9 +10,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 pub(super) fn check(source: &Source<'_>) -> Vec<Violation> {
     let in_tests_folder = source.is_test(0);
     let whole = source.code_lines(0..source.code.len());
-    let lines = whole
-        .filter(|line| in_tests_folder || !source.is_test(line.start))
-        .count();
+    let lines = whole.filter(|line| in_tests_folder || !source.is_test(line.start)).count();
     let mut found = Vec::new();
     if lines >= FILE_LINES_MAX {
         found.push(Violation {
@@ -27,11 +25,7 @@ pub(super) fn check(source: &Source<'_>) -> Vec<Violation> {
 }
 
 fn check_function(source: &Source<'_>, at: usize) -> Option<Violation> {
-    let name: String = source.code[at + "fn ".len()..]
-        .trim_start()
-        .chars()
-        .take_while(|c| is_name(*c))
-        .collect();
+    let name: String = source.code[at + "fn ".len()..].trim_start().chars().take_while(|c| is_name(*c)).collect();
     let open = head_end(&source.code, at)?;
     if name.is_empty() || source.code.as_bytes()[open] != b'{' {
         return None;
@@ -41,10 +35,7 @@ fn check_function(source: &Source<'_>, at: usize) -> Option<Violation> {
         subject: format!("{}::{name}", source.path),
         line: source.line(at),
         rule: "function-size",
-        message: format!(
-            "`{name}` has {lines} lines of code, {} are allowed",
-            FUNCTION_LINES_MAX - 1
-        ),
+        message: format!("`{name}` has {lines} lines of code, {} are allowed", FUNCTION_LINES_MAX - 1),
     })
 }
 
@@ -53,10 +44,7 @@ mod tests {
     use super::*;
 
     fn check_text(path: &str, text: &str) -> Vec<(&'static str, usize)> {
-        check(&Source::parse(path, text))
-            .into_iter()
-            .map(|violation| (violation.rule, violation.line))
-            .collect()
+        check(&Source::parse(path, text)).into_iter().map(|violation| (violation.rule, violation.line)).collect()
     }
 
     #[test]
@@ -65,10 +53,7 @@ mod tests {
         let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "const A: u8 = 0;\n".repeat(900));
         let fine = format!("//! Head.\n\n// why\n{full}/* long\n\nlong */\n{tests}");
         assert_eq!(check_text("src/a.rs", &fine), []);
-        assert_eq!(
-            check_text("src/a.rs", &format!("{fine}fn a() {{}}\n")),
-            [("file-size", 0)]
-        );
+        assert_eq!(check_text("src/a.rs", &format!("{fine}fn a() {{}}\n")), [("file-size", 0)]);
         assert_eq!(check_text("tests/it/a.rs", &fine), [("file-size", 0)]);
         let data = format!("const A: &str = \"\n{}\";\n", "data\n".repeat(900));
         assert_eq!(check_text("src/a.rs", &data), []);
@@ -77,10 +62,7 @@ mod tests {
     #[test]
     fn a_function_may_have_69_lines_of_code() {
         let function = |lines: usize| {
-            format!(
-                "trait T {{ fn f(&self); }}\nfn g(\n  x: [u8; 2],\n) {{\n // why\n\n{}}}\n",
-                "a();\n".repeat(lines)
-            )
+            format!("trait T {{ fn f(&self); }}\nfn g(\n  x: [u8; 2],\n) {{\n // why\n\n{}}}\n", "a();\n".repeat(lines))
         };
         assert_eq!(check_text("src/a.rs", &function(65)), []);
         assert_eq!(check_text("src/a.rs", &function(66)), [("function-size", 2)]);

@@ -16,11 +16,7 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     pub(super) fn parse(path: &'a str, text: &'a str) -> Self {
         let code = mask(text);
-        let tests = if is_test_path(path) {
-            std::iter::once(0..code.len()).collect()
-        } else {
-            find_tests(&code)
-        };
+        let tests = if is_test_path(path) { std::iter::once(0..code.len()).collect() } else { find_tests(&code) };
         Self { path, code, tests }
     }
 
@@ -87,17 +83,12 @@ pub(super) fn is_name(c: char) -> bool {
 fn is_test_path(path: &str) -> bool {
     path.starts_with("crates/testkit/")
         || path.ends_with("/tests.rs")
-        || path
-            .split('/')
-            .any(|folder| matches!(folder, "tests" | "benches" | "fuzz"))
+        || path.split('/').any(|folder| matches!(folder, "tests" | "benches" | "fuzz"))
 }
 
 fn find_tests(code: &str) -> Vec<Range<usize>> {
     let attributes = ["#[cfg(test)]", "#[cfg(all(test"];
-    let starts = attributes
-        .iter()
-        .flat_map(|attribute| code.match_indices(attribute))
-        .map(|(at, _)| at);
+    let starts = attributes.iter().flat_map(|attribute| code.match_indices(attribute)).map(|(at, _)| at);
     starts.map(|start| start..item_end(code, start)).collect()
 }
 
@@ -164,10 +155,7 @@ fn literal(text: &str, at: usize) -> (Range<usize>, usize) {
 /// Whether the `r` at this place begins a literal, alone or as `br` and `cr`, rather than ending a name.
 fn is_prefix(text: &str, at: usize) -> bool {
     let before = &text[..at];
-    let before = before
-        .strip_suffix(['b', 'c'])
-        .filter(|before| !before.ends_with(is_name))
-        .unwrap_or(before);
+    let before = before.strip_suffix(['b', 'c']).filter(|before| !before.ends_with(is_name)).unwrap_or(before);
     !before.ends_with(is_name)
 }
 
@@ -236,10 +224,7 @@ mod tests {
         check_mask(r##"r#"a "b" {"# {"##, r##"r#"       "# {"##);
         check_mask(r#"br"a\" + bar"c""#, r#"br"  " + bar" ""#);
         check_mask(r"'\'' '\\' b'x' '\u{1F}' 'ä' }", r"'  ' '  ' b' ' '      ' '  ' }");
-        check_mask(
-            "fn f<'a>(x: &'a str) -> r#type { 'l: loop {} }",
-            "fn f<'a>(x: &'a str) -> r#type { 'l: loop {} }",
-        );
+        check_mask("fn f<'a>(x: &'a str) -> r#type { 'l: loop {} }", "fn f<'a>(x: &'a str) -> r#type { 'l: loop {} }");
         check_mask("for \"open ä", "for \"       ");
         check_mask("/* open", "       ");
     }

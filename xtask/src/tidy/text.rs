@@ -26,12 +26,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Violation> {
         .flat_map(|(path, text)| {
             (1..).zip(text.lines()).filter_map(move |(line, content)| {
                 let message = check_line(content)?;
-                Some(Violation {
-                    subject: path.clone(),
-                    line,
-                    rule: "place",
-                    message,
-                })
+                Some(Violation { subject: path.clone(), line, rule: "place", message })
             })
         })
         .collect()
@@ -41,10 +36,8 @@ fn check_line(line: &str) -> Option<String> {
     if let Some(host) = HOSTS.iter().find(|host| line.contains(**host)) {
         return Some(format!("names the package host `{host}`"));
     }
-    let folder = FOLDERS.iter().find(|folder| {
-        line.match_indices(**folder)
-            .any(|(at, _)| is_start_of_path(&line[..at]))
-    })?;
+    let folder =
+        FOLDERS.iter().find(|folder| line.match_indices(**folder).any(|(at, _)| is_start_of_path(&line[..at])))?;
     Some(format!("names the machine's own folder `{folder}`"))
 }
 

@@ -12,12 +12,7 @@ const EVERYWHERE: &[&str] = &["#[ignore"];
 pub(super) fn check(source: &Source<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut report = |rule, at, message| {
-        found.push(Violation {
-            subject: source.path.to_owned(),
-            line: source.line(at),
-            rule,
-            message,
-        });
+        found.push(Violation { subject: source.path.to_owned(), line: source.line(at), rule, message });
     };
     for word in OUTSIDE_TESTS {
         for at in source.find_all(word).filter(|at| !source.is_test(*at)) {
@@ -30,11 +25,7 @@ pub(super) fn check(source: &Source<'_>) -> Vec<Violation> {
         }
     }
     for at in source.find_all("sleep(").filter(|at| source.is_test(*at)) {
-        report(
-            "sleep",
-            at,
-            "a test waits on state, with a bound: `testkit::wait::until`".to_owned(),
-        );
+        report("sleep", at, "a test waits on state, with a bound: `testkit::wait::until`".to_owned());
     }
     found
 }
@@ -44,10 +35,7 @@ mod tests {
     use super::*;
 
     fn check_text(path: &str, text: &str) -> Vec<(&'static str, usize)> {
-        check(&Source::parse(path, text))
-            .into_iter()
-            .map(|violation| (violation.rule, violation.line))
-            .collect()
+        check(&Source::parse(path, text)).into_iter().map(|violation| (violation.rule, violation.line)).collect()
     }
 
     #[test]
@@ -57,15 +45,9 @@ mod tests {
         assert_eq!(check_text("crates/kit/src/a.rs", bad), found);
         assert_eq!(check_text("crates/kit/tests/a.rs", bad), []);
         assert_eq!(check_text("crates/testkit/src/a.rs", bad), []);
+        assert_eq!(check_text("crates/kit/src/a.rs", &format!("#[cfg(test)]\nmod tests {{ {bad} }}")), []);
         assert_eq!(
-            check_text("crates/kit/src/a.rs", &format!("#[cfg(test)]\nmod tests {{ {bad} }}")),
-            []
-        );
-        assert_eq!(
-            check_text(
-                "crates/kit/src/a.rs",
-                "// todo!()\nconst A: &str = \"dbg! .unwrap()\"; x.unwrap_or(1);"
-            ),
+            check_text("crates/kit/src/a.rs", "// todo!()\nconst A: &str = \"dbg! .unwrap()\"; x.unwrap_or(1);"),
             []
         );
     }
@@ -74,10 +56,7 @@ mod tests {
     fn tests_are_neither_ignored_nor_asleep() {
         let bad =
             "#[test]\n#[ignore = \"slow\"]\nfn a() {\n std::thread::sleep(x);\n tokio::time::sleep(x).await;\n}\n";
-        assert_eq!(
-            check_text("crates/kit/tests/a.rs", bad),
-            [("word", 2), ("sleep", 4), ("sleep", 5)]
-        );
+        assert_eq!(check_text("crates/kit/tests/a.rs", bad), [("word", 2), ("sleep", 4), ("sleep", 5)]);
         assert_eq!(check_text("crates/kit/src/a.rs", "fn a() { sleep(x); }"), []);
     }
 }

@@ -43,9 +43,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(project: &Project) -> Self {
-        Self {
-            project: project.clone(),
-        }
+        Self { project: project.clone() }
     }
 
     /// Asks for one JSON value.
@@ -64,18 +62,12 @@ impl Client {
     /// Follows a stream of JSON lines.
     pub async fn stream(&self, path: &str) -> Result<Stream, Error> {
         let body = self.call(Method::GET, path, Bytes::new()).await?;
-        Ok(Stream {
-            body,
-            buffer: Vec::new(),
-            scanned: 0,
-        })
+        Ok(Stream { body, buffer: Vec::new(), scanned: 0 })
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Incoming, Error> {
         let name = socket::name(&self.project.socket()).map_err(|source| self.unreachable(source))?;
-        let stream = UnixStream::connect(&name.path)
-            .await
-            .map_err(|source| self.unreachable(source))?;
+        let stream = UnixStream::connect(&name.path).await.map_err(|source| self.unreachable(source))?;
         let broken = |source| Error::Broken { source };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // Ends with the body or the answer; its error is the answer's error.
@@ -94,16 +86,14 @@ impl Client {
             return Ok(body);
         }
         let text = collect(body).await?;
-        Err(Error::Refused {
-            problem: parse(&text).unwrap_or_else(|_| unexpected(status)),
-        })
+        Err(Error::Refused { problem: parse(&text).unwrap_or_else(|_| unexpected(status)) })
     }
 
     fn unreachable(&self, source: io::Error) -> Error {
         match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning {
-                manifest: self.project.manifest.display().to_string(),
-            },
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                Error::NotRunning { manifest: self.project.manifest.display().to_string() }
+            }
             _ => Error::Connect { source },
         }
     }
@@ -164,10 +154,5 @@ fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
 
 fn unexpected(status: StatusCode) -> dto::Problem {
     let title = status.canonical_reason().unwrap_or("unexpected").to_owned();
-    dto::Problem {
-        detail: title.clone(),
-        title,
-        status: status.as_u16(),
-        hint: None,
-    }
+    dto::Problem { detail: title.clone(), title, status: status.as_u16(), hint: None }
 }

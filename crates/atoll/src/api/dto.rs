@@ -40,6 +40,8 @@ pub struct Service {
     pub wanted: bool,
     /// Why none of its instances can be started: a failed build or migration.
     pub failure: Option<String>,
+    /// The end of what a failed build wrote.
+    pub last_lines: Vec<String>,
     pub instances: Vec<Instance>,
 }
 
@@ -138,9 +140,5 @@ pub struct Line {
 #[serde(rename_all = "snake_case")]
 pub enum Started {
     Listening,
-    Failed {
-        message: String,
-        causes: Vec<String>,
-        hint: Option<String>,
-    },
+    Failed { message: String, causes: Vec<String>, hint: Option<String> },
 }

@@ -59,11 +59,7 @@ async fn service(State(control): Shared, Path(name): Path<String>) -> Response {
         None => {
             let known: Vec<&str> = control.plan.services.keys().map(String::as_str).collect();
             let hint = format!("its services are {}", known.join(", "));
-            refuse(
-                StatusCode::NOT_FOUND,
-                format!("there is no service `{name}` in this application"),
-                Some(hint),
-            )
+            refuse(StatusCode::NOT_FOUND, format!("there is no service `{name}` in this application"), Some(hint))
         }
     }
 }
@@ -125,12 +121,7 @@ fn done(result: Result<(), dto::Problem>) -> Response {
 
 fn refuse(status: StatusCode, detail: String, hint: Option<String>) -> Response {
     let title = status.canonical_reason().unwrap_or("refused").to_owned();
-    done(Err(dto::Problem {
-        title,
-        status: status.as_u16(),
-        detail,
-        hint,
-    }))
+    done(Err(dto::Problem { title, status: status.as_u16(), detail, hint }))
 }
 
 /// Ends a stream when the daemon has stopped everything, so that followers see the last events and then the end.

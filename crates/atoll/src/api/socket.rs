@@ -17,22 +17,14 @@ pub struct Name {
 /// Gives `path` itself, or a short way to it through its open folder in `/proc/self/fd`.
 pub fn name(path: &Path) -> io::Result<Name> {
     if path.as_os_str().len() <= PATH_BYTES_MAX {
-        return Ok(Name {
-            path: path.to_owned(),
-            _directory: None,
-        });
+        return Ok(Name { path: path.to_owned(), _directory: None });
     }
     let (Some(directory), Some(file)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::other("a socket needs a folder and a name"));
     };
     let directory = File::open(directory)?;
-    let short = Path::new("/proc/self/fd")
-        .join(directory.as_raw_fd().to_string())
-        .join(file);
-    Ok(Name {
-        path: short,
-        _directory: Some(directory),
-    })
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(file);
+    Ok(Name { path: short, _directory: Some(directory) })
 }
 
 #[cfg(test)]

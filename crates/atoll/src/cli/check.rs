@@ -26,11 +26,8 @@ impl Check {
         match context.format {
             Format::Table => target::print_diagnostics(&loaded),
             Format::Json => {
-                let all: Vec<_> = loaded
-                    .diagnostics
-                    .iter()
-                    .map(|diagnostic| diagnostic.to_json(&loaded.sources))
-                    .collect();
+                let all: Vec<_> =
+                    loaded.diagnostics.iter().map(|diagnostic| diagnostic.to_json(&loaded.sources)).collect();
                 output::json(&all)?;
             }
         }
@@ -38,11 +35,7 @@ impl Check {
             return Err(target::refused(&loaded).into());
         };
         if context.format == Format::Table {
-            let warnings = loaded
-                .diagnostics
-                .iter()
-                .filter(|d| d.severity == Severity::Warning)
-                .count();
+            let warnings = loaded.diagnostics.iter().filter(|d| d.severity == Severity::Warning).count();
             let found = match warnings {
                 0 => "no mistakes".to_owned(),
                 1 => "1 warning".to_owned(),
@@ -56,9 +49,7 @@ impl Check {
 }
 
 fn explain(wanted: &str) -> anyhow::Result<()> {
-    let code = manifest::Code::all()
-        .iter()
-        .find(|code| code.as_str().eq_ignore_ascii_case(wanted));
+    let code = manifest::Code::all().iter().find(|code| code.as_str().eq_ignore_ascii_case(wanted));
     match code {
         Some(code) => output::bytes(code.explanation().as_bytes()),
         None => {

@@ -43,27 +43,15 @@ struct Finding {
 
 impl Finding {
     fn good(what: impl Into<String>) -> Self {
-        Self {
-            verdict: Verdict::Good,
-            what: what.into(),
-            hint: None,
-        }
+        Self { verdict: Verdict::Good, what: what.into(), hint: None }
     }
 
     fn doubtful(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            verdict: Verdict::Doubtful,
-            what: what.into(),
-            hint: Some(hint.into()),
-        }
+        Self { verdict: Verdict::Doubtful, what: what.into(), hint: Some(hint.into()) }
     }
 
     fn bad(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            verdict: Verdict::Bad,
-            what: what.into(),
-            hint: Some(hint.into()),
-        }
+        Self { verdict: Verdict::Bad, what: what.into(), hint: Some(hint.into()) }
     }
 }
 
@@ -75,20 +63,13 @@ impl Doctor {
                 findings.push(disk(&target.project));
                 findings.extend(application(&target.project));
             }
-            Err(failure) => findings.push(Finding::doubtful(
-                failure.to_string(),
-                "name one to have it examined too",
-            )),
+            Err(failure) => findings.push(Finding::doubtful(failure.to_string(), "name one to have it examined too")),
         }
         match context.format {
             Format::Json => output::json(&findings)?,
             Format::Table => findings.iter().try_for_each(print)?,
         }
-        match findings
-            .iter()
-            .filter(|finding| finding.verdict == Verdict::Bad)
-            .count()
-        {
+        match findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count() {
             0 => Ok(()),
             1 => Err(Failure::new("one thing stands in the way").into()),
             many => Err(Failure::new(format!("{many} things stand in the way")).into()),
@@ -104,19 +85,13 @@ fn print(finding: &Finding) -> anyhow::Result<()> {
     };
     let style = colour.on_default();
     output::line(&format!("{style}{mark}{style:#}  {}", finding.what))?;
-    finding
-        .hint
-        .iter()
-        .try_for_each(|hint| output::line(&format!("      {hint}")))
+    finding.hint.iter().try_for_each(|hint| output::line(&format!("      {hint}")))
 }
 
 fn kernel() -> Finding {
     match pidfd_open(getpid(), PidfdFlags::empty()) {
         Ok(_) => Finding::good("the kernel tells at once when a process ends (pidfd)"),
-        Err(errno) => Finding::bad(
-            format!("the kernel has no pidfd: {errno}"),
-            "atoll needs Linux 5.3 or later",
-        ),
+        Err(errno) => Finding::bad(format!("the kernel has no pidfd: {errno}"), "atoll needs Linux 5.3 or later"),
     }
 }
 
@@ -137,21 +112,10 @@ fn disk(project: &Project) -> Finding {
     match rustix::fs::statvfs(project.root()) {
         Ok(disk) => {
             let free = disk.f_bavail * disk.f_frsize;
-            let what = format!(
-                "{:.1} GiB free in {}",
-                free as f64 / f64::from(1 << 30),
-                project.root().display()
-            );
-            if free < FREE_BYTES_MIN {
-                Finding::doubtful(what, "free some space")
-            } else {
-                Finding::good(what)
-            }
+            let what = format!("{:.1} GiB free in {}", free as f64 / f64::from(1 << 30), project.root().display());
+            if free < FREE_BYTES_MIN { Finding::doubtful(what, "free some space") } else { Finding::good(what) }
         }
-        Err(errno) => Finding::bad(
-            format!("cannot look at {}: {errno}", project.root().display()),
-            "check its mount",
-        ),
+        Err(errno) => Finding::bad(format!("cannot look at {}: {errno}", project.root().display()), "check its mount"),
     }
 }
 
@@ -160,10 +124,8 @@ fn application(project: &Project) -> Vec<Finding> {
     let Some(plan) = loaded.plan else {
         return vec![Finding::bad("the manifest has errors", "`atoll check` shows them all")];
     };
-    let mut findings = vec![
-        Finding::good(format!("the manifest of `{}` is valid", plan.name)),
-        gateway(project, &plan),
-    ];
+    let mut findings =
+        vec![Finding::good(format!("the manifest of `{}` is valid", plan.name)), gateway(project, &plan)];
     findings.extend(
         programs(&plan)
             .into_iter()
@@ -213,10 +175,7 @@ fn programs(plan: &Plan) -> Vec<(String, Option<Finding>)> {
 
 /// Whether execvp(3) would find it.
 fn is_program(program: &str, folder: &Path) -> bool {
-    let runs = |path: &Path| {
-        path.metadata()
-            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    };
+    let runs = |path: &Path| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
     if program.contains('/') {
         return runs(&folder.join(program));
     }

@@ -41,8 +41,7 @@ pub async fn stop(project: &Project) -> Result<(), Error> {
     Client::new(project).post("/v1/down", &()).await?;
     let project = project.clone();
     let gone = tokio::task::spawn_blocking(move || project.wait_unlocked()).await;
-    gone.unwrap_or_else(|panic| Err(io::Error::other(panic)))
-        .map_err(|source| Error::Connect { source })
+    gone.unwrap_or_else(|panic| Err(io::Error::other(panic))).map_err(|source| Error::Connect { source })
 }
 
 /// Ends what a killed daemon left behind.

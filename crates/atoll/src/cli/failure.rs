@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::cli::output;
+
 /// Refused or failed.
 const FAILED: u8 = 1;
 /// Asked-for state not reached, or not running.
@@ -13,6 +15,8 @@ const NOT_REACHED: u8 = 3;
 #[derive(Debug)]
 pub struct Failure {
     message: String,
+    /// What a program of the application wrote last.
+    output: Vec<String>,
     hint: Option<String>,
     code: u8,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -20,34 +24,25 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            hint: None,
-            code: FAILED,
-            source: None,
-        }
+        Self { message: message.into(), output: Vec::new(), hint: None, code: FAILED, source: None }
     }
 
     /// The state that was asked for is not there.
     pub fn not_reached(message: impl Into<String>) -> Self {
-        Self {
-            code: NOT_REACHED,
-            ..Self::new(message)
-        }
+        Self { code: NOT_REACHED, ..Self::new(message) }
     }
 
     pub fn because(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self {
-            source: Some(source.into()),
-            ..self
-        }
+        Self { source: Some(source.into()), ..self }
+    }
+
+    /// Shows the end of a program's output below the message.
+    pub fn output(self, output: Vec<String>) -> Self {
+        Self { output, ..self }
     }
 
     pub fn hint(self, hint: impl Into<Option<String>>) -> Self {
-        Self {
-            hint: hint.into(),
-            ..self
-        }
+        Self { hint: hint.into(), ..self }
     }
 }
 
@@ -89,6 +84,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         let _ = writeln!(stderr, "  caused by: {cause}");
     }
     let failure = error.downcast_ref::<Failure>();
+    for line in failure.iter().flat_map(|failure| &failure.output) {
+        let _ = writeln!(stderr, "  {}{}", output::printable(line), anstyle::Reset);
+    }
     if let Some(hint) = failure.and_then(|failure| failure.hint.as_ref()) {
         let _ = writeln!(stderr, "{cyan}hint{cyan:#}: {hint}");
     }
@@ -110,10 +108,7 @@ impl From<crate::api::client::Error> for Failure {
             Error::Refused { problem } => {
                 // 424: the daemon did as told, and the state that was asked for did not come.
                 let code = if problem.status == 424 { NOT_REACHED } else { FAILED };
-                Self {
-                    code,
-                    ..Self::new(problem.detail).hint(problem.hint)
-                }
+                Self { code, ..Self::new(problem.detail).hint(problem.hint) }
             }
             Error::Connect { source } => Self::new(message).because(source),
             Error::Broken { source } => Self::new(message).because(source),

@@ -30,16 +30,8 @@ impl Services {
             Verb::Stop => ("/v1/stop", "stopped"),
             Verb::Restart => ("/v1/restart", "restarted"),
         };
-        let selection = Selection {
-            services: target.services,
-            wait: true,
-            plan: None,
-        };
-        let what = if selection.services.is_empty() {
-            "all services".into()
-        } else {
-            selection.services.join(", ")
-        };
+        let selection = Selection { services: target.services, wait: true, plan: None };
+        let what = if selection.services.is_empty() { "all services".into() } else { selection.services.join(", ") };
         block_on(Client::new(&target.project).post(path, &selection))?.map_err(Failure::from)?;
         writeln!(anstream::stderr(), "{done} {what}")?;
         Ok(())

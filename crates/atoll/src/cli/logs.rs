@@ -70,9 +70,7 @@ impl Logs {
                 Ok(None) | Err(Error::Broken { .. }) => return Ok(()),
                 Err(error) => return Err(Failure::from(error).into()),
             };
-            let seen = newest
-                .get(&(line.service.clone(), line.instance))
-                .is_some_and(|newest| line.at <= *newest);
+            let seen = newest.get(&(line.service.clone(), line.instance)).is_some_and(|newest| line.at <= *newest);
             let chosen = target.services.is_empty() || target.services.contains(&line.service);
             if chosen && !seen && self.grep.as_ref().is_none_or(|grep| grep.is_match(&line.text)) {
                 print(&mut printer, &line, format)?;
@@ -110,10 +108,7 @@ pub struct Printer {
 
 impl Printer {
     pub fn new() -> Self {
-        Self {
-            width: 0,
-            stdout: anstream::stdout(),
-        }
+        Self { width: 0, stdout: anstream::stdout() }
     }
 
     pub fn print(&mut self, line: &Line) -> anyhow::Result<()> {
@@ -141,9 +136,9 @@ fn colour(service: &str) -> Style {
         AnsiColor::BrightBlue,
     ];
     // FNV-1a: the same service has the same colour in every run.
-    let hash = service.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = service
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     COLOURS[(hash % COLOURS.len() as u64) as usize].on_default()
 }
 
@@ -166,10 +161,7 @@ mod tests {
         let minute_ago = Timestamp::now() - SignedDuration::from_secs(60);
         let parsed = since("60s").expect("an age");
         assert!(parsed.duration_since(minute_ago).as_secs().abs() < 5);
-        assert_eq!(
-            since("2026-01-31T12:00:00Z").expect("a time").as_second(),
-            1_769_860_800
-        );
+        assert_eq!(since("2026-01-31T12:00:00Z").expect("a time").as_second(), 1_769_860_800);
         assert!(since("yesterday").is_err());
     }
 }

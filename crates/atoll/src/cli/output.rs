@@ -29,9 +29,7 @@ pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
 /// Prints rows under headings, in columns and without frames, so that `cut` and `awk` can read them.
 pub fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> anyhow::Result<()> {
     let mut table = Table::new();
-    table
-        .load_style(TableStyle::new())
-        .set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(headings.iter().map(|heading| heading.to_uppercase()));
     table.add_rows(rows);
     for column in table.column_iter_mut() {
@@ -80,15 +78,8 @@ fn colour_length(text: &str) -> usize {
     let Some(parameters) = text.strip_prefix("\x1b[") else {
         return 0;
     };
-    let digits = parameters
-        .bytes()
-        .take_while(|byte| byte.is_ascii_digit() || *byte == b';')
-        .count();
-    if parameters.as_bytes().get(digits) == Some(&b'm') {
-        2 + digits + 1
-    } else {
-        0
-    }
+    let digits = parameters.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b';').count();
+    if parameters.as_bytes().get(digits) == Some(&b'm') { 2 + digits + 1 } else { 0 }
 }
 
 #[cfg(test)]
@@ -97,10 +88,7 @@ mod tests {
 
     #[test]
     fn an_age_has_one_unit() {
-        assert_eq!(
-            [3.2, 100.0, 7200.0, 400_000.0, -1.0].map(age),
-            ["3 s", "2 min", "2 h", "5 d", "0 s"]
-        );
+        assert_eq!([3.2, 100.0, 7200.0, 400_000.0, -1.0].map(age), ["3 s", "2 min", "2 h", "5 d", "0 s"]);
     }
 
     #[test]

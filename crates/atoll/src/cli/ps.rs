@@ -38,9 +38,7 @@ impl Ps {
 fn print_table(instances: &[Instance]) -> anyhow::Result<()> {
     let now = Timestamp::now();
     let rows = instances.iter().map(|instance| {
-        let age = instance
-            .started_at
-            .map(|start| output::age(now.duration_since(start).as_secs_f64()));
+        let age = instance.started_at.map(|start| output::age(now.duration_since(start).as_secs_f64()));
         vec![
             format!("{}.{}", instance.service, instance.instance),
             instance.state.clone(),
@@ -52,10 +50,7 @@ fn print_table(instances: &[Instance]) -> anyhow::Result<()> {
             instance.reason.clone().unwrap_or_default(),
         ]
     });
-    output::table(
-        &["instance", "state", "ready", "pid", "port", "restarts", "age", "reason"],
-        rows,
-    )?;
+    output::table(&["instance", "state", "ready", "pid", "port", "restarts", "age", "reason"], rows)?;
     for instance in instances.iter().filter(|instance| !instance.last_lines.is_empty()) {
         output::line(&format!("\nlast lines of {}.{}:", instance.service, instance.instance))?;
         for line in &instance.last_lines {

@@ -66,18 +66,9 @@ impl Routes {
 
     fn consider(&self, table: &Table, url: &str) -> Result<Vec<Considered>, Failure> {
         let wrong = |what: &str| Failure::new(format!("{what} is not valid"));
-        let method = self
-            .method
-            .parse()
-            .map_err(|_| wrong(&format!("the method `{}`", self.method)))?;
-        let url = if url.starts_with('/') {
-            format!("http://localhost{url}")
-        } else {
-            url.to_owned()
-        };
-        let uri: Uri = url
-            .parse()
-            .map_err(|error| wrong(&format!("the URL `{url}`")).because(error))?;
+        let method = self.method.parse().map_err(|_| wrong(&format!("the method `{}`", self.method)))?;
+        let url = if url.starts_with('/') { format!("http://localhost{url}") } else { url.to_owned() };
+        let uri: Uri = url.parse().map_err(|error| wrong(&format!("the URL `{url}`")).because(error))?;
         let mut headers = HeaderMap::new();
         if let Some(authority) = uri.authority() {
             let host = HeaderValue::from_str(authority.as_str()).map_err(|_| wrong("the host of the URL"))?;
@@ -125,24 +116,14 @@ fn backends(route: &plan::Route) -> Vec<String> {
         1 => backend.service.clone(),
         _ => format!("{} ({})", backend.service, backend.weight),
     };
-    redirect
-        .into_iter()
-        .chain(route.backends.iter().map(weighted))
-        .collect()
+    redirect.into_iter().chain(route.backends.iter().map(weighted)).collect()
 }
 
 fn print(rules: &[Rule], explained: bool) -> anyhow::Result<()> {
     let rows = rules.iter().map(|rule| {
         let mut row = vec![rule.route.clone(), rule.rule.clone(), rule.backends.join(", ")];
-        row.push(
-            rule.verdict
-                .clone()
-                .unwrap_or_else(|| format!("{} ms", rule.timeout_ms)),
-        );
+        row.push(rule.verdict.clone().unwrap_or_else(|| format!("{} ms", rule.timeout_ms)));
         row
     });
-    output::table(
-        &["route", "rule", "to", if explained { "verdict" } else { "timeout" }],
-        rows,
-    )
+    output::table(&["route", "rule", "to", if explained { "verdict" } else { "timeout" }], rows)
 }

@@ -81,11 +81,7 @@ impl Target {
 
     /// Refuses names that are not among the declared ones.
     pub fn check_names<'a>(&self, declared: impl Iterator<Item = &'a String> + Clone) -> Result<(), Failure> {
-        match self
-            .services
-            .iter()
-            .find(|name| !declared.clone().any(|known| known == *name))
-        {
+        match self.services.iter().find(|name| !declared.clone().any(|known| known == *name)) {
             None => Ok(()),
             Some(unknown) => {
                 let known: Vec<&str> = declared.map(String::as_str).collect();
@@ -98,11 +94,7 @@ impl Target {
 
 /// How a refused manifest ends a command, after its diagnostics were printed.
 pub fn refused(loaded: &Loaded) -> Failure {
-    let errors = loaded
-        .diagnostics
-        .iter()
-        .filter(|diagnostic| diagnostic.severity == Severity::Error)
-        .count();
+    let errors = loaded.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
     let noun = if errors == 1 { "error" } else { "errors" };
     Failure::new(format!("the manifest has {errors} {noun}; nothing was changed"))
 }
@@ -112,10 +104,6 @@ pub fn print_diagnostics(loaded: &Loaded) {
     let mut stderr = anstream::stderr().lock();
     for diagnostic in &loaded.diagnostics {
         // The stream takes the colours out again where they are not wanted.
-        let _ = writeln!(
-            stderr,
-            "{}\n",
-            manifest::render(diagnostic, &loaded.sources, Color::Always).trim_end()
-        );
+        let _ = writeln!(stderr, "{}\n", manifest::render(diagnostic, &loaded.sources, Color::Always).trim_end());
     }
 }

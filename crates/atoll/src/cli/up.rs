@@ -49,22 +49,10 @@ async fn up(project: &Project, plan: &Plan, services: Vec<String>, goal: Goal) -
     let mut interrupt = watch::Interrupt::new()?;
     let launched = launch::ensure_daemon(project, &client).await?;
     let status: Status = client.get("/v1/status").await.map_err(Failure::from)?;
-    let mut watch = Watch::open(&client, &plan.name, &services, &status.gateway)
-        .await
-        .map_err(Failure::from)?;
+    let mut watch = Watch::open(&client, &plan.name, &services, &status.gateway).await.map_err(Failure::from)?;
     // A daemon that was started just now has compiled the same files.
     let plan = (!launched).then(|| plan.to_toml());
-    if let Err(error) = client
-        .post(
-            "/v1/start",
-            &Selection {
-                services,
-                wait: false,
-                plan,
-            },
-        )
-        .await
-    {
+    if let Err(error) = client.post("/v1/start", &Selection { services, wait: false, plan }).await {
         if launched {
             // Nobody else knows of this daemon; it must not stay behind with nothing to run.
             let _ = down::stop(project).await;
@@ -75,9 +63,9 @@ async fn up(project: &Project, plan: &Plan, services: Vec<String>, goal: Goal) -
         Outcome::Reached => Ok(()),
         Outcome::Interrupted => watch.drain(project, &mut interrupt).await,
         Outcome::DaemonGone => Err(Failure::not_reached("the daemon has ended").into()),
-        Outcome::Failed(what) => {
+        Outcome::Failed { what, output } => {
             let hint = "`atoll ps` shows the state, `atoll logs` what the services wrote".to_owned();
-            Err(Failure::not_reached(what).hint(hint).into())
+            Err(Failure::not_reached(what).output(output).hint(hint).into())
         }
     }
 }

@@ -79,11 +79,7 @@ impl Control {
     }
 
     fn named(&self, services: Vec<String>) -> Vec<String> {
-        if services.is_empty() {
-            self.plan.services.keys().cloned().collect()
-        } else {
-            services
-        }
+        if services.is_empty() { self.plan.services.keys().cloned().collect() } else { services }
     }
 
     /// Refuses to go on with a manifest that is not the one that runs.
@@ -110,10 +106,7 @@ impl Control {
         let mut drained = self.drained.clone();
         loop {
             let snapshot: Arc<Snapshot> = Arc::clone(&snapshots.borrow_and_update());
-            let mut all = snapshot
-                .services
-                .iter()
-                .filter(|service| services.contains(&service.name));
+            let mut all = snapshot.services.iter().filter(|service| services.contains(&service.name));
             if all.clone().all(reached) {
                 return Ok(());
             }
@@ -133,26 +126,16 @@ impl Control {
 }
 
 fn is_up(service: &ServiceStatus) -> bool {
-    service
-        .instances
-        .iter()
-        .all(|instance| instance.ready || instance.state == InstanceState::Exited)
+    service.instances.iter().all(|instance| instance.ready || instance.state == InstanceState::Exited)
 }
 
 fn is_renewed(service: &ServiceStatus) -> bool {
-    is_up(service)
-        && service
-            .instances
-            .iter()
-            .all(|instance| instance.generation == service.generation)
+    is_up(service) && service.instances.iter().all(|instance| instance.generation == service.generation)
 }
 
 fn is_down(service: &ServiceStatus) -> bool {
     service.instances.iter().all(|instance| {
-        matches!(
-            instance.state,
-            InstanceState::Stopped | InstanceState::Exited | InstanceState::Failed
-        )
+        matches!(instance.state, InstanceState::Stopped | InstanceState::Exited | InstanceState::Failed)
     })
 }
 
@@ -168,20 +151,10 @@ fn given_up(service: &ServiceStatus) -> Option<String> {
 
 fn refused(error: supervisor::Error) -> dto::Problem {
     let detail = kit::Chain(&error).to_string();
-    dto::Problem {
-        title: "refused".into(),
-        status: 409,
-        detail,
-        hint: None,
-    }
+    dto::Problem { title: "refused".into(), status: 409, detail, hint: None }
 }
 
 fn unreached(detail: String) -> dto::Problem {
     let hint = Some("`atoll ps` shows the state, `atoll logs` what the services wrote".to_owned());
-    dto::Problem {
-        title: "the state was not reached".into(),
-        status: 424,
-        detail,
-        hint,
-    }
+    dto::Problem { title: "the state was not reached".into(), status: 424, detail, hint }
 }

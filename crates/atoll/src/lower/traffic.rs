@@ -12,23 +12,15 @@ pub const GATEWAY: &str = "gateway";
 pub fn listeners(plan: &Plan) -> Vec<(String, SocketAddr)> {
     let edges = plan.services.iter().flat_map(|(caller, service)| {
         service.edges.iter().map(move |(upstream, edge)| {
-            (
-                edge_name(caller, upstream),
-                SocketAddr::from((Ipv4Addr::LOCALHOST, edge.port)),
-            )
+            (edge_name(caller, upstream), SocketAddr::from((Ipv4Addr::LOCALHOST, edge.port)))
         })
     });
-    std::iter::once((GATEWAY.to_owned(), plan.gateway.listen))
-        .chain(edges)
-        .collect()
+    std::iter::once((GATEWAY.to_owned(), plan.gateway.listen)).chain(edges).collect()
 }
 
 /// What the data plane serves: the plan's rules over the endpoints of this moment.
 pub fn snapshot(plan: &Plan, endpoints: &registry::Snapshot) -> proxy::Snapshot {
-    let gateway = proxy::Listener {
-        role: proxy::Role::Gateway,
-        routes: plan.routes.iter().map(route).collect(),
-    };
+    let gateway = proxy::Listener { role: proxy::Role::Gateway, routes: plan.routes.iter().map(route).collect() };
     let edges = plan.services.iter().flat_map(|(caller, service)| {
         service
             .edges
@@ -39,11 +31,7 @@ pub fn snapshot(plan: &Plan, endpoints: &registry::Snapshot) -> proxy::Snapshot 
         // The first generation of the registry is 0, and the data plane begins before any.
         generation: endpoints.generation + 1,
         listeners: std::iter::once((GATEWAY.to_owned(), gateway)).chain(edges).collect(),
-        services: endpoints
-            .services
-            .iter()
-            .map(|(name, all)| (name.clone(), ready(all)))
-            .collect(),
+        services: endpoints.services.iter().map(|(name, all)| (name.clone(), ready(all))).collect(),
     }
 }
 
@@ -65,19 +53,10 @@ fn edge_listener(caller: &str, upstream: &str, edge: &plan::Edge) -> proxy::List
         matches: vec![everything],
         filters: Vec::new(),
         timeout: edge.timeout,
-        backends: vec![proxy::Backend {
-            service: upstream.to_owned(),
-            weight: 1,
-        }],
+        backends: vec![proxy::Backend { service: upstream.to_owned(), weight: 1 }],
     };
-    let role = proxy::Role::Edge {
-        caller: caller.to_owned(),
-        upstream: upstream.to_owned(),
-    };
-    proxy::Listener {
-        role,
-        routes: vec![route],
-    }
+    let role = proxy::Role::Edge { caller: caller.to_owned(), upstream: upstream.to_owned() };
+    proxy::Listener { role, routes: vec![route] }
 }
 
 fn ready(endpoints: &[registry::Endpoint]) -> Vec<proxy::Endpoint> {
@@ -87,11 +66,7 @@ fn ready(endpoints: &[registry::Endpoint]) -> Vec<proxy::Endpoint> {
             registry::State::Ready => proxy::State::Ready,
             registry::State::Draining => proxy::State::Draining,
         };
-        Some(proxy::Endpoint {
-            instance: endpoint.instance,
-            address: endpoint.address,
-            state,
-        })
+        Some(proxy::Endpoint { instance: endpoint.instance, address: endpoint.address, state })
     });
     serving.collect()
 }
@@ -125,31 +100,17 @@ fn named(from: &plan::NamedMatch) -> proxy::NamedMatch {
         plan::ValueMatch::Exact(value) => proxy::ValueMatch::Exact(value.clone()),
         plan::ValueMatch::Regex(value) => proxy::ValueMatch::Regex(value.clone()),
     };
-    proxy::NamedMatch {
-        name: from.name.clone(),
-        value,
-    }
+    proxy::NamedMatch { name: from.name.clone(), value }
 }
 
 fn filter(from: &plan::Filter) -> proxy::Filter {
     match from.clone() {
-        plan::Filter::UrlRewrite { hostname, path } => proxy::Filter::UrlRewrite {
-            hostname,
-            path: path.map(path_rewrite),
-        },
-        plan::Filter::RequestRedirect {
-            scheme,
-            hostname,
-            port,
-            path,
-            status,
-        } => proxy::Filter::RequestRedirect {
-            scheme,
-            hostname,
-            port,
-            path: path.map(path_rewrite),
-            status,
-        },
+        plan::Filter::UrlRewrite { hostname, path } => {
+            proxy::Filter::UrlRewrite { hostname, path: path.map(path_rewrite) }
+        }
+        plan::Filter::RequestRedirect { scheme, hostname, port, path, status } => {
+            proxy::Filter::RequestRedirect { scheme, hostname, port, path: path.map(path_rewrite), status }
+        }
         plan::Filter::RequestHeaders(edits) => proxy::Filter::RequestHeaders(header_edits(edits)),
         plan::Filter::ResponseHeaders(edits) => proxy::Filter::ResponseHeaders(header_edits(edits)),
     }
@@ -168,8 +129,5 @@ fn header_edits(from: plan::HeaderEdits) -> proxy::HeaderEdits {
 }
 
 fn backend(from: &plan::Backend) -> proxy::Backend {
-    proxy::Backend {
-        service: from.service.clone(),
-        weight: from.weight,
-    }
+    proxy::Backend { service: from.service.clone(), weight: from.weight }
 }

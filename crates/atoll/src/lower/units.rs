@@ -8,10 +8,7 @@ use manifest::plan;
 
 /// Each service as the supervisor wants it.
 pub fn services(plan: &Plan) -> Vec<supervisor::Service> {
-    plan.services
-        .iter()
-        .map(|(name, service)| lower_service(plan, name, service))
-        .collect()
+    plan.services.iter().map(|(name, service)| lower_service(plan, name, service)).collect()
 }
 
 /// The databases that must be prepared before a service starts.
@@ -28,11 +25,8 @@ pub fn databases(plan: &Plan, service: &str) -> Vec<database::Database> {
 }
 
 fn lower_service(plan: &Plan, name: &str, service: &plan::Service) -> supervisor::Service {
-    let mut environment: BTreeMap<String, String> = service
-        .environment
-        .iter()
-        .map(|(name, variable)| (name.clone(), variable.value.clone()))
-        .collect();
+    let mut environment: BTreeMap<String, String> =
+        service.environment.iter().map(|(name, variable)| (name.clone(), variable.value.clone())).collect();
     let shared = [
         ("HOST", Ipv4Addr::LOCALHOST.to_string()),
         ("ATOLL_SERVICE", name.to_owned()),
@@ -43,23 +37,15 @@ fn lower_service(plan: &Plan, name: &str, service: &plan::Service) -> supervisor
     }
     supervisor::Service {
         name: name.to_owned(),
-        build: service.build.as_ref().map(|build| supervisor::Build {
-            command: build.command.clone(),
-            working_dir: build.working_dir.clone(),
-        }),
+        build: service
+            .build
+            .as_ref()
+            .map(|build| supervisor::Build { command: build.command.clone(), working_dir: build.working_dir.clone() }),
         command: service.command.clone(),
         working_dir: service.working_dir.clone(),
         environment,
-        instances: service
-            .instances
-            .iter()
-            .map(|instance| lower_instance(plan, name, service, instance))
-            .collect(),
-        depends_on: service
-            .depends_on
-            .iter()
-            .map(|(name, when)| (name.clone(), condition(*when)))
-            .collect(),
+        instances: service.instances.iter().map(|instance| lower_instance(plan, name, service, instance)).collect(),
+        depends_on: service.depends_on.iter().map(|(name, when)| (name.clone(), condition(*when))).collect(),
         probes: supervisor::Probes {
             startup: service.probes.startup.as_ref().map(probe),
             readiness: probe(&service.probes.readiness),

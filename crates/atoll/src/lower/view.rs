@@ -1,7 +1,7 @@
 //! Engine states → what the API shows.
 
 use manifest::Plan;
-use supervisor::{Event, InstanceState, Kind, ServiceStatus, Snapshot, Wanted};
+use supervisor::{BuildStatus, Event, InstanceState, Kind, ServiceStatus, Snapshot, Wanted};
 
 use crate::api::dto;
 
@@ -16,6 +16,10 @@ pub fn services(snapshot: &Snapshot) -> Vec<dto::Service> {
         service: service.name.clone(),
         wanted: service.wanted == Wanted::Running,
         failure: service.reason.clone(),
+        last_lines: match &service.build {
+            BuildStatus::Failed { last_lines, .. } => last_lines.clone(),
+            _ => Vec::new(),
+        },
         instances: service_instances(service).collect(),
     };
     snapshot.services.iter().map(view).collect()
@@ -38,11 +42,7 @@ fn service_instances(service: &ServiceStatus) -> impl Iterator<Item = dto::Insta
             restarts: instance.restarts,
             started_at: instance.started_at,
             reason: instance.reason.clone(),
-            last_lines: if failing {
-                instance.last_lines.clone()
-            } else {
-                Vec::new()
-            },
+            last_lines: if failing { instance.last_lines.clone() } else { Vec::new() },
         }
     })
 }
@@ -53,10 +53,7 @@ pub fn description(plan: &Plan, snapshot: &Snapshot, name: &str) -> Option<dto::
     let status = snapshot.service(name);
     let takes = |route: &&manifest::plan::Route| route.backends.iter().any(|backend| backend.service == name);
     let calls = |(_, caller): &(&String, &manifest::plan::Service)| caller.edges.contains_key(name);
-    let databases = service
-        .databases
-        .iter()
-        .filter_map(|name| Some((name, plan.databases.get(name)?)));
+    let databases = service.databases.iter().filter_map(|name| Some((name, plan.databases.get(name)?)));
     let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Some(dto::Description {
         service: name.to_owned(),
@@ -73,12 +70,7 @@ pub fn description(plan: &Plan, snapshot: &Snapshot, name: &str) -> Option<dto::
         }
         .to_owned(),
         readiness: check(&service.probes.readiness.check),
-        routes: plan
-            .routes
-            .iter()
-            .filter(takes)
-            .map(|route| route.name.clone())
-            .collect(),
+        routes: plan.routes.iter().filter(takes).map(|route| route.name.clone()).collect(),
         upstreams: service
             .edges
             .iter()
@@ -88,12 +80,7 @@ pub fn description(plan: &Plan, snapshot: &Snapshot, name: &str) -> Option<dto::
                 timeout_ms: ms(edge.timeout),
             })
             .collect(),
-        callers: plan
-            .services
-            .iter()
-            .filter(calls)
-            .map(|(caller, _)| caller.clone())
-            .collect(),
+        callers: plan.services.iter().filter(calls).map(|(caller, _)| caller.clone()).collect(),
         depends_on: service.depends_on.keys().cloned().collect(),
         databases: databases
             .map(|(name, database)| dto::Database {
@@ -106,9 +93,7 @@ pub fn description(plan: &Plan, snapshot: &Snapshot, name: &str) -> Option<dto::
             .collect(),
         environment: service.environment.keys().cloned().collect(),
         failure: status.and_then(|status| status.reason.clone()),
-        instances: status
-            .map(|status| service_instances(status).collect())
-            .unwrap_or_default(),
+        instances: status.map(|status| service_instances(status).collect()).unwrap_or_default(),
     })
 }
 
@@ -160,11 +145,7 @@ fn sentence<'e>(subject: &str, kind: &'e Kind) -> (&'static str, String, &'e [St
         Kind::BuildOutput { line } => ("build_output", line.clone()),
         Kind::BuildFinished { seconds } => ("build_finished", format!("{subject}: built in {seconds:.1} s")),
         Kind::BuildFailed { reason, last_lines } => {
-            return (
-                "build_failed",
-                format!("{subject}: the build failed: {reason}"),
-                last_lines,
-            );
+            return ("build_failed", format!("{subject}: the build failed: {reason}"), last_lines);
         }
         Kind::BuildCancelled => ("build_cancelled", format!("{subject}: the build was cancelled")),
         Kind::Prepared => ("prepared", format!("{subject}: databases are prepared")),
@@ -174,42 +155,30 @@ fn sentence<'e>(subject: &str, kind: &'e Kind) -> (&'static str, String, &'e [St
         Kind::Ready { after_ms } => ("ready", format!("{subject}: ready after {:.2} s", seconds(after_ms))),
         Kind::Unready { why } => ("unready", format!("{subject}: no longer ready: {why}")),
         Kind::ProbeFailed { why } => ("probe_failed", format!("{subject}: not ready yet: {why}")),
-        Kind::Unhealthy { why } => (
-            "unhealthy",
-            format!("{subject}: unhealthy, it will be restarted: {why}"),
-        ),
-        Kind::Exited { exit, after_ms } => (
-            "exited",
-            format!("{subject}: ended with {exit} after {:.1} s", seconds(after_ms)),
-        ),
-        Kind::Restarting { in_ms, attempt } => (
-            "restarting",
-            format!("{subject}: starts again in {in_ms} ms (attempt {attempt})"),
-        ),
+        Kind::Unhealthy { why } => ("unhealthy", format!("{subject}: unhealthy, it will be restarted: {why}")),
+        Kind::Exited { exit, after_ms } => {
+            ("exited", format!("{subject}: ended with {exit} after {:.1} s", seconds(after_ms)))
+        }
+        Kind::Restarting { in_ms, attempt } => {
+            ("restarting", format!("{subject}: starts again in {in_ms} ms (attempt {attempt})"))
+        }
         Kind::CrashLoop { attempt, last_lines } => {
-            return (
-                "crash_loop",
-                format!("{subject}: keeps ending, {attempt} times in a row"),
-                last_lines,
-            );
+            return ("crash_loop", format!("{subject}: keeps ending, {attempt} times in a row"), last_lines);
         }
         Kind::Failed { why } => ("failed", format!("{subject}: failed: {why}")),
         Kind::Stopping { why } => ("stopping", format!("{subject}: stopping: {why}")),
         Kind::Stopped => ("stopped", format!("{subject}: stopped")),
         Kind::Killed => ("killed", format!("{subject}: did not stop in time and was killed")),
         Kind::LogsLost { why } => ("logs_lost", format!("{subject}: its log is not written: {why}")),
-        Kind::LogsResumed { lines_lost } => (
-            "logs_resumed",
-            format!("{subject}: its log is written again; {lines_lost} lines are missing"),
-        ),
-        Kind::LeftoverStopped { pid } => (
-            "leftover_stopped",
-            format!("{subject}: pid {pid} was left by a killed daemon and is stopped"),
-        ),
-        Kind::StateFileDamaged { why } => (
-            "state_file_damaged",
-            format!("what the daemon before this one left cannot be read: {why}"),
-        ),
+        Kind::LogsResumed { lines_lost } => {
+            ("logs_resumed", format!("{subject}: its log is written again; {lines_lost} lines are missing"))
+        }
+        Kind::LeftoverStopped { pid } => {
+            ("leftover_stopped", format!("{subject}: pid {pid} was left by a killed daemon and is stopped"))
+        }
+        Kind::StateFileDamaged { why } => {
+            ("state_file_damaged", format!("what the daemon before this one left cannot be read: {why}"))
+        }
     };
     (kind, message, &[])
 }

@@ -37,12 +37,7 @@ impl Project {
             files: BTreeMap::new(),
             globs: BTreeMap::new(),
             environment: environment(self.root()),
-            ports: manifest::Ports {
-                range,
-                first,
-                ledger,
-                busy,
-            },
+            ports: manifest::Ports { range, first, ledger, busy },
         };
         loop {
             let wanted = manifest::wanted(&sources);
@@ -63,11 +58,7 @@ impl Project {
             }
         }
         let (plan, diagnostics) = manifest::compile(&sources);
-        Loaded {
-            sources,
-            plan,
-            diagnostics,
-        }
+        Loaded { sources, plan, diagnostics }
     }
 
     /// Keeps the ports of a plan that is about to run.
@@ -105,12 +96,7 @@ fn matches(pattern: &Path) -> Vec<std::path::PathBuf> {
     let Some(pattern) = pattern.to_str() else {
         return Vec::new();
     };
-    let mut found: Vec<_> = glob::glob(pattern)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|path| path.is_file())
-        .collect();
+    let mut found: Vec<_> = glob::glob(pattern).into_iter().flatten().flatten().filter(|path| path.is_file()).collect();
     found.sort();
     found
 }

@@ -59,11 +59,7 @@ pub fn listening() -> BTreeSet<u16> {
     ["/proc/net/tcp", "/proc/net/tcp6"]
         .into_iter()
         .flat_map(|table| {
-            fs::read_to_string(table)
-                .unwrap_or_default()
-                .lines()
-                .filter_map(listener)
-                .collect::<Vec<_>>()
+            fs::read_to_string(table).unwrap_or_default().lines().filter_map(listener).collect::<Vec<_>>()
         })
         .collect()
 }

@@ -47,10 +47,7 @@ impl Ended {
 impl Application {
     /// Writes the files, `atoll.toml` among them, into a new folder.
     pub fn new(files: &[(&str, &str)]) -> Self {
-        let application = Self {
-            folder: tempfile::tempdir().unwrap(),
-            gateway: free_port(),
-        };
+        let application = Self { folder: tempfile::tempdir().unwrap(), gateway: free_port() };
         application.write("echo.py", ECHO);
         for (name, text) in files {
             application.write(name, text);
@@ -90,11 +87,7 @@ impl Application {
 
     /// `atoll up` in the foreground.
     pub fn attached(&self) -> Child {
-        self.command(&["up"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+        self.command(&["up"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     pub fn instances(&self) -> Vec<Value> {
@@ -103,9 +96,7 @@ impl Application {
 
     pub fn pid(&self, service: &str, instance: u64) -> i32 {
         let instances = self.instances();
-        let found = instances
-            .iter()
-            .find(|i| i["service"] == service && i["instance"] == instance);
+        let found = instances.iter().find(|i| i["service"] == service && i["instance"] == instance);
         i32::try_from(found.unwrap()["pid"].as_i64().unwrap()).unwrap()
     }
 
@@ -139,22 +130,13 @@ impl Drop for Application {
 /// The binary under test in a folder, without what the environment of the test would change.
 pub fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("ATOLL_FILE")
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null());
+    command.args(arguments).current_dir(folder).env_remove("ATOLL_FILE").env("NO_COLOR", "1").stdin(Stdio::null());
     command
 }
 
 pub fn ended(output: Output) -> Ended {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ended {
-        status: output.status,
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
+    Ended { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 pub fn wait(child: &mut Child) -> Ended {
@@ -170,36 +152,23 @@ pub fn wait(child: &mut Child) -> Ended {
 }
 
 pub fn curl(arguments: &[&str], url: &str) -> (u16, String, String) {
-    let output = Command::new("curl")
-        .args(["-s", "-i", "-m", "30", "--path-as-is"])
-        .args(arguments)
-        .arg(url)
-        .output();
+    let output = Command::new("curl").args(["-s", "-i", "-m", "30", "--path-as-is"]).args(arguments).arg(url).output();
     let text = String::from_utf8_lossy(&output.unwrap().stdout).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .unwrap_or(0);
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     (status, head.to_lowercase(), body.to_owned())
 }
 
 /// A port below the ephemeral range, so that no connection takes it meanwhile.
 pub fn free_port() -> u16 {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    std::iter::repeat_with(|| fastrand::u16(30_000..32_000))
-        .take(1000)
-        .find(free)
-        .unwrap()
+    std::iter::repeat_with(|| fastrand::u16(30_000..32_000)).take(1000).find(free).unwrap()
 }
 
 /// Whether a process of that id runs; a zombie does not.
 pub fn is_running(pid: i32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    status
-        .rsplit_once(')')
-        .is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+    status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 pub fn signal(pid: i32, signal: rustix::process::Signal) {

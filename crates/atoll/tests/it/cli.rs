@@ -25,16 +25,10 @@ fn plan_check_and_schema_speak_json() {
     let plan = app.atoll(&["plan", "-o", "json"]).succeeded().json();
     assert_eq!(plan["services"]["web"]["instances"][0]["index"], 0);
     assert!(app.atoll(&["plan"]).succeeded().stdout.contains("[services.web]"));
-    assert_eq!(
-        app.atoll(&["check", "-o", "json"]).succeeded().json(),
-        Value::Array(vec![])
-    );
+    assert_eq!(app.atoll(&["check", "-o", "json"]).succeeded().json(), Value::Array(vec![]));
     assert!(app.atoll(&["check"]).succeeded().stdout.contains("no mistakes"));
     assert!(app.atoll(&["config", "schema"]).succeeded().json()["properties"]["services"].is_object());
-    assert_eq!(
-        app.atoll(&["version", "-o", "json"]).succeeded().json()["version"],
-        env!("CARGO_PKG_VERSION")
-    );
+    assert_eq!(app.atoll(&["version", "-o", "json"]).succeeded().json()["version"], env!("CARGO_PKG_VERSION"));
 }
 
 #[test]
@@ -50,19 +44,10 @@ fn routes_are_shown_by_precedence_and_explained() {
     let app = Application::with_manifest(ROUTES);
     let table = app.atoll(&["routes"]).succeeded().stdout;
     assert!(table.find("api").unwrap() < table.find("rest").unwrap(), "{table}");
-    let explained = app
-        .atoll(&["routes", "--explain", "http://shop.example/api/x", "-o", "json"])
-        .succeeded()
-        .json();
-    assert_eq!(
-        (explained[0]["route"].as_str(), explained[0]["verdict"].as_str()),
-        (Some("api"), Some("chosen"))
-    );
+    let explained = app.atoll(&["routes", "--explain", "http://shop.example/api/x", "-o", "json"]).succeeded().json();
+    assert_eq!((explained[0]["route"].as_str(), explained[0]["verdict"].as_str()), (Some("api"), Some("chosen")));
     assert_eq!(explained[1]["verdict"], "shadowed");
-    let post = app
-        .atoll(&["routes", "--explain", "/api/x", "-X", "POST", "-o", "json"])
-        .succeeded()
-        .json();
+    let post = app.atoll(&["routes", "--explain", "/api/x", "-X", "POST", "-o", "json"]).succeeded().json();
     assert!(post[0]["verdict"].as_str().unwrap().contains("POST"));
     assert_eq!(app.atoll(&["routes", "--explain", "/a/../b"]).code(), 3);
 }
@@ -77,14 +62,8 @@ fn a_manifest_is_found_upwards_by_folder_and_by_file() {
         ("deep", vec!["check", "-f", "../atoll.toml"]),
         ("deep", vec!["check", "--file", ".."]),
     ] {
-        let ended = crate::application::command(&app.path(folder), &arguments)
-            .output()
-            .unwrap();
-        assert!(
-            ended.status.success(),
-            "{folder} {arguments:?}: {}",
-            String::from_utf8_lossy(&ended.stderr)
-        );
+        let ended = crate::application::command(&app.path(folder), &arguments).output().unwrap();
+        assert!(ended.status.success(), "{folder} {arguments:?}: {}", String::from_utf8_lossy(&ended.stderr));
     }
 }
 
@@ -92,14 +71,7 @@ fn a_manifest_is_found_upwards_by_folder_and_by_file() {
 fn doctor_judges_machine_and_application() {
     let app = Application::with_manifest(ROUTES);
     let findings = app.atoll(&["doctor", "-o", "json"]).succeeded().json();
-    assert!(
-        findings
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|finding| finding["verdict"] != "bad"),
-        "{findings:#}"
-    );
+    assert!(findings.as_array().unwrap().iter().all(|finding| finding["verdict"] != "bad"), "{findings:#}");
     let app = Application::with_manifest("[services.web]\ncommand = \"no-such-program-here\"\n");
     let doctor = app.atoll(&["doctor"]);
     assert_eq!(doctor.code(), 1);
@@ -114,12 +86,7 @@ fn describe_tells_all_about_a_service_and_the_gateway() {
     let web = app.atoll(&["describe", "web", "-o", "json"]).succeeded().json();
     assert_eq!(web["routes"], serde_json::json!(["rest", "api"]));
     assert_eq!(web["instances"][0]["ready"], true);
-    assert!(
-        app.atoll(&["describe", "web"])
-            .succeeded()
-            .stdout
-            .contains("python3 echo.py")
-    );
+    assert!(app.atoll(&["describe", "web"]).succeeded().stdout.contains("python3 echo.py"));
     app.get("/");
     let gateway = app.atoll(&["describe", "gateway", "-o", "json"]).succeeded().json();
     assert_eq!(gateway["address"], format!("http://127.0.0.1:{}", app.gateway));
@@ -131,9 +98,6 @@ fn describe_tells_all_about_a_service_and_the_gateway() {
 fn completion_scripts_are_printed() {
     let app = Application::with_manifest(ROUTES);
     for shell in ["bash", "zsh", "fish"] {
-        assert!(
-            app.atoll(&["completion", shell]).succeeded().stdout.contains("atoll"),
-            "{shell}"
-        );
+        assert!(app.atoll(&["completion", shell]).succeeded().stdout.contains("atoll"), "{shell}");
     }
 }

@@ -1,14 +1,12 @@
 //! Programs that nobody here wrote, unchanged, as services: one from Python, one from npm, one from Debian.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::application::Application;
 
-/// Where `cargo xtask setup` puts packages from npm.
+/// Where `cargo xtask setup` puts packages from npm: beside the profile's folder in the target folder.
 fn tools() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")));
-    target.join("test-tools")
+    Path::new(env!("CARGO_BIN_EXE_atoll")).ancestors().nth(2).unwrap().join("test-tools")
 }
 
 #[test]
@@ -21,10 +19,7 @@ fn three_foreign_web_servers_answer_through_one_gateway() {
         )
     };
     let service = |name: &str, command: &str| {
-        format!(
-            "{}[services.{name}]\nworking_dir = \"www\"\ncommand = \"{command}\"\n",
-            route(name)
-        )
+        format!("{}[services.{name}]\nworking_dir = \"www\"\ncommand = \"{command}\"\n", route(name))
     };
     let manifest = [
         service("python", "python3 -m http.server --bind ${HOST} ${PORT}"),

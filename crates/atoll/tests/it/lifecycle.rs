@@ -31,16 +31,11 @@ fn an_application_comes_up_is_seen_and_goes_down() {
     app.up();
 
     let instances = app.instances();
-    let names: Vec<String> = instances
-        .iter()
-        .map(|i| format!("{}.{}", i["service"].as_str().unwrap(), i["instance"]))
-        .collect();
+    let names: Vec<String> =
+        instances.iter().map(|i| format!("{}.{}", i["service"].as_str().unwrap(), i["instance"])).collect();
     assert_eq!(names, ["back.0", "back.1", "front.0"]);
     for instance in &instances {
-        assert_eq!(
-            (instance["state"].as_str(), instance["ready"].as_bool()),
-            (Some("running"), Some(true))
-        );
+        assert_eq!((instance["state"].as_str(), instance["ready"].as_bool()), (Some("running"), Some(true)));
         for key in ["pid", "port", "restarts", "started_at"] {
             assert!(!instance[key].is_null(), "{key} of {instance}");
         }
@@ -55,10 +50,7 @@ fn an_application_comes_up_is_seen_and_goes_down() {
     assert_eq!(environment["GREETING"], "hello");
     assert_eq!(environment["ATOLL_SERVICE"], "front");
     assert_eq!(environment["HOST"], "127.0.0.1");
-    assert!(
-        !environment.contains_key("FRONT_URL"),
-        "what is not declared has no address"
-    );
+    assert!(!environment.contains_key("FRONT_URL"), "what is not declared has no address");
     assert!(!environment.contains_key("CARGO_BIN_EXE_atoll") && !environment.contains_key("NO_COLOR"));
 
     let pids: Vec<i32> = ["front", "back"].iter().map(|service| app.pid(service, 0)).collect();
@@ -91,15 +83,9 @@ fn a_service_is_stopped_started_and_restarted_alone() {
 
 #[test]
 fn only_the_named_services_and_what_they_need_are_started() {
-    let app = Application::with_manifest(&format!(
-        "{TWO_SERVICES}[services.alone]\ncommand = \"python3 echo.py\"\n"
-    ));
+    let app = Application::with_manifest(&format!("{TWO_SERVICES}[services.alone]\ncommand = \"python3 echo.py\"\n"));
     app.atoll(&["up", "-d", "--wait", "front"]).succeeded();
-    let running = |service: &str| {
-        app.instances()
-            .iter()
-            .any(|i| i["service"] == service && i["ready"] == true)
-    };
+    let running = |service: &str| app.instances().iter().any(|i| i["service"] == service && i["ready"] == true);
     assert!(running("front") && running("back") && !running("alone"));
 }
 
@@ -107,12 +93,7 @@ fn only_the_named_services_and_what_they_need_are_started() {
 fn ports_are_found_again_after_a_restart() {
     let app = Application::with_manifest(TWO_SERVICES);
     app.up();
-    let ports = |app: &Application| {
-        app.instances()
-            .iter()
-            .map(|i| i["port"].as_u64().unwrap())
-            .collect::<Vec<_>>()
-    };
+    let ports = |app: &Application| app.instances().iter().map(|i| i["port"].as_u64().unwrap()).collect::<Vec<_>>();
     let before = ports(&app);
     app.atoll(&["down"]).succeeded();
     app.up();
@@ -132,11 +113,7 @@ fn ctrl_c_drains_an_attached_up() {
     signal(i32::try_from(up.id()).unwrap(), Signal::INT);
     let ended = wait(&mut up);
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    assert!(
-        ended.stdout.contains("front.0") && ended.stdout.contains("listening on"),
-        "{}",
-        ended.stdout
-    );
+    assert!(ended.stdout.contains("front.0") && ended.stdout.contains("listening on"), "{}", ended.stdout);
     assert!(!is_running(front));
     assert_eq!(app.atoll(&["ps"]).code(), 3);
 }
@@ -149,17 +126,12 @@ fn logs_are_kept_filtered_and_readable_without_a_daemon() {
         assert_eq!(app.get(&format!("/item/{number}")).0, 200);
     }
     let found = until_blocking("the lines", BOUND, || {
-        let lines = app
-            .atoll(&["logs", "front", "--grep", "/item/[0-9]"])
-            .succeeded()
-            .stdout;
+        let lines = app.atoll(&["logs", "front", "--grep", "/item/[0-9]"]).succeeded().stdout;
         (lines.lines().count() == 5).then_some(lines)
     });
     assert!(found.contains("front.0") && found.contains("GET /item/4"));
     app.atoll(&["down"]).succeeded();
-    let last = app
-        .atoll(&["logs", "-n", "1", "--grep", "item", "-o", "json"])
-        .succeeded();
+    let last = app.atoll(&["logs", "-n", "1", "--grep", "item", "-o", "json"]).succeeded();
     assert!(last.json()["text"].as_str().unwrap().contains("/item/4"));
     assert_eq!(app.atoll(&["logs", "--since", "1ns"]).succeeded().stdout, "");
 }
@@ -193,11 +165,7 @@ fn a_second_up_finds_the_first_and_a_changed_manifest_is_said() {
     app.write("atoll.toml", &manifest.replace("hello", "good bye"));
     let refused = app.atoll(&["up", "-d"]);
     assert_eq!(refused.code(), 1);
-    assert!(
-        refused.stderr.contains("has changed") && is_running(front),
-        "{}",
-        refused.stderr
-    );
+    assert!(refused.stderr.contains("has changed") && is_running(front), "{}", refused.stderr);
 }
 
 #[test]
@@ -215,11 +183,7 @@ probes = { readiness = { exec = "test -e ready" } }
         "trap '' TERM\nsleep 1000 & echo $! > grandchild\ntouch ready\nwhile :; do sleep 1000; done\n",
     );
     app.up();
-    let grandchild: i32 = std::fs::read_to_string(app.path("grandchild"))
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
+    let grandchild: i32 = std::fs::read_to_string(app.path("grandchild")).unwrap().trim().parse().unwrap();
     let child = app.pid("stubborn", 0);
     assert!(is_running(grandchild) && is_running(child));
     app.atoll(&["down"]).succeeded();
@@ -229,12 +193,7 @@ probes = { readiness = { exec = "test -e ready" } }
 #[test]
 fn a_reader_that_has_enough_is_no_error() {
     let app = Application::with_manifest(TWO_SERVICES);
-    let mut plan = app
-        .command(&["plan"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut plan = app.command(&["plan"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(plan.stdout.take());
     let status = plan.wait().unwrap();
     assert_eq!(status.code(), Some(0));

@@ -1,5 +1,7 @@
 //! End to end: the real binary, real programs as services, real sockets. The only such tests of the workspace.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod application;
 mod cli;
 mod failures;

@@ -35,11 +35,7 @@ fn get(port: u16) -> u16 {
         let mut line = String::new();
         reader.read_line(&mut line)?;
         reader.read_to_end(&mut Vec::new())?;
-        Ok(line
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .unwrap_or(0))
+        Ok(line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0))
     };
     answer().unwrap_or(0)
 }
@@ -68,9 +64,7 @@ fn killing_one_of_two_instances_fails_no_get() {
         }
         for round in 0..3u64 {
             let before = sent.load(Ordering::Relaxed);
-            until_blocking("some load", BOUND, || {
-                (sent.load(Ordering::Relaxed) > before + RATE / 4).then_some(())
-            });
+            until_blocking("some load", BOUND, || (sent.load(Ordering::Relaxed) > before + RATE / 4).then_some(()));
             let victim = app.pid("web", round % 2);
             signal(victim, Signal::KILL);
             until_blocking("the restart", BOUND, || {
@@ -86,10 +80,7 @@ fn killing_one_of_two_instances_fails_no_get() {
 
     // What was killed is out of rotation as soon as its exit is seen.
     let log = std::fs::read_to_string(app.path(".atoll/logs/daemon.log")).unwrap();
-    assert!(
-        log.lines().filter(|line| line.contains("SIGKILL")).count() >= 3,
-        "{log}"
-    );
+    assert!(log.lines().filter(|line| line.contains("SIGKILL")).count() >= 3, "{log}");
 }
 
 #[test]
@@ -105,20 +96,9 @@ fn each_request_leaves_one_line_in_the_access_log() {
         (records.len() == 20).then_some(records)
     });
     for record in &records {
-        assert_eq!(
-            (record["service"].as_str(), record["route"].as_str()),
-            (Some("web"), Some("all")),
-            "{record}"
-        );
-        assert_eq!(
-            (record["status"].as_u64(), record["attempts"].as_u64()),
-            (Some(200), Some(1)),
-            "{record}"
-        );
-        assert!(
-            record["duration_ms"].is_number() && record["request_id"].is_string(),
-            "{record}"
-        );
+        assert_eq!((record["service"].as_str(), record["route"].as_str()), (Some("web"), Some("all")), "{record}");
+        assert_eq!((record["status"].as_u64(), record["attempts"].as_u64()), (Some(200), Some(1)), "{record}");
+        assert!(record["duration_ms"].is_number() && record["request_id"].is_string(), "{record}");
         assert!(!record.to_string().contains("secret"), "{record}");
     }
     let instances: std::collections::BTreeSet<u64> = records.iter().filter_map(|r| r["instance"].as_u64()).collect();

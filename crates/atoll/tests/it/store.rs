@@ -31,10 +31,7 @@ fn the_shop_sells() {
     let product = page["items"][0]["id"].as_str().unwrap().to_owned();
 
     let (status, _, body) = app.request(&["-X", "DELETE"], &format!("/api/catalog/products/{product}"));
-    assert!(
-        status == 404 || status == 405,
-        "no write through the gateway: {status} {body}"
-    );
+    assert!(status == 404 || status == 405, "no write through the gateway: {status} {body}");
 
     let (status, home) = app.get("/");
     assert_eq!(status, 200);
@@ -46,7 +43,7 @@ fn the_shop_sells() {
     let jar = app.path("cookies");
     let jar = jar.to_str().unwrap();
     let shop = format!("http://127.0.0.1:{}", app.gateway);
-    let form = format!("product={product}&quantity=2");
+    let form = format!("product_id={product}&quantity=2");
     let add = ["-b", jar, "-c", jar, "-d", &form, "-H", "sec-fetch-site: same-origin"];
     let (status, head, body) = curl(&add, &format!("{shop}/cart/items"));
     assert_eq!(status, 303, "{head} {body}");

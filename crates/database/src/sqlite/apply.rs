@@ -29,35 +29,25 @@ const LINE_SHOWN: usize = 120;
 /// Runs the migration on a fresh connection. On any error, and on a kill, the database is as it was before.
 pub(super) fn apply(connection: &mut Connection, database: &Path, migration: &Migration) -> Result<(), Error> {
     let commit = |error| {
-        let named = |source: SqliteError| Error::Commit {
-            path: migration.path.clone(),
-            source,
-        };
+        let named = |source: SqliteError| Error::Commit { path: migration.path.clone(), source };
         Error::sqlite(database, error, named)
     };
     let guard = Guard::set_on(connection).map_err(commit)?;
     // Immediate: the lock is taken while waiting for it is still possible.
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(commit)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(commit)?;
     guard.set(Guard::Watching);
     run_statements(&transaction, migration).map_err(|failure| {
         let place = place(migration, failure.offset);
         match (guard.set(Guard::Off), failure.cause) {
             (Guard::Refused(what), _) => Error::Forbidden { place, what },
-            (_, Cause::Parameter) => Error::Forbidden {
-                place,
-                what: "a parameter (`?`, `:name`)".to_owned(),
-            },
+            (_, Cause::Parameter) => Error::Forbidden { place, what: "a parameter (`?`, `:name`)".to_owned() },
             (_, Cause::Sqlite(error)) => Error::sqlite(database, error, |source| Error::Statement { place, source }),
         }
     })?;
     guard.set(Guard::Off);
     let row = "INSERT INTO main.atoll_migrations (version, name, checksum, applied_at)
                VALUES (?1, ?2, ?3, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
-    transaction
-        .execute(row, (migration.version, &migration.name, &migration.checksum))
-        .map_err(commit)?;
+    transaction.execute(row, (migration.version, &migration.name, &migration.checksum)).map_err(commit)?;
     transaction.commit().map_err(commit)
 }
 
@@ -83,10 +73,7 @@ fn run_statements(connection: &Connection, migration: &Migration) -> Result<(), 
             Ok(Some(statement)) => statement,
             Ok(None) => return Ok(()),
             Err(error) => {
-                return Err(Failure {
-                    offset: offset_of(&error, &sql, end),
-                    cause: Cause::Sqlite(error),
-                });
+                return Err(Failure { offset: offset_of(&error, &sql, end), cause: Cause::Sqlite(error) });
             }
         };
         // Without parameters the expanded text is the statement's own, with what stood before it.
@@ -94,21 +81,11 @@ fn run_statements(connection: &Connection, migration: &Migration) -> Result<(), 
         let start = sql[end..].find(&text).map_or(end, |skipped| end + skipped);
         let offset = start + code_start(&text);
         if statement.parameter_count() > 0 {
-            return Err(Failure {
-                offset,
-                cause: Cause::Parameter,
-            });
+            return Err(Failure { offset, cause: Cause::Parameter });
         }
         end = start + text.len();
         let mut rows = statement.raw_query();
-        while rows
-            .next()
-            .map_err(|error| Failure {
-                offset,
-                cause: Cause::Sqlite(error),
-            })?
-            .is_some()
-        {}
+        while rows.next().map_err(|error| Failure { offset, cause: Cause::Sqlite(error) })?.is_some() {}
     }
 }
 
@@ -185,12 +162,8 @@ fn forbidden(action: AuthAction<'_>) -> Option<String> {
         AuthAction::Transaction { .. } => Some("BEGIN, COMMIT or ROLLBACK".to_owned()),
         AuthAction::Attach { .. } => Some("ATTACH".to_owned()),
         AuthAction::Detach { .. } => Some("DETACH".to_owned()),
-        AuthAction::Pragma {
-            pragma_name,
-            pragma_value: Some(_),
-        } if PRAGMAS_FORBIDDEN
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case(pragma_name)) =>
+        AuthAction::Pragma { pragma_name, pragma_value: Some(_) }
+            if PRAGMAS_FORBIDDEN.iter().any(|name| name.eq_ignore_ascii_case(pragma_name)) =>
         {
             Some(format!("PRAGMA {pragma_name}"))
         }
@@ -210,9 +183,5 @@ fn forbidden(action: AuthAction<'_>) -> Option<String> {
 fn place(migration: &Migration, offset: usize) -> Place {
     let line = line_at(migration.sql.as_bytes(), offset);
     let text = migration.sql.lines().nth(line - 1).unwrap_or_default();
-    Place {
-        path: migration.path.clone(),
-        line,
-        text: text.trim().chars().take(LINE_SHOWN).collect(),
-    }
+    Place { path: migration.path.clone(), line, text: text.trim().chars().take(LINE_SHOWN).collect() }
 }

@@ -23,24 +23,16 @@ async fn the_files_are_for_their_owner_alone() {
     for name in ["orders.db", "orders.db-wal", "orders.db-shm", "orders.db.lock"] {
         assert_eq!(mode(&path.with_file_name(name)), 0o600, "{name}");
     }
-    let journal: String = connection
-        .query_row("PRAGMA journal_mode", [], |row| row.get(0))
-        .expect("a mode");
+    let journal: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).expect("a mode");
     assert_eq!(journal, "wal");
 }
 
 #[tokio::test]
 async fn a_database_without_migrations_is_made_and_otherwise_left_alone() {
     let world = World::new();
-    let database = Database {
-        migrations: None,
-        ..world.database()
-    };
+    let database = Database { migrations: None, ..world.database() };
     for _ in 0..2 {
-        assert_eq!(
-            database::prepare(&database).await.expect("prepared"),
-            database::Report::default()
-        );
+        assert_eq!(database::prepare(&database).await.expect("prepared"), database::Report::default());
     }
     assert!(world.tables().is_empty());
 }
@@ -52,14 +44,8 @@ async fn links_are_followed() {
     symlink(elsewhere.migration("real.txt"), world.migration("0001_a.sql")).expect("linked");
     let folder = world.root().join("linked");
     symlink(world.root().join("migrations"), &folder).expect("linked");
-    let database = Database {
-        migrations: Some(folder),
-        ..world.database()
-    };
-    assert_eq!(
-        database::prepare(&database).await.expect("prepared").applied,
-        ["0001_a.sql"]
-    );
+    let database = Database { migrations: Some(folder), ..world.database() };
+    assert_eq!(database::prepare(&database).await.expect("prepared").applied, ["0001_a.sql"]);
 }
 
 #[tokio::test]
@@ -155,12 +141,7 @@ async fn a_damaged_file_is_reported_and_kept() {
     let mut bytes = std::fs::read(&path).expect("read");
     bytes[100..4096].fill(0xee);
     std::fs::write(&path, &bytes).expect("written");
-    assert!(
-        world
-            .outcome()
-            .await
-            .starts_with("$DIR/data/orders.db is not a sound SQLite database: ")
-    );
+    assert!(world.outcome().await.starts_with("$DIR/data/orders.db is not a sound SQLite database: "));
     assert_eq!(std::fs::read(&path).expect("read"), bytes);
 }
 
@@ -168,10 +149,7 @@ async fn a_damaged_file_is_reported_and_kept() {
 async fn a_full_database_is_reported_and_keeps_what_it_had() {
     let world = World::with(&[
         ("0001_a.sql", "CREATE TABLE a (x);"),
-        (
-            "0002_b.sql",
-            "PRAGMA max_page_count = 10; CREATE TABLE b (x);\nINSERT INTO b VALUES (randomblob(1000000));",
-        ),
+        ("0002_b.sql", "PRAGMA max_page_count = 10; CREATE TABLE b (x);\nINSERT INTO b VALUES (randomblob(1000000));"),
     ]);
     expect![[r#"
         no space is left for $DIR/data/orders.db: database or disk is full

@@ -14,10 +14,7 @@ async fn check(files: &[(&str, &str)], expected: Expect) -> World {
 async fn migrations_are_applied_once_in_the_order_of_their_numbers() {
     let world = check(
         &[
-            (
-                "10_third.sql",
-                "INSERT INTO item VALUES (2); -- no semicolon needed\nINSERT INTO item VALUES (3)",
-            ),
+            ("10_third.sql", "INSERT INTO item VALUES (2); -- no semicolon needed\nINSERT INTO item VALUES (3)"),
             ("0001_first.sql", "\u{feff}CREATE TABLE item (id INTEGER PRIMARY KEY);"),
             ("0002_second-one.sql", "-- only a comment\n"),
             ("README.md", "not a migration"),
@@ -45,24 +42,13 @@ async fn the_ledger_keeps_name_checksum_and_time() {
     let world = World::with(&[("0001_first.sql", "SELECT 1;")]);
     world.prepare().await.expect("prepared");
     let row = world.connect().query_row("SELECT * FROM atoll_migrations", [], |row| {
-        Ok((
-            row.get::<_, i64>(0)?,
-            row.get::<_, String>(1)?,
-            row.get::<_, String>(2)?,
-            row.get::<_, String>(3)?,
-        ))
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, String>(3)?))
     });
     let (version, name, checksum, applied_at) = row.expect("one row");
     assert_eq!((version, name.as_str()), (1, "first"));
     // printf 'SELECT 1;' | sha256sum
-    assert_eq!(
-        checksum,
-        "17db4fd369edb9244b9f91d9aeed145c3d04ad8ba6e95d06247f07a63527d11a"
-    );
-    assert!(
-        applied_at.starts_with("20") && applied_at.ends_with('Z') && applied_at.len() == 24,
-        "{applied_at}"
-    );
+    assert_eq!(checksum, "17db4fd369edb9244b9f91d9aeed145c3d04ad8ba6e95d06247f07a63527d11a");
+    assert!(applied_at.starts_with("20") && applied_at.ends_with('Z') && applied_at.len() == 24, "{applied_at}");
 }
 
 #[tokio::test]
@@ -92,19 +78,11 @@ async fn names_that_are_not_a_migrations_are_refused() {
     ] {
         let world = World::with(&[(name, "")]);
         let seen = world.outcome().await;
-        assert!(
-            seen.starts_with(&format!("$DIR/migrations/{name} is not named as a migration\nhint: ")),
-            "{seen}"
-        );
+        assert!(seen.starts_with(&format!("$DIR/migrations/{name} is not named as a migration\nhint: ")), "{seen}");
         assert!(!world.database().path.exists(), "{name}");
     }
     let huge = "99999999999999999999_x.sql";
-    assert!(
-        World::with(&[(huge, "")])
-            .outcome()
-            .await
-            .contains("is not named as a migration")
-    );
+    assert!(World::with(&[(huge, "")]).outcome().await.contains("is not named as a migration"));
 }
 
 #[tokio::test]
@@ -121,10 +99,7 @@ async fn two_files_with_one_number_are_refused() {
 
 #[tokio::test]
 async fn an_error_names_its_line_and_leaves_nothing_of_its_migration() {
-    let good = (
-        "0001_good.sql",
-        "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT NOT NULL);",
-    );
+    let good = ("0001_good.sql", "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT NOT NULL);");
     let cases = [
         (
             "CREATE TABLE a (x);\r\nINSERT INTO a VALUES (1);\r\n\r\n/* third\r\n statement */\r\nINSERT INTO b\r\n  VALUES (2);\r\n",
@@ -192,15 +167,8 @@ async fn an_error_names_its_line_and_leaves_nothing_of_its_migration() {
         ),
     ];
     for (sql, expected) in cases {
-        let world = check(
-            &[
-                good,
-                ("0002_bad.sql", sql),
-                ("0003_never.sql", "CREATE TABLE never (x);"),
-            ],
-            expected,
-        )
-        .await;
+        let world =
+            check(&[good, ("0002_bad.sql", sql), ("0003_never.sql", "CREATE TABLE never (x);")], expected).await;
         assert_eq!(world.tables(), ["atoll_migrations", "item"], "{sql}");
         world.write("0002_bad.sql", "SELECT 1;");
         let report = world.prepare().await.expect("the corrected migration is applied");
@@ -221,10 +189,7 @@ async fn a_migration_may_not_touch_its_own_transaction_or_ledger() {
         ("PRAGMA Journal_Mode(delete);", "PRAGMA Journal_Mode"),
         ("DELETE FROM atoll_migrations;", "a change of atoll_migrations"),
         ("DROP TABLE atoll_migrations;", "a change of atoll_migrations"),
-        (
-            "ALTER TABLE atoll_migrations RENAME TO mine;",
-            "a change of atoll_migrations",
-        ),
+        ("ALTER TABLE atoll_migrations RENAME TO mine;", "a change of atoll_migrations"),
         ("INSERT INTO item VALUES (?);", "a parameter (`?`, `:name`)"),
     ];
     for (sql, what) in cases {
@@ -232,9 +197,7 @@ async fn a_migration_may_not_touch_its_own_transaction_or_ledger() {
         let world = World::with(&[("0001_x.sql", &sql)]);
         let seen = world.outcome().await;
         assert!(
-            seen.starts_with(&format!(
-                "the migration $DIR/migrations/0001_x.sql:3 must not contain {what}\n"
-            )),
+            seen.starts_with(&format!("the migration $DIR/migrations/0001_x.sql:3 must not contain {what}\n")),
             "{seen}"
         );
         assert_eq!(world.tables(), ["atoll_migrations"], "{sql}");
@@ -262,18 +225,10 @@ async fn what_real_schemas_use_is_allowed() {
         ("0003_c.sql", "CREATE TEMP TABLE kept (x);"),
     ]);
     assert_eq!(
-        world
-            .prepare()
-            .await
-            .map_err(|error| kit::Chain(&error).to_string())
-            .expect("prepared")
-            .version,
+        world.prepare().await.map_err(|error| kit::Chain(&error).to_string()).expect("prepared").version,
         Some(3)
     );
-    let found: i64 = world
-        .connect()
-        .query_row("SELECT count(*) FROM search", [], |row| row.get(0))
-        .expect("a count");
+    let found: i64 = world.connect().query_row("SELECT count(*) FROM search", [], |row| row.get(0)).expect("a count");
     assert_eq!(found, 3);
 }
 
@@ -294,10 +249,7 @@ async fn a_broken_foreign_key_fails_at_the_commit() {
 
 #[tokio::test]
 async fn a_folder_that_disagrees_with_the_database_is_refused() {
-    let world = World::with(&[
-        ("0001_a.sql", "CREATE TABLE a (x);"),
-        ("0003_c.sql", "CREATE TABLE c (x);"),
-    ]);
+    let world = World::with(&[("0001_a.sql", "CREATE TABLE a (x);"), ("0003_c.sql", "CREATE TABLE c (x);")]);
     world.prepare().await.expect("prepared");
 
     world.write("0001_a.sql", "CREATE TABLE a (x, y);");

@@ -24,11 +24,7 @@ async fn a_preparation_works_in_a_process_of_its_own() {
         return assert_eq!(world.tables(), ["a", "atoll_migrations"]);
     };
     let migrations = Some(folder.join("migrations"));
-    let database = Database {
-        name: "orders".to_owned(),
-        path: folder.join("data/orders.db"),
-        migrations,
-    };
+    let database = Database { name: "orders".to_owned(), path: folder.join("data/orders.db"), migrations };
     database::prepare(&database).await.expect("prepared");
 }
 
@@ -66,10 +62,8 @@ async fn many_at_once_apply_each_migration_once() {
         assert!(child.0.wait().expect("waited").success());
     }
     assert!(inside.iter().all(|report| report.version == Some(20)), "{inside:?}");
-    let rows: i64 = world
-        .connect()
-        .query_row("SELECT count(*) FROM atoll_migrations", [], |row| row.get(0))
-        .expect("a count");
+    let rows: i64 =
+        world.connect().query_row("SELECT count(*) FROM atoll_migrations", [], |row| row.get(0)).expect("a count");
     assert_eq!(rows, 20);
 }
 
@@ -92,22 +86,15 @@ fn a_killed_preparation_leaves_nothing_of_its_migration() {
     let world = World::with(&[("0001_a.sql", "CREATE TABLE a (x);"), ("0002_b.sql", ENDLESS)]);
     let child = spawn(&world);
     let wal = world.root().join("data/orders.db-wal");
-    until_blocking(
-        "the second migration to reach the disk",
-        Duration::from_secs(30),
-        || {
-            let written = std::fs::metadata(&wal).map_or(0, |metadata| metadata.len());
-            (written > 16 << 20).then_some(())
-        },
-    );
+    until_blocking("the second migration to reach the disk", Duration::from_secs(30), || {
+        let written = std::fs::metadata(&wal).map_or(0, |metadata| metadata.len());
+        (written > 16 << 20).then_some(())
+    });
     drop(child);
     assert_eq!(world.tables(), ["a", "atoll_migrations"]);
     world.write("0002_b.sql", "CREATE TABLE b (x);");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    assert_eq!(
-        runtime.block_on(world.prepare()).expect("prepared").applied,
-        ["0002_b.sql"]
-    );
+    assert_eq!(runtime.block_on(world.prepare()).expect("prepared").applied, ["0002_b.sql"]);
 }
 
 #[tokio::test]
@@ -132,9 +119,7 @@ async fn a_migration_waits_for_a_writer_to_finish() {
     world.prepare().await.expect("prepared");
     world.write("0002_b.sql", "CREATE TABLE b (x);");
     let writer = world.connect();
-    writer
-        .execute_batch("BEGIN IMMEDIATE; INSERT INTO a VALUES (1);")
-        .expect("a transaction");
+    writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO a VALUES (1);").expect("a transaction");
     let database = world.database();
     let waiting = tokio::spawn(async move { database::prepare(&database).await });
     let lock = world.root().join("data/orders.db.lock");
@@ -145,8 +130,5 @@ async fn a_migration_waits_for_a_writer_to_finish() {
     .await;
     assert!(!waiting.is_finished());
     writer.execute_batch("COMMIT").expect("committed");
-    assert_eq!(
-        waiting.await.expect("no panic").expect("prepared").applied,
-        ["0002_b.sql"]
-    );
+    assert_eq!(waiting.await.expect("no panic").expect("prepared").applied, ["0002_b.sql"]);
 }

@@ -58,16 +58,9 @@ impl World {
         let text = match self.prepare().await {
             Ok(report) => format!("applied {:?}, now at {:?}\n", report.applied, report.version),
             Err(error) => {
-                let place = error
-                    .place()
-                    .map(|place| format!("  {:>4} | {}\n", place.line, place.text));
+                let place = error.place().map(|place| format!("  {:>4} | {}\n", place.line, place.text));
                 let hint = error.hint().map(|hint| format!("hint: {hint}\n"));
-                format!(
-                    "{}\n{}{}",
-                    kit::Chain(&error),
-                    place.unwrap_or_default(),
-                    hint.unwrap_or_default()
-                )
+                format!("{}\n{}{}", kit::Chain(&error), place.unwrap_or_default(), hint.unwrap_or_default())
             }
         };
         text.replace(&self.root().display().to_string(), "$DIR")

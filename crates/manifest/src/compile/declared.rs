@@ -41,8 +41,12 @@ pub(crate) fn collect<'d>(cx: &'d Context<'d>, documents: &'d [Document<'d>]) ->
         databases: named(cx, &tables, "databases"),
         routes: routes(cx, &tables),
     };
-    if declared.services.is_empty() && declared.routes.is_empty() {
-        let diagnostic = Diagnostic::new(Code::Empty, &declared.root.place, "the manifest declares no service and no route");
+    let says_nothing =
+        |table: &Table<'_>, key: &str| !table.is_wrong(key) && table.get(key).is_none_or(|item| item.is_empty());
+    let silent = tables.iter().all(|table| says_nothing(table, "services") && says_nothing(table, "routes"));
+    if silent {
+        let diagnostic =
+            Diagnostic::new(Code::Empty, &declared.root.place, "the manifest declares no service and no route");
         cx.report(diagnostic.hint("add `[services.hello]` with a `command`"));
     }
     Some(declared)
@@ -80,7 +84,9 @@ fn routes<'d>(cx: &Context<'_>, tables: &[Table<'d>]) -> Vec<Table<'d>> {
     let mut routes: Vec<Table<'d>> = tables.iter().flat_map(|table| table.tables("routes")).collect();
     if let Some(beyond) = routes.get(DECLARATIONS_MAX) {
         let message = format!("the manifest has {} routes; the limit is {DECLARATIONS_MAX}", routes.len());
-        cx.report(Diagnostic::new(Code::Limit, &beyond.place, message).hint("join routes that differ in `matches` only"));
+        cx.report(
+            Diagnostic::new(Code::Limit, &beyond.place, message).hint("join routes that differ in `matches` only"),
+        );
         routes.truncate(DECLARATIONS_MAX);
     }
     routes
@@ -107,7 +113,8 @@ pub(crate) fn check_name(cx: &Context<'_>, name: &Text<'_>) {
 pub(crate) fn application(cx: &Context<'_>, declared: &Declared<'_>) -> Option<String> {
     if !declared.root.has("name") {
         let folder = cx.sources.root.parent().and_then(|folder| folder.file_name());
-        let name = folder.and_then(|name| as_name(&name.to_string_lossy())).unwrap_or_else(|| "my-application".to_owned());
+        let name =
+            folder.and_then(|name| as_name(&name.to_string_lossy())).unwrap_or_else(|| "my-application".to_owned());
         let diagnostic = Diagnostic::new(Code::MissingKey, &declared.root.place, "the manifest lacks `name`");
         cx.report(diagnostic.hint(format!("begin with `name = \"{name}\"`")));
         return None;

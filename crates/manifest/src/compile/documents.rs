@@ -39,7 +39,10 @@ pub(crate) fn load<'d>(cx: &Context<'d>) -> Vec<Document<'d>> {
         Ok(text) => text,
         Err(reason) => {
             let message = format!("cannot read {}: {reason}", cx.shown(file));
-            cx.report(Diagnostic::new(Code::Unreadable, &Place::start(file), message).hint("name another file with `-f FILE`"));
+            cx.report(
+                Diagnostic::new(Code::Unreadable, &Place::start(file), message)
+                    .hint("name another file with `-f FILE`"),
+            );
             return Vec::new();
         }
     };
@@ -96,7 +99,8 @@ fn resolve(cx: &Context<'_>, include: &Text<'_>) -> Vec<PathBuf> {
     let pattern = pattern(&include.value, include.place.file.parent().unwrap_or(Path::new("/")));
     let Some(matches) = cx.glob(&pattern) else { return Vec::new() };
     // A pattern such as `*.toml` also finds the root; nobody means that.
-    let others: Vec<PathBuf> = matches.iter().map(|path| normal(path)).filter(|path| *path != cx.sources.root).collect();
+    let others: Vec<PathBuf> =
+        matches.iter().map(|path| normal(path)).filter(|path| *path != cx.sources.root).collect();
     if others.is_empty() {
         let message = format!("`{}` matches no file", include.value);
         let hint = "correct the pattern, or take it out; it is resolved against the folder of this file";
@@ -133,7 +137,9 @@ fn load_one<'d>(cx: &Context<'d>, include: &Text<'_>, path: &Path) -> Option<Doc
             let place = Place { file, span: written.span() };
             let message = format!("an included file cannot have `{key}`");
             let hint = format!("move it to {}; an included file may have {}", cx.shown(&cx.sources.root), allowed());
-            cx.report(Diagnostic::new(Code::RootOnly, &place, message).label("belongs to the root manifest").hint(hint));
+            cx.report(
+                Diagnostic::new(Code::RootOnly, &place, message).label("belongs to the root manifest").hint(hint),
+            );
         }
     }
     shape::check::check(cx, &ROOT, &tree, &Place::start(file));

@@ -62,7 +62,8 @@ pub(crate) fn compile(
             cx.report(Diagnostic::new(Code::VariableName, &name.place, message).hint(hint));
         } else if RESERVED.contains(&name.value.as_str()) {
             let message = format!("`{}` is set by Atoll and cannot be chosen", name.value);
-            let hint = "take it out; a program that wants its port under another name gets it with `command`, as `${PORT}`";
+            let hint =
+                "take it out; a program that wants its port under another name gets it with `command`, as `${PORT}`";
             cx.report(Diagnostic::new(Code::ReservedVariable, &name.place, message).label("reserved").hint(hint));
         } else {
             // What was expanded may be a secret, exactly as the content of a file.
@@ -138,7 +139,8 @@ fn read_file(cx: &Context<'_>, written: &Text<'_>, out: &mut Environment) {
         Ok(text) => text,
         Err(reason) => {
             let hint = "correct the path; it is resolved against the folder of this file";
-            let diagnostic = Diagnostic::new(Code::Unreadable, &written.place, format!("cannot read {shown}: {reason}"));
+            let diagnostic =
+                Diagnostic::new(Code::Unreadable, &written.place, format!("cannot read {shown}: {reason}"));
             cx.report(diagnostic.label("read for this service").hint(hint));
             out.incomplete = true;
             return;

@@ -53,10 +53,7 @@ pub(crate) fn compile(cx: &Context<'_>, route: &Table<'_>, matches: &[Match]) ->
 fn filter(cx: &Context<'_>, kind: &str, table: &Table<'_>, matches: &[Match]) -> Option<Filter> {
     let inner = table.table(kind)?;
     Some(match kind {
-        "url_rewrite" => Filter::UrlRewrite {
-            hostname: host(cx, &inner),
-            path: path_rewrite(cx, &inner, matches),
-        },
+        "url_rewrite" => Filter::UrlRewrite { hostname: host(cx, &inner), path: path_rewrite(cx, &inner, matches) },
         "request_redirect" => redirect(cx, &inner, matches),
         "request_headers" => Filter::RequestHeaders(header_edits(cx, &inner)),
         _ => Filter::ResponseHeaders(header_edits(cx, &inner)),
@@ -69,7 +66,8 @@ fn host(cx: &Context<'_>, table: &Table<'_>) -> Option<String> {
 
 fn redirect(cx: &Context<'_>, table: &Table<'_>, matches: &[Match]) -> Filter {
     if !["scheme", "hostname", "port", "path", "prefix"].iter().any(|key| table.has(key)) {
-        let diagnostic = Diagnostic::new(Code::Filters, &table.place, "the redirect leads back to where the client came from");
+        let diagnostic =
+            Diagnostic::new(Code::Filters, &table.place, "the redirect leads back to where the client came from");
         cx.report(diagnostic.hint("add `scheme`, `hostname`, `port`, `path` or `prefix`"));
     }
     let port = table.get("port").and_then(|item| item.integer());
@@ -89,7 +87,11 @@ fn path_rewrite(cx: &Context<'_>, table: &Table<'_>, matches: &[Match]) -> Optio
     }
     let text = table.text("prefix")?;
     if !matches.iter().all(|matched| matches!(matched.path, PathMatch::Prefix(_))) {
-        let diagnostic = Diagnostic::new(Code::Filters, &text.place, "`prefix` replaces a prefix, but a match of this route has none");
+        let diagnostic = Diagnostic::new(
+            Code::Filters,
+            &text.place,
+            "`prefix` replaces a prefix, but a match of this route has none",
+        );
         cx.report(diagnostic.hint("write `path` for the whole path, or match by `prefix`"));
     }
     let trimmed = text.value.trim_end_matches('/');
@@ -99,9 +101,10 @@ fn path_rewrite(cx: &Context<'_>, table: &Table<'_>, matches: &[Match]) -> Optio
 
 fn header_edits(cx: &Context<'_>, table: &Table<'_>) -> HeaderEdits {
     let values = |key: &str| {
-        let entries = table.map(key).into_iter().filter_map(|(name, item)| {
-            Some((edited_name(cx, &name)?, header_value(cx, &item.text()?)?))
-        });
+        let entries = table
+            .map(key)
+            .into_iter()
+            .filter_map(|(name, item)| Some((edited_name(cx, &name)?, header_value(cx, &item.text()?)?)));
         entries.collect()
     };
     HeaderEdits {

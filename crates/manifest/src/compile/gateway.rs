@@ -50,7 +50,9 @@ pub(crate) fn listener<'d>(cx: &Context<'_>, root: &Table<'d>) -> Listener<'d> {
         Some((port, Chosen::Now)) => {
             let message = format!("port {} is taken; the gateway listens on {port}", default.port());
             let hint = format!("write `listen = \"{}:{port}\"` under `[gateway]` to keep it", default.ip());
-            cx.report(Diagnostic::new(Code::DefaultPortTaken, &place, message).label("no `listen` is written").hint(hint));
+            cx.report(
+                Diagnostic::new(Code::DefaultPortTaken, &place, message).label("no `listen` is written").hint(hint),
+            );
         }
         Some((_, Chosen::Before)) => {}
         None => {
@@ -94,7 +96,9 @@ fn parse(cx: &Context<'_>, text: &Text<'_>) -> Option<SocketAddr> {
     if !address.ip().is_loopback() {
         let message = format!("`{address}` can be reached from other machines");
         let hint = format!("write `listen = \"127.0.0.1:{}\"` unless that is meant", address.port());
-        cx.report(Diagnostic::new(Code::ListenExposed, &text.place, message).label("not a loopback address").hint(hint));
+        cx.report(
+            Diagnostic::new(Code::ListenExposed, &text.place, message).label("not a loopback address").hint(hint),
+        );
     }
     Some(address)
 }

@@ -11,7 +11,7 @@ use crate::text::nearest;
 
 /// Limit: characters of a regular expression, and bytes of what it compiles to.
 const REGEX_BYTES_MAX: usize = 1_000;
-const REGEX_COMPILED_MAX: usize = 1 << 20;
+const REGEX_COMPILED_MAX: usize = 1 << 18;
 /// Limit: a path that is longer than this is no pattern.
 const PATH_BYTES_MAX: usize = 2_000;
 /// RFC 1035 §2.3.4.
@@ -65,19 +65,19 @@ fn regex(cx: &Context<'_>, text: &Text<'_>) -> Option<String> {
     }
     match RegexBuilder::new(&format!("^(?:{})$", text.value)).size_limit(REGEX_COMPILED_MAX).build() {
         // The expression must be whole by itself: `a)|(b` would escape the group that anchors it.
-        Ok(_) if regex::Regex::new(&text.value).is_ok() || regex_is_only_large(&text.value) => Some(text.value.clone()),
+        Ok(_) if regex::Regex::new(&text.value).is_ok() => Some(text.value.clone()),
         Ok(_) => report("a group is closed that was never opened", "write `\\\\)` for a bracket that means itself"),
         Err(regex::Error::CompiledTooBig(_)) => report("it becomes too large", "write smaller repetitions"),
         Err(error) => {
             let error = error.to_string();
             let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            report(why, "write it in the syntax of RE2; look-around and back-references do not exist there")
+            let hint = match why.contains("not supported") {
+                true => "write it without: expressions are those of RE2, which always take linear time",
+                false => "correct it; a character that means itself is written with `\\\\` before it",
+            };
+            report(why, hint)
         }
     }
-}
-
-fn regex_is_only_large(text: &str) -> bool {
-    matches!(regex::Regex::new(text), Err(regex::Error::CompiledTooBig(_)))
 }
 
 fn method(cx: &Context<'_>, text: &Text<'_>) -> Option<String> {
@@ -87,7 +87,9 @@ fn method(cx: &Context<'_>, text: &Text<'_>) -> Option<String> {
     let diagnostic = Diagnostic::new(Code::Method, &text.place, format!("`{}` is not a request method", text.value));
     let upper = text.value.to_ascii_uppercase();
     cx.report(match nearest(&upper, METHODS) {
-        _ if METHODS.contains(&upper.as_str()) => diagnostic.label("methods are upper case").hint(format!("write `\"{upper}\"`")),
+        _ if METHODS.contains(&upper.as_str()) => {
+            diagnostic.label("methods are upper case").hint(format!("write `\"{upper}\"`"))
+        }
         Some(near) => diagnostic.hint(format!("did you mean `\"{near}\"`?")),
         None => diagnostic.hint(format!("write one of {}", METHODS.join(", "))),
     });
@@ -97,16 +99,28 @@ fn method(cx: &Context<'_>, text: &Text<'_>) -> Option<String> {
 /// Reports a path that no request can have: requests with `..`, `//` or an unencoded character are refused before.
 pub(crate) fn check_path(cx: &Context<'_>, text: &Text<'_>) -> bool {
     let path = text.value.as_str();
-    check_path_part(cx, text, path, &suggestion(path), "a path has no query here; use `query = [{ name = \"…\", exact = \"…\" }]`")
+    check_path_part(
+        cx,
+        text,
+        path,
+        &suggestion(path),
+        "a path has no query here; use `query = [{ name = \"…\", exact = \"…\" }]`",
+    )
 }
 
 /// Reports what cannot be asked for with a GET: a path, which may have a query.
 pub(crate) fn check_target(cx: &Context<'_>, text: &Text<'_>) {
     let (path, query) = text.value.split_once('?').unwrap_or((&text.value, ""));
     let hint = "leave out what comes after `#`";
-    if check_path_part(cx, text, path, &suggestion(path), hint) && !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+    if check_path_part(cx, text, path, &suggestion(path), hint)
+        && !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
+    {
         let message = format!("`{}` is not a valid path", text.value);
-        cx.report(Diagnostic::new(Code::Path, &text.place, message).label("the query has a character that must be encoded").hint(hint));
+        cx.report(
+            Diagnostic::new(Code::Path, &text.place, message)
+                .label("the query has a character that must be encoded")
+                .hint(hint),
+        );
     }
 }
 
@@ -124,11 +138,16 @@ fn check_path_part(cx: &Context<'_>, text: &Text<'_>, path: &str, fitting: &str,
     } else if path.split('/').any(|segment| segment == "." || segment == "..") {
         ("it has a segment `.` or `..`", "write the path that is meant")
     } else if !path.bytes().all(|byte| byte.is_ascii_graphic()) || encoded.contains("%2f") || encoded.contains("%00") {
-        ("it has a character that must be encoded, or must not be", "percent-encode blanks and what is not ASCII; leave out `%2F` and `%00`")
+        (
+            "it has a character that must be encoded, or must not be",
+            "percent-encode blanks and what is not ASCII; leave out `%2F` and `%00`",
+        )
     } else {
         return true;
     };
-    cx.report(Diagnostic::new(Code::Path, &text.place, format!("`{}` is not a valid path", text.value)).label(why).hint(hint));
+    cx.report(
+        Diagnostic::new(Code::Path, &text.place, format!("`{}` is not a valid path", text.value)).label(why).hint(hint),
+    );
     false
 }
 

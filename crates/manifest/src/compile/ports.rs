@@ -27,7 +27,9 @@ pub(crate) fn assign(cx: &Context<'_>, gateway: &Listener<'_>, wired: &Wired<'_>
     let mut keys: Vec<String> = Vec::new();
     let mut fixed = BTreeMap::new();
     match gateway.address {
-        address @ SocketAddr::V4(_) | address @ SocketAddr::V6(_) if address.port() == 0 => keys.push(GATEWAY.to_owned()),
+        address @ SocketAddr::V4(_) | address @ SocketAddr::V6(_) if address.port() == 0 => {
+            keys.push(GATEWAY.to_owned());
+        }
         address => {
             fixed.insert(GATEWAY.to_owned(), address.port());
         }
@@ -39,9 +41,12 @@ pub(crate) fn assign(cx: &Context<'_>, gateway: &Listener<'_>, wired: &Wired<'_>
     let (mut ledger, missing) = allocate(&cx.sources.ports, &keys, &fixed.values().copied().collect());
     if missing > 0 {
         let range = &cx.sources.ports.range;
-        let message = format!("{missing} ports are missing: {} to {} are taken", range.start(), range.end());
+        let message = format!("the ports {} to {} are used up; {missing} more needed", range.start(), range.end());
         let place = wired.values().next().map_or(&gateway.place, |unit| &unit.name.place);
-        cx.report(Diagnostic::new(Code::PortsExhausted, place, message).hint("lower `replicas`, or give a wider range of ports"));
+        cx.report(
+            Diagnostic::new(Code::PortsExhausted, place, message)
+                .hint("lower `replicas`, or give a wider range of ports"),
+        );
     }
     if !gateway.written {
         ledger.append(&mut fixed);
@@ -113,6 +118,5 @@ mod tests {
         check(&ports, &["a"], &[], 1);
     }
 
-    #[allow(clippy::reversed_empty_ranges)]
-    const RANGE_EMPTY: std::ops::RangeInclusive<u16> = 5..=4;
+    const RANGE_EMPTY: std::ops::RangeInclusive<u16> = std::ops::RangeInclusive::new(5, 4);
 }

@@ -35,7 +35,11 @@ pub(crate) fn compile(
             failure_threshold: u32::try_from(table.integer("failure_threshold")).unwrap_or(1),
         })
     };
-    Probes { startup: probe("startup"), readiness: probe("readiness").unwrap_or_else(default), liveness: probe("liveness") }
+    Probes {
+        startup: probe("startup"),
+        readiness: probe("readiness").unwrap_or_else(default),
+        liveness: probe("liveness"),
+    }
 }
 
 /// The readiness probe of a service that says nothing about it.

@@ -18,10 +18,11 @@ pub(crate) fn compile(cx: &Context<'_>, declared: &Declared<'_>) -> Vec<Route> {
         let Some(name) = table.text("name") else { continue };
         check_name(cx, &name);
         if let Some(first) = names.get(&name.value) {
-            let diagnostic = Diagnostic::new(Code::Duplicate, &name.place, format!("two routes are called `{}`", name.value))
-                .label("the second one")
-                .hint("rename one of them")
-                .related(first, "the first one");
+            let diagnostic =
+                Diagnostic::new(Code::Duplicate, &name.place, format!("two routes are called `{}`", name.value))
+                    .label("the second one")
+                    .hint("rename one of them")
+                    .related(first, "the first one");
             cx.report(diagnostic);
         }
         names.insert(name.value.clone(), name.place);
@@ -52,7 +53,10 @@ fn route(cx: &Context<'_>, declared: &Declared<'_>, table: &Table<'_>) -> Route 
     let hostnames = table.texts("hostnames");
     Route {
         name: String::new(),
-        hostnames: hostnames.iter().filter_map(|host| matches::hostname(cx, host, matches::Wildcard::Allowed)).collect(),
+        hostnames: hostnames
+            .iter()
+            .filter_map(|host| matches::hostname(cx, host, matches::Wildcard::Allowed))
+            .collect(),
         matches,
         filters,
         timeout: table.duration("timeout"),
@@ -94,7 +98,8 @@ fn check_answer(cx: &Context<'_>, table: &Table<'_>, filters: &[Filter], backend
             cx.report(diagnostic.hint("add `backends = [{ service = \"…\" }]`"));
         }
     } else if !backends.is_empty() && backends.iter().all(|backend| backend.weight == 0) {
-        let diagnostic = Diagnostic::new(Code::Weights, &place, "every backend has the weight 0, so that none is asked");
+        let diagnostic =
+            Diagnostic::new(Code::Weights, &place, "every backend has the weight 0, so that none is asked");
         cx.report(diagnostic.hint("give one of them a `weight` of at least 1"));
     }
 }

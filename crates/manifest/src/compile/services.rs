@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::diagnostic::Diagnostic;
 use crate::plan::{Build, Database, Edge, Instance, Service};
 use crate::reader::{Item, Text};
-use crate::text::{Split, nearest, parse_duration, quoted_list, split};
+use crate::text::{nearest, parse_duration, quoted_list, split};
 
 pub(crate) fn compile(
     cx: &Context<'_>,
@@ -30,15 +30,17 @@ pub(crate) fn compile(
         description: table.text("description").map(|text| text.value),
         owner: table.text("owner").map(|text| text.value),
         file: PathBuf::from(cx.shown(unit.name.place.file)),
-        build: table.text("build").and_then(|text| {
-            let command = words(cx, &text, "build", &working_dir)?;
+        build: table.get("build").and_then(|item| {
+            let command = words(cx, &item, "build", &working_dir, |_| false)?;
             Some(Build { command, working_dir: working_dir.clone() })
         }),
         command: table
             .get("command")
             .and_then(|item| command(cx, &item, "command", &environment, &working_dir))
             .unwrap_or_default(),
-        instances: (0..unit.replicas).map(|index| Instance { index, port: port(ports::instance(name, index)) }).collect(),
+        instances: (0..unit.replicas)
+            .map(|index| Instance { index, port: port(ports::instance(name, index)) })
+            .collect(),
         edges: edges(cx, unit, |upstream| port(ports::edge(name, upstream))),
         depends_on: unit.depends_on.iter().map(|(name, condition)| (name.value.clone(), *condition)).collect(),
         probes: probes::compile(cx, table.table("probes").as_ref(), &environment, &working_dir),
@@ -59,26 +61,32 @@ pub(crate) fn command(
     environment: &Environment,
     working_dir: &Path,
 ) -> Option<Vec<String>> {
-    let text = item.text_with(|name| environment.is_known_at_start(name))?;
-    words(cx, &text, key, working_dir)
+    words(cx, item, key, working_dir, |name| environment.is_known_at_start(name))
 }
 
-/// Splits a command. A program with a `/` in its name is found from the working folder, as a shell would there.
-fn words(cx: &Context<'_>, text: &Text<'_>, key: &str, working_dir: &Path) -> Option<Vec<String>> {
-    let mut words = match split(&text.value) {
-        Split::Words(words) => words,
-        Split::Empty => {
-            let diagnostic = Diagnostic::new(Code::Command, &text.place, format!("`{key}` names no program"));
-            cx.report(diagnostic.label("empty").hint(format!("write `{key} = \"program argument …\"`")));
-            return None;
-        }
-        Split::Unbalanced => {
-            let diagnostic = Diagnostic::new(Code::Command, &text.place, format!("`{key}` cannot be split into words"));
-            cx.report(diagnostic.label("a quote is never closed, or a `\\` ends it").hint("close the quote"));
-            return None;
-        }
+/// Splits a command and expands each word, so that a value with blanks or quotes stays one word. A program with a `/` in
+/// its name is found from the working folder, as a shell would there.
+fn words(
+    cx: &Context<'_>,
+    item: &Item<'_>,
+    key: &str,
+    working_dir: &Path,
+    later: impl Fn(&str) -> bool,
+) -> Option<Vec<String>> {
+    let report = |message: String, label: &str, hint: String| {
+        cx.report(Diagnostic::new(Code::Command, &item.place, message).label(label).hint(hint));
+        None
     };
-    if let Some(program) = words.first_mut().filter(|word| word.contains('/') && !word.starts_with(['/', '$'])) {
+    let Some(words) = split(item.written()?) else {
+        let label = "a quote is never closed, or a `\\` ends it";
+        return report(format!("`{key}` cannot be split into words"), label, "close the quote".to_owned());
+    };
+    let expanded: Vec<Option<Text<'_>>> = words.iter().map(|word| item.expand(word, &later)).collect();
+    let mut words: Vec<String> = expanded.into_iter().map(|word| Some(word?.value)).collect::<Option<_>>()?;
+    let Some(program) = words.first_mut().filter(|program| !program.is_empty()) else {
+        return report(format!("`{key}` names no program"), "empty", format!("write `{key} = \"program argument …\"`"));
+    };
+    if program.contains('/') && !program.starts_with(['/', '$']) {
         *program = crate::reader::normal(&working_dir.join(&*program)).to_string_lossy().into_owned();
     }
     Some(words)

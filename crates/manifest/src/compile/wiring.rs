@@ -96,6 +96,7 @@ fn check_condition(cx: &Context<'_>, dependency: &Unit<'_>, name: &Text<'_>, con
     } else {
         return;
     };
-    let diagnostic = Diagnostic::new(Code::NeverFulfilled, &name.place, format!("waiting for `{of}` would never end: {why}"));
+    let diagnostic =
+        Diagnostic::new(Code::NeverFulfilled, &name.place, format!("waiting for `{of}` would never end: {why}"));
     cx.report(diagnostic.label("never fulfilled").hint(hint).related(&dependency.name.place, why));
 }

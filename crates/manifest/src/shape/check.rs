@@ -5,17 +5,17 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Kind, Need, OneOf, Table};
+use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::text::{article, nearest, quoted_list};
-use crate::Code;
 
 /// Reports everything in `entries` that is not of `shape`. `place` is the table's.
 pub(crate) fn check(cx: &Context<'_>, shape: &'static Table, entries: &DeTable<'_>, place: &Place<'_>) {
     for (key, value) in entries {
         let at = Place { file: place.file, span: key.span() };
         match shape.key(key.get_ref()) {
-            Some(known) => check_value(cx, known.name, &known.kind, value, place),
+            Some(known) => check_value(cx, &format!("`{}`", known.name), &known.kind, value, place),
             None => cx.report(unknown(shape, key.get_ref(), &at)),
         }
     }
@@ -23,7 +23,9 @@ pub(crate) fn check(cx: &Context<'_>, shape: &'static Table, entries: &DeTable<'
     for key in shape.keys.iter().filter(|key| key.need == Need::Required && !has(&key.name)) {
         let message = format!("{} lacks `{}`", article(shape.name), key.name);
         let hint = format!("add `{} = {}`", key.name, example(&key.kind));
-        cx.report(Diagnostic::new(Code::MissingKey, place, message).label(format!("`{}` is missing", key.name)).hint(hint));
+        cx.report(
+            Diagnostic::new(Code::MissingKey, place, message).label(format!("`{}` is missing", key.name)).hint(hint),
+        );
     }
     check_one_of(cx, shape, entries, place);
 }
@@ -60,27 +62,23 @@ fn later_is_written(shape: &Table, entries: &DeTable<'_>) -> bool {
 fn check_value(cx: &Context<'_>, name: &str, kind: &'static Kind, value: &Spanned<DeValue<'_>>, parent: &Place<'_>) {
     let place = Place { file: parent.file, span: value.span() };
     match (kind, value.get_ref()) {
-        (Kind::Text | Kind::Command | Kind::Duration { .. } | Kind::Choice { .. }, DeValue::String(_))
-        | (Kind::Integer { .. } | Kind::Number(_), DeValue::Integer(_))
-        | (Kind::True, DeValue::Boolean(true)) => {}
+        (Kind::Either(one, other), found) if fits(kind, found) => {
+            check_value(cx, name, if fits(one, found) { one } else { other }, value, parent);
+        }
+        (_, found) if !fits(kind, found) => cx.report(wrong_type(name, kind, value, &place)),
         (Kind::List(kind, max), DeValue::Array(items)) => {
             check_length(cx, name, items.len(), *max, &place);
-            items.iter().take(*max).for_each(|item| check_value(cx, name, kind, item, parent));
+            let entry = format!("an entry of {name}");
+            items.iter().take(*max).for_each(|item| check_value(cx, &entry, kind, item, parent));
         }
         (Kind::Table(shape), DeValue::Table(entries)) => check(cx, shape, entries, &place),
         (Kind::Map(map), DeValue::Table(entries)) => {
             check_length(cx, name, entries.len(), map.max, &place);
-            entries.iter().take(map.max).for_each(|(key, item)| check_value(cx, key.get_ref(), &map.value, item, parent));
-        }
-        (Kind::Either(one, other), found) => {
-            let kind = if fits(one, found) { one } else { other };
-            if fits(kind, found) {
-                check_value(cx, name, kind, value, parent);
-            } else {
-                cx.report(wrong_type(name, &format!("{} or {}", one.name(), other.name()), kind, value, &place));
+            for (key, item) in entries.iter().take(map.max) {
+                check_value(cx, &format!("the {} `{}`", map.key, key.get_ref()), &map.value, item, parent);
             }
         }
-        _ => cx.report(wrong_type(name, &kind.name(), kind, value, &place)),
+        _ => {}
     }
 }
 
@@ -98,36 +96,46 @@ pub(crate) fn fits(kind: &Kind, value: &DeValue<'_>) -> bool {
 
 fn check_length(cx: &Context<'_>, name: &str, length: usize, max: usize, place: &Place<'_>) {
     if length > max {
-        let message = format!("`{name}` has {length} entries; the limit is {max}");
+        let message = format!("{name} has {length} entries; the limit is {max}");
         cx.report(Diagnostic::new(Code::Limit, place, message).hint("divide it, or leave some out"));
     }
 }
 
-fn wrong_type(name: &str, expected: &str, kind: &Kind, value: &Spanned<DeValue<'_>>, place: &Place<'_>) -> Diagnostic {
+fn wrong_type(name: &str, kind: &Kind, value: &Spanned<DeValue<'_>>, place: &Place<'_>) -> Diagnostic {
     let found = value.get_ref().type_str();
-    let message = format!("`{name}` must be {expected}");
-    let diagnostic = Diagnostic::new(Code::WrongType, place, message).label(format!("this is {}", article(found)));
-    let wants_text = matches!(kind, Kind::Text | Kind::Command | Kind::Choice { .. });
-    let scalar = match value.get_ref() {
-        DeValue::Integer(integer) => Some(integer.to_string()),
-        DeValue::Float(float) => Some(float.as_str().to_owned()),
-        DeValue::Boolean(boolean) => Some(boolean.to_string()),
-        DeValue::Datetime(datetime) => Some(datetime.to_string()),
-        _ => None,
+    let message = format!("{name} must be {}", kind.name());
+    let hint = as_wanted(kind, value.get_ref()).unwrap_or_else(|| match kind {
+        Kind::List(Kind::Table(_), _) => "write its header in double brackets, `[[…]]`".to_owned(),
+        Kind::Table(_) if value.get_ref().is_array() => "write its header in single brackets, `[…]`".to_owned(),
+        Kind::Map(map) if matches!(map.value, Kind::Table(_)) => {
+            format!("write a header for each {}, `[….NAME]`", map.key)
+        }
+        Kind::True if value.get_ref().is_bool() => "leave the key out".to_owned(),
+        _ => format!("write `{}`", example(kind)),
+    });
+    Diagnostic::new(Code::WrongType, place, message).label(format!("this is {}", article(found))).hint(hint)
+}
+
+/// The value itself in the form that is wanted, where it has one.
+fn as_wanted(kind: &Kind, value: &DeValue<'_>) -> Option<String> {
+    let written = match (kind, value) {
+        (Kind::Duration { .. }, DeValue::Integer(seconds)) => format!("write `\"{seconds}s\"` for seconds"),
+        (Kind::Text, DeValue::Integer(integer)) => format!("write `\"{integer}\"`"),
+        (Kind::Text, DeValue::Float(float)) => format!("write `\"{}\"`", float.as_str()),
+        (Kind::Text, DeValue::Boolean(boolean)) => format!("write `\"{boolean}\"`"),
+        (Kind::Text, DeValue::Datetime(datetime)) => format!("write `\"{datetime}\"`"),
+        (Kind::Text | Kind::Command, DeValue::Array(items)) if items.iter().all(|item| item.get_ref().is_str()) => {
+            let words: Vec<&str> = items.iter().filter_map(|item| item.get_ref().as_str()).collect();
+            format!("write it as one string: `\"{}\"`", words.join(" "))
+        }
+        (Kind::List(Kind::Text, _), DeValue::String(text)) => format!("write `[\"{text}\"]`"),
+        (Kind::Integer { .. } | Kind::Number(_), DeValue::String(text)) if text.parse::<i64>().is_ok() => {
+            format!("write `{text}`, without quotes")
+        }
+        _ => return None,
     };
-    match (kind, value.get_ref(), scalar) {
-        (Kind::Duration { .. }, DeValue::Integer(seconds), _) => diagnostic.hint(format!("write `\"{seconds}s\"` for seconds")),
-        (_, _, Some(scalar)) if wants_text => diagnostic.hint(format!("write `\"{scalar}\"`")),
-        (Kind::List(Kind::Text, _), DeValue::String(text), _) if text.len() < 60 => {
-            diagnostic.hint(format!("write `[\"{text}\"]`"))
-        }
-        (Kind::List(Kind::Table(_), _), DeValue::Table(_), _) => diagnostic.hint(format!("write `[[{name}]]`, in double brackets")),
-        (Kind::Integer { .. } | Kind::Number(_), DeValue::String(text), _) if text.parse::<i64>().is_ok() => {
-            diagnostic.hint(format!("write `{text}`, without quotes"))
-        }
-        (Kind::True, DeValue::Boolean(false), _) => diagnostic.hint("leave the key out"),
-        _ => diagnostic.hint(format!("write `{name} = {}`", example(kind))),
-    }
+    // A long value would only be repeated.
+    (written.len() < 100 && !written.contains('\n')).then_some(written)
 }
 
 fn unknown(shape: &Table, key: &str, place: &Place<'_>) -> Diagnostic {
@@ -156,7 +164,12 @@ fn example(kind: &Kind) -> String {
         Kind::Number(numbers) => numbers.first().unwrap_or(&1).to_string(),
         Kind::True => "true".to_owned(),
         Kind::List(kind, _) => format!("[{}]", example(kind)),
-        Kind::Table(_) | Kind::Map(_) => "{ … }".to_owned(),
+        Kind::Table(shape) => {
+            let required = shape.keys.iter().find(|key| key.need == Need::Required);
+            let key = shape.one_of.keys().first().and_then(|name| shape.key(name)).or(required).or(shape.keys.first());
+            key.map_or_else(|| "{}".to_owned(), |key| format!("{{ {} = {} }}", key.name, example(&key.kind)))
+        }
+        Kind::Map(_) => "{ … }".to_owned(),
         Kind::Either(one, _) => example(one),
     }
 }

@@ -70,7 +70,11 @@ static ROUTE: Table = Table {
     doc: "One rule of the gateway. Of all routes that match a request the most specific one answers, as in the Gateway API.",
     keys: &[
         key("name", Kind::Text, "Unique. Stands in logs and in error answers.").required(),
-        key("hostnames", NAMES, "Hosts that it is for; `*.example.org` takes every host below. Not written: every host."),
+        key(
+            "hostnames",
+            NAMES,
+            "Hosts that it is for; `*.example.org` takes every host below. Not written: every host.",
+        ),
         key("matches", Kind::List(&Kind::Table(&MATCH), LIST_MAX), "Any of them must hold. Not written: every path."),
         key("filters", Kind::List(&Kind::Table(&FILTER), LIST_MAX), "What is changed on the way."),
         key("timeout", TIMEOUT, "From the head of the request to the head of the response.").default("15s"),
@@ -182,8 +186,12 @@ static BACKEND: Table = Table {
     doc: "A service that a route sends requests to.",
     keys: &[
         key("service", Kind::Text, "The service's name.").required(),
-        key("weight", Kind::Integer { min: 0, max: 1_000_000 }, "Its share, relative to the sum of all; 0 takes nothing.")
-            .default("1"),
+        key(
+            "weight",
+            Kind::Integer { min: 0, max: 1_000_000 },
+            "Its share, relative to the sum of all; 0 takes nothing.",
+        )
+        .default("1"),
     ],
     later: &[],
     one_of: OneOf::Nothing,
@@ -273,10 +281,12 @@ const HTTP: Key = key("http", Kind::Text, "The path of a GET; a status from 200 
 const TCP: Key = key("tcp", SWITCH, "A connection that is accepted is a success.");
 const EXEC: Key = key("exec", Kind::Command, "A command; exit status 0 is a success.");
 const INTERVAL: Key =
-    key("interval", Kind::Duration { min: Duration::from_millis(10), max: HOUR }, "From one try to the next.").default("1s");
+    key("interval", Kind::Duration { min: Duration::from_millis(10), max: HOUR }, "From one try to the next.")
+        .default("1s");
 const PROBE_TIMEOUT: Key = key("timeout", TIMEOUT, "How long a try may take.").default("1s");
 const THRESHOLD: Key =
-    key("failure_threshold", Kind::Integer { min: 1, max: 1_000 }, "Failures in a row until the probe has failed.").default("3");
+    key("failure_threshold", Kind::Integer { min: 1, max: 1_000 }, "Failures in a row until the probe has failed.")
+        .default("3");
 
 static PROBE: Table = Table {
     name: "probe",
@@ -300,7 +310,8 @@ static DATABASE: Table = Table {
     name: "database",
     doc: "A database of its services' own.",
     keys: &[
-        key("engine", Kind::Choice { known: &["sqlite"], later: &["postgres"] }, "What keeps the data.").default("sqlite"),
+        key("engine", Kind::Choice { known: &["sqlite"], later: &["postgres"] }, "What keeps the data.")
+            .default("sqlite"),
         key(
             "migrations",
             Kind::Text,

@@ -45,7 +45,8 @@ fn parse_entry(text: &str) -> (Entry, usize) {
     if !is_environment_name(name) {
         return (Err("has a malformed name"), line_end);
     }
-    let value_start = equals + 1 + (line[equals + 1..].len() - line[equals + 1..].trim_start_matches([' ', '\t']).len());
+    let value_start =
+        equals + 1 + (line[equals + 1..].len() - line[equals + 1..].trim_start_matches([' ', '\t']).len());
     let value = &text[value_start..];
     let (value, consumed) = match value.as_bytes().first() {
         Some(quote @ (b'"' | b'\'')) => match quoted(&value[1..], char::from(*quote)) {

@@ -47,7 +47,9 @@ mod tests {
 
     #[test]
     fn durations_survive_the_round_trip() {
-        for (text, millis) in [("500ms", 500), ("1s", 1000), ("1m30s", 90_000), ("2h", 7_200_000), ("1d1ms", 86_400_001), ("0s", 0)] {
+        for (text, millis) in
+            [("500ms", 500), ("1s", 1000), ("1m30s", 90_000), ("2h", 7_200_000), ("1d1ms", 86_400_001), ("0s", 0)]
+        {
             let duration = parse_duration(text).expect(text);
             assert_eq!(duration, Duration::from_millis(millis));
             assert_eq!(format_duration(duration), text);
@@ -56,7 +58,20 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for text in ["", "5", "s", "5 s", "-5s", "1.5s", "5sec", "5S", "99999999999999999999s", "99999999999999999d", "5sx", "ä"] {
+        for text in [
+            "",
+            "5",
+            "s",
+            "5 s",
+            "-5s",
+            "1.5s",
+            "5sec",
+            "5S",
+            "99999999999999999999s",
+            "99999999999999999d",
+            "5sx",
+            "ä",
+        ] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
     }

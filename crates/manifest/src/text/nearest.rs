@@ -10,7 +10,7 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         return None;
     }
     let near = known.into_iter().filter_map(|candidate| {
-        let letters: Vec<char> = candidate.chars().take(WORD_CHARS_MAX).collect();
+        let letters: Vec<char> = candidate.chars().take(WORD_CHARS_MAX).flat_map(char::to_lowercase).collect();
         let allowed = (word.len().max(letters.len()) / 3).max(1);
         let distance = distance(&word, &letters);
         (distance <= allowed && distance < letters.len()).then_some((distance, candidate))

@@ -81,6 +81,10 @@ impl Fixture {
         }
     }
 
+    pub(crate) fn sources(self) -> Sources {
+        self.sources
+    }
+
     /// Reads what is wanted, as the loader does, and compiles.
     pub(crate) fn compile(mut self) -> Compiled {
         for round in 0.. {
@@ -104,7 +108,8 @@ impl Fixture {
             Want::Glob(pattern) => {
                 let compiled = glob::Pattern::new(&pattern.to_string_lossy()).expect("a valid pattern");
                 let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-                let matches = self.disk.keys().filter(|path| compiled.matches_path_with(path, options)).cloned().collect();
+                let matches =
+                    self.disk.keys().filter(|path| compiled.matches_path_with(path, options)).cloned().collect();
                 assert!(self.sources.globs.insert(pattern, matches).is_none(), "wanted twice");
             }
         }
@@ -119,7 +124,9 @@ impl Compiled {
     /// All diagnostics as a person sees them.
     pub(crate) fn rendered(&self) -> String {
         let all = self.diagnostics.iter().map(|diagnostic| render(diagnostic, &self.sources, Color::Never));
-        all.map(|text| text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n") + "\n").collect::<Vec<_>>().join("\n")
+        all.map(|text| text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n") + "\n")
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     pub(crate) fn codes(&self) -> Vec<&'static str> {

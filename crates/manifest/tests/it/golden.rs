@@ -34,8 +34,7 @@ fn check(path: &Path, actual: &str) {
 #[test]
 fn ten_mistakes_are_told_at_once() {
     let compiled = Compiled::of(&fs::read_to_string(folder().join("ten_mistakes.toml")).unwrap());
-    let expected =
-        ["E0110", "E0204", "E0101", "E0304", "E0104", "E0401", "E0203", "E0108", "E0208", "E0205"];
+    let expected = ["E0110", "E0204", "E0101", "E0304", "E0104", "E0401", "E0203", "E0108", "E0208", "E0205"];
     let mut sorted = (compiled.codes(), expected.to_vec());
     sorted.0.sort_unstable();
     sorted.1.sort_unstable();
@@ -74,7 +73,10 @@ a broken line with hunter3
     let compiled = Compiled::of(&text.replace("a broken line with hunter3\n", ""));
     let plan = compiled.plan.expect("a plan");
     let environment = &plan.services["hello"].environment;
-    assert_eq!((environment["PASSWORD"].value.as_str(), environment["TOKEN"].value.as_str()), ("hunter2", "from-outside"));
+    assert_eq!(
+        (environment["PASSWORD"].value.as_str(), environment["TOKEN"].value.as_str()),
+        ("hunter2", "from-outside")
+    );
     let printed = format!("{}{plan:?}{}", plan.to_toml(), serde_json::to_string(&plan).unwrap());
     assert!(!printed.contains("hunter2") && !printed.contains("from-outside"), "{printed}");
     assert!(printed.contains("seen"));
@@ -82,7 +84,8 @@ a broken line with hunter3
 
 #[test]
 fn a_diagnostic_tells_programs_its_line_and_column() {
-    let compiled = Compiled::of("name = \"store\"\n[services.hello]\ncommand = \"hello\"\nowner = \"ä\" # ö\nreplcas = 1\n");
+    let compiled =
+        Compiled::of("name = \"store\"\n[services.hello]\ncommand = \"hello\"\nowner = \"ä\" # ö\nreplcas = 1\n");
     let json = compiled.diagnostics[0].to_json(&compiled.sources);
     expect_test::expect![[r#"
         {
@@ -93,5 +96,6 @@ fn a_diagnostic_tells_programs_its_line_and_column() {
           "line": 5,
           "column": 1,
           "hint": "did you mean `replicas`?"
-        }"#]].assert_eq(&serde_json::to_string_pretty(&json).unwrap());
+        }"#]]
+    .assert_eq(&serde_json::to_string_pretty(&json).unwrap());
 }

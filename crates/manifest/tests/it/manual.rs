@@ -40,7 +40,8 @@ fn every_page_shows_its_mistake_and_how_to_mend_it() {
 fn every_page_and_every_golden_has_its_code() {
     let codes: BTreeSet<&str> = Code::all().iter().map(|code| code.as_str()).collect();
     assert_eq!(codes.len(), Code::all().len(), "a code is used twice");
-    for folder in [repository().join("docs/errors"), Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/errors")] {
+    for folder in [repository().join("docs/errors"), Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/errors")]
+    {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             let stem = path.file_stem().unwrap().to_str().unwrap();

@@ -30,11 +30,7 @@ impl Engine {
             }
             Action::Prepare { service } => self.prepare(service),
             Action::Start { service, instance } => self.start_life(&service, instance),
-            Action::Stop {
-                service,
-                instance,
-                cause,
-            } => self.stop_life(&service, instance, cause),
+            Action::Stop { service, instance, cause } => self.stop_life(&service, instance, cause),
             Action::Kill { service, instance } => {
                 if let Phase::Stopping { force, .. } = &mut self.instance(&service, instance).phase {
                     *force = Force::Kill;
@@ -43,11 +39,7 @@ impl Engine {
                 tracing::warn!(service, instance, "the grace period is over, killing");
                 self.emit(&service, instance, Kind::Killed);
             }
-            Action::Backoff {
-                service,
-                instance,
-                attempt,
-            } => self.back_off(&service, instance, attempt),
+            Action::Backoff { service, instance, attempt } => self.back_off(&service, instance, attempt),
         }
     }
 
@@ -56,19 +48,9 @@ impl Engine {
     }
 
     pub(super) fn set_endpoint(&self, service: &str, instance: u32, state: State) {
-        let declared = self
-            .services
-            .get(service)
-            .and_then(|s| s.instances.iter().find(|i| i.index == instance));
+        let declared = self.services.get(service).and_then(|s| s.instances.iter().find(|i| i.index == instance));
         if let Some(declared) = declared {
-            self.registry.set(
-                service,
-                Endpoint {
-                    instance,
-                    address: declared.address,
-                    state,
-                },
-            );
+            self.registry.set(service, Endpoint { instance, address: declared.address, state });
         }
     }
 
@@ -88,14 +70,7 @@ impl Engine {
         tracing::info!(service, command, "build started");
         self.outward.events.emit(&service, None, Kind::BuildStarted { command });
         self.observed.builds.insert(build.clone(), BuildState::Running);
-        let plan = builds::Plan {
-            build,
-            spec,
-            log_file,
-            log: self.settings.log,
-            cancelled,
-            reports,
-        };
+        let plan = builds::Plan { build, spec, log_file, log: self.settings.log, cancelled, reports };
         self.tasks.spawn(builds::run(plan));
     }
 
@@ -107,17 +82,9 @@ impl Engine {
         self.tasks.spawn(async move {
             let (reply, answer) = oneshot::channel();
             let ask = async {
-                let request = Prepare {
-                    service: service.clone(),
-                    reply,
-                };
-                prepare
-                    .send(request)
-                    .await
-                    .map_err(|_| "nobody prepares services any more".to_owned())?;
-                answer
-                    .await
-                    .unwrap_or_else(|_| Err("its preparation was given up".to_owned()))
+                let request = Prepare { service: service.clone(), reply };
+                prepare.send(request).await.map_err(|_| "nobody prepares services any more".to_owned())?;
+                answer.await.unwrap_or_else(|_| Err("its preparation was given up".to_owned()))
             };
             // Order: at a drain nobody waits for the answer, which may take long.
             tokio::select! {
@@ -133,12 +100,7 @@ impl Engine {
         let generation = self.desired.services[service].generation;
         let seen = self.instance(service, instance);
         let is_restart = matches!(seen.phase, Phase::Backoff { .. });
-        (seen.phase, seen.generation) = (
-            Phase::Live {
-                health: Health::Spawning,
-            },
-            generation,
-        );
+        (seen.phase, seen.generation) = (Phase::Live { health: Health::Spawning }, generation);
         let declared = &self.services[service];
         let Some(of) = declared.instances.iter().find(|of| of.index == instance) else {
             return;
@@ -159,12 +121,7 @@ impl Engine {
             tasks: self.tasks.clone(),
         };
         self.life_last += 1;
-        let reporter = Reporter {
-            service: name,
-            instance,
-            life: self.life_last,
-            reports: self.reports.clone(),
-        };
+        let reporter = Reporter { service: name, instance, life: self.life_last, reports: self.reports.clone() };
         let (orders, obeyed) = mpsc::channel(ORDERS_MAX);
         let life = self.life_last;
         let record = self.record(service, instance);
@@ -175,22 +132,13 @@ impl Engine {
 
     fn stop_life(&mut self, service: &str, instance: u32, cause: Cause) {
         let seen = self.instance(service, instance);
-        let had_process = !matches!(
-            seen.phase,
-            Phase::Live {
-                health: Health::Spawning
-            }
-        );
+        let had_process = !matches!(seen.phase, Phase::Live { health: Health::Spawning });
         let why = match &cause {
             Cause::Asked => "it is wanted stopped".to_owned(),
             Cause::Replaced => "it is restarted".to_owned(),
             Cause::Unhealthy { why } => why.clone(),
         };
-        seen.phase = Phase::Stopping {
-            since: Instant::now(),
-            cause,
-            force: Force::Signal,
-        };
+        seen.phase = Phase::Stopping { since: Instant::now(), cause, force: Force::Signal };
         // Order: out of rotation before the signal, so that no request is sent to one that has stopped listening.
         if had_process {
             self.set_endpoint(service, instance, State::Draining);
@@ -204,10 +152,7 @@ impl Engine {
     fn back_off(&mut self, service: &str, instance: u32, attempt: u32) {
         let delay = self.settings.backoff.delay(attempt, fastrand::f64());
         let seen = self.instance(service, instance);
-        seen.phase = Phase::Backoff {
-            until: Instant::now() + delay,
-            attempt,
-        };
+        seen.phase = Phase::Backoff { until: Instant::now() + delay, attempt };
         seen.attempts = attempt.saturating_add(1);
         let attempt = seen.attempts;
         let record = self.record(service, instance);

@@ -19,20 +19,13 @@ use crate::status::Exit;
 impl Engine {
     pub(super) fn hear(&mut self, report: Report) {
         match report {
-            Report::Life {
-                service,
-                instance,
-                life,
-                news,
-            } => {
+            Report::Life { service, instance, life, news } => {
                 if self.record(&service, instance).life == life {
                     self.hear_life(&service, instance, news);
                 }
             }
             Report::BuildLine { build, line } => {
-                self.outward
-                    .events
-                    .emit(self.builder(&build), None, Kind::BuildOutput { line });
+                self.outward.events.emit(self.builder(&build), None, Kind::BuildOutput { line });
             }
             Report::Built { build, outcome } => self.hear_built(build, outcome),
             Report::Prepared { service, result } => self.hear_prepared(&service, result),
@@ -45,19 +38,11 @@ impl Engine {
         let (state, kind) = match outcome {
             Outcome::Done(took) => {
                 tracing::info!(service, took_ms = millis(took), "build finished");
-                (
-                    BuildState::Done,
-                    Kind::BuildFinished {
-                        seconds: took.as_secs_f64(),
-                    },
-                )
+                (BuildState::Done, Kind::BuildFinished { seconds: took.as_secs_f64() })
             }
             Outcome::Failed { reason, last_lines } => {
                 tracing::warn!(service, reason, "build failed");
-                let state = BuildState::Failed {
-                    reason: reason.clone(),
-                    last_lines: last_lines.clone(),
-                };
+                let state = BuildState::Failed { reason: reason.clone(), last_lines: last_lines.clone() };
                 (state, Kind::BuildFailed { reason, last_lines })
             }
             Outcome::Cancelled => (BuildState::Needed, Kind::BuildCancelled),
@@ -71,10 +56,7 @@ impl Engine {
             Ok(()) => (Progress::Done, Kind::Prepared),
             Err(reason) => {
                 tracing::warn!(service, reason, "preparation failed");
-                (
-                    Progress::Failed { reason: reason.clone() },
-                    Kind::PreparationFailed { reason },
-                )
+                (Progress::Failed { reason: reason.clone() }, Kind::PreparationFailed { reason })
             }
         };
         if let Some(seen) = self.observed.services.get_mut(service) {
@@ -87,8 +69,9 @@ impl Engine {
         match news {
             News::Failed { reason } => {
                 tracing::warn!(service, instance, reason, "cannot start");
+                self.registry.remove(service, instance);
                 let record = self.record(service, instance);
-                record.orders = None;
+                (record.orders, record.pid, record.running) = (None, None, None);
                 record.last_lines.clear();
                 self.emit(service, instance, Kind::StartFailed { reason: reason.clone() });
                 self.end(service, instance, Ending::NotStarted { reason });
@@ -112,14 +95,8 @@ impl Engine {
 
     fn hear_started(&mut self, service: &str, instance: u32, pid: u32) {
         let seen = self.instance(service, instance);
-        if seen.phase
-            == (Phase::Live {
-                health: Health::Spawning,
-            })
-        {
-            seen.phase = Phase::Live {
-                health: Health::Starting,
-            };
+        if seen.phase == (Phase::Live { health: Health::Spawning }) {
+            seen.phase = Phase::Live { health: Health::Starting };
             self.set_endpoint(service, instance, State::Unready);
         }
         let record = self.record(service, instance);
@@ -132,18 +109,13 @@ impl Engine {
     }
 
     fn hear_verdict(&mut self, service: &str, instance: u32, verdict: Verdict) {
-        let after_ms = self
-            .record(service, instance)
-            .started
-            .map_or(0, |(at, _)| millis(at.elapsed()));
+        let after_ms = self.record(service, instance).started.map_or(0, |(at, _)| millis(at.elapsed()));
         let (health, reason, kind) = match verdict {
             Verdict::Ready => (Some(Health::Ready), None, Kind::Ready { after_ms }),
             Verdict::Unready { why } => (Some(Health::Unready), Some(why.clone()), Kind::Unready { why }),
-            Verdict::Unhealthy { why } => (
-                Some(Health::Unhealthy { why: why.clone() }),
-                Some(why.clone()),
-                Kind::Unhealthy { why },
-            ),
+            Verdict::Unhealthy { why } => {
+                (Some(Health::Unhealthy { why: why.clone() }), Some(why.clone()), Kind::Unhealthy { why })
+            }
             Verdict::Failing { why, notice } => {
                 if notice == Notice::Told {
                     tracing::warn!(service, instance, why, "probe failed");
@@ -155,11 +127,7 @@ impl Engine {
         };
         self.record(service, instance).reason = reason;
         let Some(health) = health else { return };
-        let state = if health == Health::Ready {
-            State::Ready
-        } else {
-            State::Unready
-        };
+        let state = if health == Health::Ready { State::Ready } else { State::Unready };
         self.set_endpoint(service, instance, state);
         let next = Phase::Live { health };
         let seen = self.instance(service, instance);
@@ -176,29 +144,17 @@ impl Engine {
         let removed_after_us = u64::try_from(seen_at.elapsed().as_micros()).unwrap_or(u64::MAX);
         let stable_after = self.settings.stable_after;
         let record = self.record(service, instance);
-        let lived = record
-            .started
-            .map(|(at, _)| seen_at.saturating_duration_since(at))
-            .unwrap_or_default();
+        let lived = record.started.map(|(at, _)| seen_at.saturating_duration_since(at)).unwrap_or_default();
         (record.pid, record.running, record.last_exit) = (None, None, Some(exit));
         self.keep_running();
         tracing::info!(service, instance, %exit, removed_after_us, "exited and out of rotation");
-        self.emit(
-            service,
-            instance,
-            Kind::Exited {
-                exit,
-                after_ms: millis(lived),
-            },
-        );
+        self.emit(service, instance, Kind::Exited { exit, after_ms: millis(lived) });
         let seen = self.instance(service, instance);
         if lived >= stable_after {
             seen.attempts = 0;
         }
         if matches!(seen.phase, Phase::Live { .. }) {
-            seen.phase = Phase::Leaving {
-                ending: Ending::Exit(exit),
-            };
+            seen.phase = Phase::Leaving { ending: Ending::Exit(exit) };
         }
     }
 
@@ -206,19 +162,13 @@ impl Engine {
     fn end(&mut self, service: &str, instance: u32, ending: Ending) {
         let seen = self.instance(service, instance);
         let ending = match &seen.phase {
-            Phase::Stopping {
-                cause: Cause::Asked | Cause::Replaced,
-                ..
-            } => {
+            Phase::Stopping { cause: Cause::Asked | Cause::Replaced, .. } => {
                 (seen.phase, seen.attempts) = (Phase::Idle, 0);
                 self.record(service, instance).reason = None;
                 tracing::info!(service, instance, "stopped");
                 return self.emit(service, instance, Kind::Stopped);
             }
-            Phase::Stopping {
-                cause: Cause::Unhealthy { why },
-                ..
-            } => Ending::Unhealthy { why: why.clone() },
+            Phase::Stopping { cause: Cause::Unhealthy { why }, .. } => Ending::Unhealthy { why: why.clone() },
             _ => ending,
         };
         seen.phase = Phase::Ended { ending: ending.clone() };
@@ -235,11 +185,7 @@ impl Engine {
     }
 
     fn keep_running(&self) {
-        let running = self
-            .records
-            .values()
-            .filter_map(|record| record.running.clone())
-            .collect();
+        let running = self.records.values().filter_map(|record| record.running.clone()).collect();
         self.running.send_replace(running);
     }
 }

@@ -22,6 +22,9 @@ impl Engine {
     pub(super) fn obey(&mut self, command: Command) {
         let Command { verb, services, reply } = command;
         let result = self.change(verb, services);
+        // Order: who has the answer must not find the state of before it in a snapshot.
+        self.act();
+        self.publish();
         // A caller that is gone does not want to know.
         let _ = reply.send(result);
     }
@@ -29,9 +32,7 @@ impl Engine {
     fn change(&mut self, verb: Verb, services: Option<Vec<String>>) -> Result<(), Error> {
         let named = services.unwrap_or_default();
         if let Some(unknown) = named.iter().find(|name| !self.services.contains_key(*name)) {
-            return Err(Error::UnknownService {
-                service: unknown.clone(),
-            });
+            return Err(Error::UnknownService { service: unknown.clone() });
         }
         match verb {
             Verb::Stop => {
@@ -40,17 +41,9 @@ impl Engine {
                 }
             }
             Verb::Start | Verb::Restart => {
-                let all = if named.is_empty() {
-                    self.services.keys().cloned().collect()
-                } else {
-                    named.clone()
-                };
+                let all = if named.is_empty() { self.services.keys().cloned().collect() } else { named.clone() };
                 for service in self.with_dependencies(all) {
-                    let how = if named.contains(&service) {
-                        Named::ByName
-                    } else {
-                        Named::Along
-                    };
+                    let how = if named.contains(&service) { Named::ByName } else { Named::Along };
                     self.start(&service, how);
                 }
                 for service in named.iter().filter(|_| verb == Verb::Restart) {
@@ -65,11 +58,7 @@ impl Engine {
     fn start(&mut self, service: &str, how: Named) {
         let was = std::mem::replace(&mut self.target(service).wanted, Wanted::Running);
         let again = was == Wanted::Stopped || how == Named::ByName;
-        let seen = self
-            .observed
-            .services
-            .get_mut(service)
-            .expect("the service is declared");
+        let seen = self.observed.services.get_mut(service).expect("the service is declared");
         let mut is_needed = matches!(seen.preparation, Progress::Failed { .. });
         for (&index, instance) in &mut seen.instances {
             let retry = match &instance.phase {
@@ -93,18 +82,11 @@ impl Engine {
     /// Lets the build and the preparation run once more, unless they are running.
     fn renew(&mut self, service: &str) {
         let declared = &self.services[service];
-        let build = declared
-            .build
-            .as_ref()
-            .and_then(|build| self.observed.builds.get_mut(build));
+        let build = declared.build.as_ref().and_then(|build| self.observed.builds.get_mut(build));
         if let Some(build @ (BuildState::Done | BuildState::Failed { .. })) = build {
             *build = BuildState::Needed;
         }
-        let seen = self
-            .observed
-            .services
-            .get_mut(service)
-            .expect("the service is declared");
+        let seen = self.observed.services.get_mut(service).expect("the service is declared");
         if declared.prepare == Preparation::Required && seen.preparation != Progress::Running {
             seen.preparation = Progress::Needed;
         }
@@ -113,13 +95,7 @@ impl Engine {
     fn with_dependencies(&self, mut open: Vec<String>) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
         while let Some(service) = open.pop() {
-            open.extend(
-                self.services[&service]
-                    .depends_on
-                    .keys()
-                    .filter(|name| !all.contains(*name))
-                    .cloned(),
-            );
+            open.extend(self.services[&service].depends_on.keys().filter(|name| !all.contains(*name)).cloned());
             all.insert(service);
         }
         all

@@ -11,9 +11,7 @@ use crate::status::{BuildStatus, InstanceState, InstanceStatus, ServiceStatus, S
 
 impl Engine {
     pub(super) fn publish(&self) {
-        let next = Snapshot {
-            services: self.services.values().map(|service| self.service(service)).collect(),
-        };
+        let next = Snapshot { services: self.services.values().map(|service| self.service(service)).collect() };
         self.outward.published.send_if_modified(|published| {
             let is_new = **published != next;
             if is_new {
@@ -30,10 +28,9 @@ impl Engine {
             Some(BuildState::Needed) => BuildStatus::Waiting,
             Some(BuildState::Running | BuildState::Cancelling) => BuildStatus::Running,
             Some(BuildState::Done) => BuildStatus::Done,
-            Some(BuildState::Failed { reason, last_lines }) => BuildStatus::Failed {
-                reason: reason.clone(),
-                last_lines: last_lines.clone(),
-            },
+            Some(BuildState::Failed { reason, last_lines }) => {
+                BuildStatus::Failed { reason: reason.clone(), last_lines: last_lines.clone() }
+            }
         };
         let reason = match (&build, &self.observed.services[&service.name].preparation) {
             (BuildStatus::Failed { reason, .. }, _) => Some(format!("its build failed: {reason}")),
@@ -48,11 +45,7 @@ impl Engine {
             reason,
             instances: Vec::with_capacity(service.instances.len()),
         };
-        status.instances = service
-            .instances
-            .iter()
-            .map(|instance| self.status(&status, instance))
-            .collect();
+        status.instances = service.instances.iter().map(|instance| self.status(&status, instance)).collect();
         status
     }
 
@@ -63,10 +56,7 @@ impl Engine {
         let reason = match state {
             InstanceState::Stopped | InstanceState::Building | InstanceState::Preparing => None,
             InstanceState::Pending => blocked(&self.desired, &self.observed, &service.name),
-            _ => record
-                .reason
-                .clone()
-                .or_else(|| service.reason.clone().filter(|_| seen.phase == Phase::Idle)),
+            _ => record.reason.clone().or_else(|| service.reason.clone().filter(|_| seen.phase == Phase::Idle)),
         };
         let is_alive = record.pid.is_some();
         InstanceStatus {
@@ -87,12 +77,8 @@ impl Engine {
     fn state(&self, service: &ServiceStatus, seen: &ObservedInstance, record: &Record) -> InstanceState {
         let preparation = &self.observed.services[&service.name].preparation;
         match &seen.phase {
-            Phase::Live {
-                health: Health::Spawning | Health::Starting,
-            } => InstanceState::Starting,
-            Phase::Live {
-                health: Health::Ready | Health::Unready,
-            } => InstanceState::Running,
+            Phase::Live { health: Health::Spawning | Health::Starting } => InstanceState::Starting,
+            Phase::Live { health: Health::Ready | Health::Unready } => InstanceState::Running,
             Phase::Live { .. } | Phase::Stopping { .. } | Phase::Leaving { .. } => InstanceState::Stopping,
             _ if service.wanted == Wanted::Stopped => InstanceState::Stopped,
             Phase::Backoff { .. } => {

@@ -68,26 +68,12 @@ pub(crate) async fn run(mut lines: Lines<impl AsyncRead + Unpin>, origin: Origin
 async fn deliver(piece: Piece, origin: &Origin, sink: &Sink, tail: &mut Tail, dropped: &mut u64) {
     let ts = Timestamp::now();
     remember(tail, ts, &piece.text);
-    let Origin {
-        service,
-        instance,
-        stream,
-    } = origin;
+    let Origin { service, instance, stream } = origin;
     let (service, instance, stream) = (Arc::clone(service), *instance, *stream);
-    let line = Arc::new(Line {
-        ts,
-        service,
-        instance,
-        stream,
-        text: piece.text,
-        split: piece.split,
-    });
+    let line = Arc::new(Line { ts, service, instance, stream, text: piece.text, split: piece.split });
     // Without a follower there is nobody to tell; a slow one loses the oldest lines and is told so.
     let _ = sink.followers.send(Arc::clone(&line));
-    let entry = super::store::Entry {
-        line,
-        dropped_before: *dropped,
-    };
+    let entry = super::store::Entry { line, dropped_before: *dropped };
     let sent = match *dropped {
         0 => sink.store.send_timeout(entry, PATIENCE).await.is_ok(),
         _ => sink.store.try_send(entry).is_ok(),

@@ -28,12 +28,7 @@ pub struct Filter<'a> {
 
 impl fmt::Debug for Filter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            services,
-            since,
-            last,
-            keep,
-        } = self;
+        let Self { services, since, last, keep } = self;
         let keep = keep.map(|_| "a condition");
         f.debug_struct("Filter")
             .field("services", services)
@@ -153,38 +148,15 @@ mod tests {
         write(dir.path(), "b", 0, &[2, 4, 6]);
         fs::write(dir.path().join("build-a.log"), "no line of ours").unwrap();
         let all = Filter::default();
-        assert_eq!(
-            texts(dir.path(), &all),
-            ["a 1", "b 2", "a 3", "b 4", "a 5", "b 6", "a 7"]
-        );
+        assert_eq!(texts(dir.path(), &all), ["a 1", "b 2", "a 3", "b 4", "a 5", "b 6", "a 7"]);
         assert_eq!(texts(dir.path(), &Filter { last: Some(2), ..all }), ["b 6", "a 7"]);
         assert_eq!(texts(dir.path(), &Filter { last: Some(0), ..all }), [""; 0]);
         let since = Some(Timestamp::from_second(5).unwrap());
         assert_eq!(texts(dir.path(), &Filter { since, ..all }), ["a 5", "b 6", "a 7"]);
         let services = &["a".to_owned()][..];
-        assert_eq!(
-            texts(
-                dir.path(),
-                &Filter {
-                    services,
-                    last: Some(3),
-                    ..all
-                }
-            ),
-            ["a 3", "a 5", "a 7"]
-        );
+        assert_eq!(texts(dir.path(), &Filter { services, last: Some(3), ..all }), ["a 3", "a 5", "a 7"]);
         let keep = |line: &Line| line.text.ends_with('4');
-        assert_eq!(
-            texts(
-                dir.path(),
-                &Filter {
-                    keep: Some(&keep),
-                    last: Some(1),
-                    ..all
-                }
-            ),
-            ["b 4"]
-        );
+        assert_eq!(texts(dir.path(), &Filter { keep: Some(&keep), last: Some(1), ..all }), ["b 4"]);
     }
 
     #[test]

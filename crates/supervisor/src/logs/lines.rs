@@ -19,10 +19,7 @@ pub(crate) struct Piece {
 impl Splitter {
     /// Limit: no piece is longer than `bytes_max` bytes of the input, at least 4 (the longest UTF-8 sequence).
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self {
-            unfinished: Vec::new(),
-            bytes_max: bytes_max.max(4),
-        }
+        Self { unfinished: Vec::new(), bytes_max: bytes_max.max(4) }
     }
 
     /// Takes in `bytes` and hands out every line that is finished by them.
@@ -58,10 +55,7 @@ impl Splitter {
         if line.last() == Some(&b'\r') {
             line.pop();
         }
-        Piece {
-            text: text(&line),
-            split: false,
-        }
+        Piece { text: text(&line), split: false }
     }
 }
 

@@ -30,14 +30,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     /// `gone` is cancelled when the child's group has ended.
     pub(crate) fn new(pipe: R, line_bytes_max: usize, gone: CancellationToken) -> Self {
         let splitter = Splitter::new(line_bytes_max);
-        Self {
-            pipe: Some(pipe),
-            splitter,
-            ready: VecDeque::new(),
-            buffer: vec![0; READ_BYTES],
-            gone,
-            close_at: None,
-        }
+        Self { pipe: Some(pipe), splitter, ready: VecDeque::new(), buffer: vec![0; READ_BYTES], gone, close_at: None }
     }
 
     /// The next line; `None` at the end of the pipe. Cancel safe.
@@ -59,8 +52,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 self.pipe = None;
                 self.ready.extend(self.splitter.finish());
             } else {
-                self.splitter
-                    .feed(&self.buffer[..length], |piece| self.ready.push_back(piece));
+                self.splitter.feed(&self.buffer[..length], |piece| self.ready.push_back(piece));
             }
         }
     }

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -14,6 +15,9 @@ use crate::event::{Events, Kind};
 
 /// Limit: lines on their way to the disk, of all instances. With the longest lines that is 16 MiB.
 pub(crate) const LINES_MAX: usize = 256;
+
+/// A loss is over when nothing was lost for this long.
+const CALM: Duration = Duration::from_secs(1);
 
 /// A line for the store.
 #[derive(Clone, Debug)]
@@ -25,16 +29,11 @@ pub(crate) struct Entry {
 
 /// Runs until every sender is gone and everything is written.
 pub(crate) async fn run(dir: PathBuf, limits: Limits, mut lines: mpsc::Receiver<Entry>, events: Events) {
-    let mut store = Store {
-        dir,
-        limits,
-        files: BTreeMap::new(),
-        events,
-    };
+    let mut store = Store { dir, limits, files: BTreeMap::new(), events };
     let mut batch = Vec::new();
     while lines.recv_many(&mut batch, LINES_MAX).await > 0 {
         let work = tokio::task::spawn_blocking(move || {
-            store.append(&batch);
+            store.append(&batch, Instant::now());
             batch.clear();
             (store, batch)
         });
@@ -59,61 +58,68 @@ struct Store {
 struct Current {
     /// Absent before the first line and after a failure.
     open: Option<(File, u64)>,
-    /// Lines that could not be written since the last one that could.
-    lost: u64,
+    /// How many lines were lost since that was told, and when the last one was.
+    lost: Option<(u64, Instant)>,
+}
+
+/// What is written at once for one instance.
+#[derive(Debug, Default)]
+struct Part {
+    text: Vec<u8>,
+    lines: u64,
+    dropped: u64,
 }
 
 impl Store {
-    fn append(&mut self, batch: &[Entry]) {
-        let mut parts: BTreeMap<(Arc<str>, u32), (Vec<u8>, u64)> = BTreeMap::new();
+    fn append(&mut self, batch: &[Entry], now: Instant) {
+        let mut parts: BTreeMap<(Arc<str>, u32), Part> = BTreeMap::new();
         for Entry { line, dropped_before } in batch {
-            let key = (Arc::clone(&line.service), line.instance);
-            let (text, count) = parts.entry(key.clone()).or_default();
-            serde_json::to_writer(&mut *text, &**line).expect("a line has only strings and numbers");
-            text.push(b'\n');
-            *count += 1;
-            if *dropped_before > 0 {
-                let why = "the log files are written too slowly".to_owned();
-                self.events.emit(&key.0, Some(key.1), Kind::LogsLost { why });
-                self.events.emit(
-                    &key.0,
-                    Some(key.1),
-                    Kind::LogsResumed {
-                        lines_lost: *dropped_before,
-                    },
-                );
-            }
+            let part = parts.entry((Arc::clone(&line.service), line.instance)).or_default();
+            serde_json::to_writer(&mut part.text, &**line).expect("a line has only strings and numbers");
+            part.text.push(b'\n');
+            part.lines += 1;
+            part.dropped += dropped_before;
         }
-        for ((service, instance), (text, count)) in parts {
+        for ((service, instance), part) in parts {
             let current = self.files.entry((Arc::clone(&service), instance)).or_default();
-            match current.write(&self.dir, &self.limits, (&service, instance), &text) {
-                Ok(()) if current.lost > 0 => {
-                    let lines_lost = std::mem::take(&mut current.lost);
-                    self.events
-                        .emit(&service, Some(instance), Kind::LogsResumed { lines_lost });
-                }
-                Ok(()) => {}
+            let written = current.write(&self.dir, &self.limits, (&service, instance), &part.text);
+            let (lost, why) = match written {
+                Ok(()) => (part.dropped, "the disk is too slow".to_owned()),
                 Err(error) => {
-                    if current.lost == 0 {
-                        let why = format!("cannot write to {}: {error}", self.dir.display());
-                        tracing::warn!(service = &*service, instance, why, "log lines are lost");
-                        self.events.emit(&service, Some(instance), Kind::LogsLost { why });
-                    }
-                    current.lost += count;
                     current.open = None;
+                    (part.dropped + part.lines, error.to_string())
                 }
+            };
+            if let Some(kind) = current.count(lost, why, now) {
+                tracing::warn!(service = &*service, instance, ?kind, "log lines");
+                self.events.emit(&service, Some(instance), kind);
             }
         }
     }
 }
 
 impl Current {
+    /// Says the begin and the end of a loss, once each, however many lines it is made of.
+    fn count(&mut self, lost: u64, why: String, now: Instant) -> Option<Kind> {
+        match (self.lost, lost) {
+            (None, 0) => None,
+            (None, _) => {
+                self.lost = Some((lost, now));
+                Some(Kind::LogsLost { why })
+            }
+            (Some((lines_lost, at)), 0) => (now.saturating_duration_since(at) >= CALM).then(|| {
+                self.lost = None;
+                Kind::LogsResumed { lines_lost }
+            }),
+            (Some((before, _)), _) => {
+                self.lost = Some((before + lost, now));
+                None
+            }
+        }
+    }
+
     fn write(&mut self, dir: &Path, limits: &Limits, of: (&str, u32), text: &[u8]) -> io::Result<()> {
-        if self
-            .open
-            .as_ref()
-            .is_some_and(|(_, length)| *length >= limits.file_bytes_max)
-        {
+        if self.open.as_ref().is_some_and(|(_, length)| *length >= limits.file_bytes_max) {
             self.open = None;
             rotate(dir, of, limits.files_max)?;
         }
@@ -173,81 +179,59 @@ mod tests {
             text: text.to_owned(),
             split: false,
         };
-        Entry {
-            line: Arc::new(line),
-            dropped_before: 0,
-        }
+        Entry { line: Arc::new(line), dropped_before: 0 }
     }
 
     fn store(dir: &Path, limits: Limits) -> Store {
-        Store {
-            dir: dir.to_owned(),
-            limits,
-            files: BTreeMap::new(),
-            events: Events::default(),
-        }
+        Store { dir: dir.to_owned(), limits, files: BTreeMap::new(), events: Events::default() }
     }
 
     fn kinds(store: &Store) -> Vec<Kind> {
-        store
-            .events
-            .subscribe()
-            .0
-            .iter()
-            .map(|event| event.kind.clone())
-            .collect()
+        store.events.subscribe().0.iter().map(|event| event.kind.clone()).collect()
     }
 
     #[test]
     fn files_rotate_by_size_and_the_oldest_goes() {
         let dir = tempfile::tempdir().unwrap();
-        let limits = Limits {
-            file_bytes_max: 200,
-            files_max: 3,
-            ..Limits::default()
-        };
+        let limits = Limits { file_bytes_max: 200, files_max: 3, ..Limits::default() };
         let mut store = store(dir.path(), limits);
         for number in 0..20 {
-            store.append(&[entry(&format!("line {number}"))]);
+            store.append(&[entry(&format!("line {number}"))], Instant::now());
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
-        let kept: Vec<String> = load(dir.path(), &Filter::default())
-            .unwrap()
-            .into_iter()
-            .map(|line| line.text)
-            .collect();
+        let kept: Vec<String> =
+            load(dir.path(), &Filter::default()).unwrap().into_iter().map(|line| line.text).collect();
         let expected: Vec<String> = (20 - kept.len()..20).map(|number| format!("line {number}")).collect();
         assert!(kept.len() >= 4, "{kept:?}");
         assert_eq!(kept, expected);
     }
 
     #[test]
-    fn lost_lines_are_counted_and_said_once() {
+    fn a_loss_is_said_once_when_it_begins_and_once_when_it_is_over() {
         let dir = tempfile::tempdir().unwrap();
         let logs = dir.path().join("logs");
         let mut store = store(&logs, Limits::default());
-        store.append(&[entry("one"), entry("two")]);
-        store.append(&[entry("three")]);
+        let start = Instant::now();
+        store.append(&[entry("one"), entry("two")], start);
+        store.append(&[entry("three")], start);
+        assert!(matches!(&kinds(&store)[..], [Kind::LogsLost { .. }]));
         fs::create_dir(&logs).unwrap();
-        store.append(&[entry("four")]);
-        assert!(matches!(
-            &kinds(&store)[..],
-            [Kind::LogsLost { .. }, Kind::LogsResumed { lines_lost: 3 }]
-        ));
-        let kept = load(&logs, &Filter::default()).unwrap();
-        assert_eq!(kept.len(), 1);
+        let late = Entry { dropped_before: 4, ..entry("four") };
+        store.append(&[late], start);
+        store.append(&[entry("five")], start + CALM / 2);
+        store.append(&[entry("six")], start + CALM);
+        store.append(&[entry("seven")], start + CALM);
+        assert!(matches!(&kinds(&store)[..], [Kind::LogsLost { .. }, Kind::LogsResumed { lines_lost: 7 }]));
+        assert_eq!(load(&logs, &Filter::default()).unwrap().len(), 4);
     }
 
     #[test]
     fn half_a_line_of_a_crash_does_not_swallow_the_next() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(file(dir.path(), "a", 0, 0), b"{\"ts\":\"2026-").unwrap();
-        store(dir.path(), Limits::default()).append(&[entry("whole")]);
+        store(dir.path(), Limits::default()).append(&[entry("whole")], Instant::now());
         let kept = load(dir.path(), &Filter::default()).unwrap();
-        assert_eq!(
-            kept.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(),
-            ["whole"]
-        );
+        assert_eq!(kept.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(), ["whole"]);
     }
 
     #[test]
@@ -255,8 +239,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/dev/full", file(dir.path(), "a", 0, 0)).unwrap();
         let mut store = store(dir.path(), Limits::default());
-        store.append(&[entry("one")]);
-        store.append(&[entry("two")]);
+        store.append(&[entry("one")], Instant::now());
+        store.append(&[entry("two")], Instant::now());
         assert!(matches!(&kinds(&store)[..], [Kind::LogsLost { .. }]));
     }
 }

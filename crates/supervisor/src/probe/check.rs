@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -139,9 +140,7 @@ fn parse_status(answer: &[u8]) -> Option<Option<u16>> {
         return Some(None);
     }
     let head = answer.get(..12)?;
-    let status = std::str::from_utf8(&head[9..])
-        .ok()
-        .and_then(|digits| digits.parse().ok());
+    let status = std::str::from_utf8(&head[9..]).ok().and_then(|digits| digits.parse().ok());
     Some(status.filter(|status| head[8] == b' ' && (100..600).contains(status)))
 }
 
@@ -149,10 +148,7 @@ async fn connect(address: SocketAddr, limit: Duration) -> Result<(), String> {
     match timeout(limit, TcpStream::connect(address)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(format!("connect to {address}: {}", describe(&error))),
-        Err(_) => Err(format!(
-            "connect to {address}: no answer within {} ms",
-            limit.as_millis()
-        )),
+        Err(_) => Err(format!("connect to {address}: no answer within {} ms", limit.as_millis())),
     }
 }
 
@@ -166,37 +162,16 @@ async fn execute(words: &[String], target: &Target, limit: Duration) -> Result<(
     let name = words.join(" ");
     let spawned = Process::spawn(&spec, &Output::Discarded);
     let (process, _) = spawned.map_err(|error| format!("exec `{name}`: {}", kit::Chain(&error)))?;
-    let mut process = Guard(Some(process));
-    let running = process
-        .0
-        .as_ref()
-        .expect("a guard holds its process until it is reaped or dropped");
-    if timeout(limit, running.ended()).await.is_err() {
+    // Dropped here, or with its instance, it is killed.
+    if timeout(limit, process.ended()).await.is_err() {
         return Err(format!("exec `{name}`: not done within {} ms", limit.as_millis()));
     }
-    let exit = process.reap().expect("it was not reaped before");
+    // Order: signal before reaping, while the group is surely still its own.
+    process.group().signal(Signal::KILL);
+    let exit = process.reap();
     match exit.is_success() {
         true => Ok(()),
         false => Err(format!("exec `{name}`: {exit}")),
-    }
-}
-
-/// Kills and reaps a command that nobody waits for any more: its time is over, or its instance ended.
-struct Guard(Option<Process>);
-
-impl Guard {
-    fn reap(&mut self) -> Option<crate::status::Exit> {
-        let process = self.0.take()?;
-        // Order: before the reaping, while the group is surely still its own.
-        process.group().signal(rustix::process::Signal::KILL);
-        Some(process.reap())
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // Waits for a process that SIGKILL has ended already, or ends in microseconds.
-        self.reap();
     }
 }
 
@@ -221,11 +196,7 @@ mod tests {
 
     fn target(address: SocketAddr) -> Target {
         let environment = BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into()), ("WORD".into(), "yes".into())]);
-        Target {
-            address,
-            environment,
-            working_dir: std::env::temp_dir(),
-        }
+        Target { address, environment, working_dir: std::env::temp_dir() }
     }
 
     /// Answers each connection with the next of `answers`, the last one for ever.
@@ -249,10 +220,8 @@ mod tests {
         let mut results = Vec::new();
         for _ in answers {
             let result = check.ask(LIMIT).await;
-            results.push(result.map_or_else(
-                |why| why.replace(&target.address.to_string(), "ADDRESS"),
-                |()| "ok".into(),
-            ));
+            results
+                .push(result.map_or_else(|why| why.replace(&target.address.to_string(), "ADDRESS"), |()| "ok".into()));
         }
         results
     }
@@ -278,17 +247,9 @@ mod tests {
     #[tokio::test]
     async fn a_written_path_has_no_fallback() {
         let check = config::Check::Http("/ok".to_owned());
-        let answers = &[
-            "HTTP/1.1 302 Found\r\n\r\n",
-            "HTTP/1.1 404 No\r\n\r\n",
-            "HTTP/1.1 abc\r\n\r\n",
-            "SSH-2.0",
-        ];
+        let answers = &["HTTP/1.1 302 Found\r\n\r\n", "HTTP/1.1 404 No\r\n\r\n", "HTTP/1.1 abc\r\n\r\n", "SSH-2.0"];
         let no_http = "GET http://ADDRESS/ok: the answer is no HTTP";
-        assert_eq!(
-            ask(&check, answers).await,
-            ["ok", "GET http://ADDRESS/ok: 404", no_http, no_http]
-        );
+        assert_eq!(ask(&check, answers).await, ["ok", "GET http://ADDRESS/ok: 404", no_http, no_http]);
     }
 
     #[tokio::test]
@@ -306,10 +267,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = target(listener.local_addr().unwrap());
         let limit = Duration::from_millis(30);
-        let why = Check::new(&config::Check::Default, &target)
-            .ask(limit)
-            .await
-            .unwrap_err();
+        let why = Check::new(&config::Check::Default, &target).ask(limit).await.unwrap_err();
         assert!(why.ends_with("/readyz: no answer within 30 ms"), "{why}");
     }
 
@@ -317,21 +275,12 @@ mod tests {
     async fn a_command_decides_by_its_status_and_is_killed_in_time() {
         let target = target(SocketAddr::from(([127, 0, 0, 1], 1)));
         let words = |script: &str| config::Check::Exec(["sh", "-c", script].map(str::to_owned).to_vec());
-        for (script, expected) in [
-            ("test \"$WORD\" = yes", Ok(())),
-            ("exit 3", Err("exec `sh -c exit 3`: status 3")),
-        ] {
+        for (script, expected) in [("test \"$WORD\" = yes", Ok(())), ("exit 3", Err("exec `sh -c exit 3`: status 3"))] {
             let check = words(script);
-            assert_eq!(
-                Check::new(&check, &target).ask(LIMIT).await,
-                expected.map_err(str::to_owned)
-            );
+            assert_eq!(Check::new(&check, &target).ask(LIMIT).await, expected.map_err(str::to_owned));
         }
         let check = words("sleep 1000");
-        let why = Check::new(&check, &target)
-            .ask(Duration::from_millis(30))
-            .await
-            .unwrap_err();
+        let why = Check::new(&check, &target).ask(Duration::from_millis(30)).await.unwrap_err();
         assert_eq!(why, "exec `sh -c sleep 1000`: not done within 30 ms");
     }
 }

@@ -20,15 +20,8 @@ struct World {
 
 impl World {
     fn parse(text: &str) -> Self {
-        let desired = Desired {
-            builds_max: 2,
-            ..Desired::default()
-        };
-        let mut world = Self {
-            start: Instant::now(),
-            desired,
-            observed: Observed::default(),
-        };
+        let desired = Desired { builds_max: 2, ..Desired::default() };
+        let mut world = Self { start: Instant::now(), desired, observed: Observed::default() };
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let (name, rest) = line.split_once(':').expect("a name");
             let mut parts = rest.split('|').map(str::trim);
@@ -44,16 +37,10 @@ impl World {
             for word in parts.next().expect("a service").split(',').map(str::trim) {
                 world.parse_trait(word, &mut target, &mut preparation);
             }
-            let instances = parts
-                .map(|part| world.parse_instance(part))
-                .zip(0..)
-                .map(|(i, index)| (index, i))
-                .collect();
+            let instances =
+                parts.map(|part| world.parse_instance(part)).zip(0..).map(|(i, index)| (index, i)).collect();
             world.desired.services.insert(name.to_owned(), target);
-            world
-                .observed
-                .services
-                .insert(name.to_owned(), ObservedService { preparation, instances });
+            world.observed.services.insert(name.to_owned(), ObservedService { preparation, instances });
         }
         world
     }
@@ -77,20 +64,14 @@ impl World {
                 target.depends_on.insert(service.to_owned(), condition);
             }
             ["build", name, state] => {
-                let build = Build {
-                    command: vec![name.to_owned()],
-                    working_dir: "/".into(),
-                };
+                let build = Build { command: vec![name.to_owned()], working_dir: "/".into() };
                 target.build = Some(build.clone());
                 let state = match state {
                     "needed" => BuildState::Needed,
                     "running" => BuildState::Running,
                     "cancelling" => BuildState::Cancelling,
                     "done" => BuildState::Done,
-                    "failed" => BuildState::Failed {
-                        reason: "no".to_owned(),
-                        last_lines: Vec::new(),
-                    },
+                    "failed" => BuildState::Failed { reason: "no".to_owned(), last_lines: Vec::new() },
                     _ => panic!("{word}"),
                 };
                 self.observed.builds.insert(build, state);
@@ -99,9 +80,7 @@ impl World {
                 *preparation = match state {
                     "needed" => Progress::Needed,
                     "running" => Progress::Running,
-                    "failed" => Progress::Failed {
-                        reason: "no".to_owned(),
-                    },
+                    "failed" => Progress::Failed { reason: "no".to_owned() },
                     _ => panic!("{word}"),
                 }
             }
@@ -112,11 +91,7 @@ impl World {
     fn parse_instance(&self, text: &str) -> ObservedInstance {
         let words: Vec<&str> = text.split(' ').collect();
         let at = |millis: &str| self.start + Duration::from_millis(millis.parse().unwrap());
-        let asked = |since, force| Phase::Stopping {
-            since,
-            cause: Cause::Asked,
-            force,
-        };
+        let asked = |since, force| Phase::Stopping { since, cause: Cause::Asked, force };
         let (words, attempts) = match words[..] {
             [.., "attempts", number] => (&words[..words.len() - 2], number.parse().unwrap()),
             _ => (&words[..], 0),
@@ -125,56 +100,31 @@ impl World {
         let why = || "no".to_owned();
         let phase = match *words {
             ["idle"] => Phase::Idle,
-            ["live", "spawning"] => Phase::Live {
-                health: Health::Spawning,
-            },
-            ["live", "starting"] => Phase::Live {
-                health: Health::Starting,
-            },
+            ["live", "spawning"] => Phase::Live { health: Health::Spawning },
+            ["live", "starting"] => Phase::Live { health: Health::Starting },
             ["live", "ready"] => Phase::Live { health: Health::Ready },
-            ["live", "unready"] => Phase::Live {
-                health: Health::Unready,
-            },
-            ["live", "unhealthy"] => Phase::Live {
-                health: Health::Unhealthy { why: why() },
-            },
+            ["live", "unready"] => Phase::Live { health: Health::Unready },
+            ["live", "unhealthy"] => Phase::Live { health: Health::Unhealthy { why: why() } },
             ["stopping", since] => asked(at(since), Force::Signal),
             ["killed", since] => asked(at(since), Force::Kill),
             ["leaving", status] => Phase::Leaving { ending: exit(status) },
-            ["ended", "not-started"] => Phase::Ended {
-                ending: Ending::NotStarted { reason: why() },
-            },
-            ["ended", "unhealthy"] => Phase::Ended {
-                ending: Ending::Unhealthy { why: why() },
-            },
+            ["ended", "not-started"] => Phase::Ended { ending: Ending::NotStarted { reason: why() } },
+            ["ended", "unhealthy"] => Phase::Ended { ending: Ending::Unhealthy { why: why() } },
             ["ended", status] => Phase::Ended { ending: exit(status) },
-            ["backoff", until] => Phase::Backoff {
-                until: at(until),
-                attempt: attempts,
-            },
+            ["backoff", until] => Phase::Backoff { until: at(until), attempt: attempts },
             _ => panic!("{text}"),
         };
-        ObservedInstance {
-            phase,
-            generation: 0,
-            attempts,
-        }
+        ObservedInstance { phase, generation: 0, attempts }
     }
 
     fn describe(&self) -> String {
         let now = self.start + Duration::from_millis(NOW);
         let actions = reconcile(&self.desired, &self.observed, now);
         let mut lines: Vec<String> = actions.iter().map(describe).collect();
-        for service in self
-            .desired
-            .services
-            .keys()
-            .filter(|name| self.desired.services[*name].wanted == Wanted::Running)
+        for service in
+            self.desired.services.keys().filter(|name| self.desired.services[*name].wanted == Wanted::Running)
         {
-            let idle = self.observed.services[service]
-                .instances
-                .values()
-                .any(|i| i.phase == Phase::Idle);
+            let idle = self.observed.services[service].instances.values().any(|i| i.phase == Phase::Idle);
             if let Some(why) = blocked(&self.desired, &self.observed, service).filter(|_| idle) {
                 lines.push(format!("({service} {why})"));
             }
@@ -189,11 +139,7 @@ fn describe(action: &Action) -> String {
         Action::CancelBuild(build) => format!("cancel {}", build.command[0]),
         Action::Prepare { service } => format!("prepare {service}"),
         Action::Start { service, instance } => format!("start {service}/{instance}"),
-        Action::Stop {
-            service,
-            instance,
-            cause,
-        } => {
+        Action::Stop { service, instance, cause } => {
             let cause = match cause {
                 Cause::Asked => "asked",
                 Cause::Replaced => "replaced",
@@ -202,11 +148,7 @@ fn describe(action: &Action) -> String {
             format!("stop {service}/{instance} {cause}")
         }
         Action::Kill { service, instance } => format!("kill {service}/{instance}"),
-        Action::Backoff {
-            service,
-            instance,
-            attempt,
-        } => format!("backoff {service}/{instance} attempt {attempt}"),
+        Action::Backoff { service, instance, attempt } => format!("backoff {service}/{instance} attempt {attempt}"),
     }
 }
 
@@ -225,10 +167,7 @@ fn everything_without_a_dependency_starts_at_once() {
         start b/0"#]],
     );
     check("a: stopped | idle", expect![""]);
-    check(
-        "a: running | live starting | live ready | live unready | leaving 1",
-        expect![""],
-    );
+    check("a: running | live starting | live ready | live unready | leaving 1", expect![""]);
 }
 
 #[test]
@@ -250,24 +189,15 @@ fn a_dependency_gates_the_first_start() {
         ("completed", "ended 0 | ended 0", true),
         ("completed", "ended 0 | live ready", false),
     ] {
-        let world = World::parse(&format!(
-            "api: running, after db {condition} | idle\n db: running | {instances}"
-        ));
+        let world = World::parse(&format!("api: running, after db {condition} | idle\n db: running | {instances}"));
         let decided = world.describe();
-        assert_eq!(
-            decided.contains("start api/0"),
-            starts,
-            "{condition} {instances}: {decided}"
-        );
+        assert_eq!(decided.contains("start api/0"), starts, "{condition} {instances}: {decided}");
     }
 }
 
 #[test]
 fn a_crashed_dependent_does_not_wait_for_its_dependency_again() {
-    check(
-        "api: running, after db healthy | backoff 100000\n db: running | live unready",
-        expect!["start api/0"],
-    );
+    check("api: running, after db healthy | backoff 100000\n db: running | live unready", expect!["start api/0"]);
 }
 
 #[test]
@@ -352,24 +282,15 @@ fn each_build_runs_once_and_no_more_than_allowed_at_a_time() {
 
 #[test]
 fn a_preparation_follows_the_build_and_precedes_the_start() {
-    check(
-        "a: running, build x running, prepare needed | idle",
-        expect!["(a waits for its build)"],
-    );
+    check("a: running, build x running, prepare needed | idle", expect!["(a waits for its build)"]);
     check(
         "a: running, build x done, prepare needed | idle",
         expect![[r#"
         prepare a
         (a waits for its preparation)"#]],
     );
-    check(
-        "a: running, prepare running | idle",
-        expect!["(a waits for its preparation)"],
-    );
-    check(
-        "a: running, prepare failed | idle",
-        expect!["(a waits for its preparation)"],
-    );
+    check("a: running, prepare running | idle", expect!["(a waits for its preparation)"]);
+    check("a: running, prepare failed | idle", expect!["(a waits for its preparation)"]);
     check("a: stopped, prepare needed | idle", expect![""]);
     // It need not wait for others: what is prepared is the service's own.
     check(
@@ -405,10 +326,7 @@ fn the_policy_decides_what_follows_an_end() {
 
 #[test]
 fn a_success_that_is_awaited_is_not_repeated() {
-    check(
-        "seed: running | ended 0\n api: running, after seed completed | live ready",
-        expect![""],
-    );
+    check("seed: running | ended 0\n api: running, after seed completed | live ready", expect![""]);
     check(
         "seed: running | ended 1\n api: running, after seed completed | idle",
         expect![[r#"
@@ -435,26 +353,17 @@ fn dependents_stop_before_what_they_depend_on() {
         );
         World::parse(&world).describe()
     };
-    assert_eq!(
-        layers("live ready", "live ready", "live ready"),
-        "stop web/0 asked\nstop x/0 asked"
-    );
+    assert_eq!(layers("live ready", "live ready", "live ready"), "stop web/0 asked\nstop x/0 asked");
     assert_eq!(layers("stopping 99000", "live ready", "stopping 99000"), "");
     assert_eq!(layers("leaving 1", "live ready", "stopping 99000"), "");
     assert_eq!(layers("idle", "live starting", "stopping 99000"), "stop api/0 asked");
     assert_eq!(layers("backoff 1", "live spawning", "idle"), "stop api/0 asked");
-    assert_eq!(
-        layers("idle", "ended 1", "live unhealthy"),
-        "stop db/0 asked\nstop x/0 asked"
-    );
+    assert_eq!(layers("idle", "ended 1", "live unhealthy"), "stop db/0 asked\nstop x/0 asked");
 }
 
 #[test]
 fn a_dependent_that_goes_on_does_not_hold_a_stop_back() {
-    check(
-        "api: running, after db healthy | live ready\n db: stopped | live ready",
-        expect!["stop db/0 asked"],
-    );
+    check("api: running, after db healthy | live ready\n db: stopped | live ready", expect!["stop db/0 asked"]);
 }
 
 #[test]
@@ -470,10 +379,7 @@ fn a_grace_period_ends_with_one_kill() {
 
 #[test]
 fn an_unhealthy_instance_is_stopped() {
-    check(
-        "a: running | live unhealthy | live ready",
-        expect!["stop a/0 unhealthy"],
-    );
+    check("a: running | live unhealthy | live ready", expect!["stop a/0 unhealthy"]);
 }
 
 #[test]
@@ -487,10 +393,7 @@ fn a_restart_gives_up_what_runs_only_when_its_successor_can_start() {
     check("a: running, generation 1, build x running | live ready", expect![""]);
     check("a: running, generation 1, build x failed | live ready", expect![""]);
     check("a: running, generation 1, prepare failed | live ready", expect![""]);
-    check(
-        "a: running, generation 1, after b healthy | live ready\n b: running | live starting",
-        expect![""],
-    );
+    check("a: running, generation 1, after b healthy | live ready\n b: running | live starting", expect![""]);
     check("a: running, generation 1 | stopping 99000", expect![""]);
     check("a: running, generation 1 | idle", expect!["start a/0"]);
 }

@@ -9,10 +9,7 @@ use crate::fixture::{BOUND, World, sh, words};
 async fn services_with_an_equal_build_share_one_run() {
     let world = World::new();
     let build = world.build("echo run >> runs; echo compiling; echo careful >&2");
-    let mut services = vec![
-        world.service("a", sh("sleep 1000")),
-        world.service("b", sh("sleep 1000")),
-    ];
+    let mut services = vec![world.service("a", sh("sleep 1000")), world.service("b", sh("sleep 1000"))];
     for service in &mut services {
         service.build.clone_from(&build);
     }
@@ -23,12 +20,7 @@ async fn services_with_an_equal_build_share_one_run() {
     assert_eq!(world.text("runs").as_deref(), Some("run\n"));
     let log = world.text("logs/build-a.log").unwrap();
     assert!(log.contains("compiling\n") && log.contains("careful\n"), "{log}");
-    assert!(
-        running
-            .events()
-            .iter()
-            .any(|event| matches!(event.kind, Kind::BuildFinished { .. }))
-    );
+    assert!(running.events().iter().any(|event| matches!(event.kind, Kind::BuildFinished { .. })));
     running.drain().await;
 }
 
@@ -38,37 +30,22 @@ async fn a_failed_build_fails_only_those_who_need_it() {
     let mut broken = world.service("broken", sh("sleep 1000"));
     broken.build = world.build("for i in 1 2 3; do echo line $i; done; echo 'error: no' >&2; exit 101");
     let mut missing = world.service("missing", sh("sleep 1000"));
-    missing.build = Some(Build {
-        command: words(&["no-such-tool", "build"]),
-        working_dir: world.dir.path().to_owned(),
-    });
+    missing.build =
+        Some(Build { command: words(&["no-such-tool", "build"]), working_dir: world.dir.path().to_owned() });
     let mut waiting = world.service("waiting", sh("sleep 1000"));
-    waiting
-        .depends_on
-        .insert("broken".to_owned(), supervisor::Condition::Healthy);
+    waiting.depends_on.insert("broken".to_owned(), supervisor::Condition::Healthy);
     let running = world.run(vec![broken, missing, waiting, world.service("well", sh("sleep 1000"))]);
     running.start().await;
     running.ready("well").await;
     running.state("broken", "failed").await;
     running.state("missing", "failed").await;
-    let pending = running
-        .first("waiting", "told why", |i| {
-            i.reason.as_ref().is_some_and(|r| r.contains("failed"))
-        })
-        .await;
+    let pending =
+        running.first("waiting", "told why", |i| i.reason.as_ref().is_some_and(|r| r.contains("failed"))).await;
     assert_eq!(pending.state.name(), "pending");
-    assert_eq!(
-        pending.reason.as_deref(),
-        Some("needs `broken` to be healthy, but its build failed")
-    );
+    assert_eq!(pending.reason.as_deref(), Some("needs `broken` to be healthy, but its build failed"));
     let snapshot = running.handle.snapshot();
-    let BuildStatus::Failed { reason, last_lines } = &snapshot.service("broken").unwrap().build else {
-        panic!()
-    };
-    assert!(
-        reason.contains("ended with status 101, see ") && reason.contains("logs/build-broken.log"),
-        "{reason}"
-    );
+    let BuildStatus::Failed { reason, last_lines } = &snapshot.service("broken").unwrap().build else { panic!() };
+    assert!(reason.contains("ended with status 101, see ") && reason.contains("logs/build-broken.log"), "{reason}");
     assert_eq!(last_lines.len(), 4);
     let reason = snapshot.service("missing").unwrap().reason.clone().unwrap();
     let expected = "its build failed: cannot run `no-such-tool`: not found in PATH; install it, or write its full path";
@@ -101,9 +78,7 @@ async fn a_restart_builds_first_and_keeps_what_runs_when_that_fails() {
     let first = running.ready("a").await;
     std::fs::write(world.path("broken"), "").unwrap();
     running.handle.restart(vec!["a".to_owned()]).await.unwrap();
-    running
-        .see("the failure", |snapshot| snapshot.services[0].reason.clone())
-        .await;
+    running.see("the failure", |snapshot| snapshot.services[0].reason.clone()).await;
     let kept = running.ready("a").await;
     assert_eq!((kept.pid, kept.generation), (first.pid, 0));
     std::fs::remove_file(world.path("broken")).unwrap();
@@ -122,14 +97,9 @@ async fn a_build_that_nobody_wants_any_more_is_stopped() {
     let running = world.run(vec![service]);
     running.start().await;
     let pids = world.numbers("pids", 1).await;
-    assert_eq!(
-        running.handle.snapshot().services[0].instances[0].state.name(),
-        "building"
-    );
+    assert_eq!(running.handle.snapshot().services[0].instances[0].state.name(), "building");
     running.handle.stop(vec!["a".to_owned()]).await.unwrap();
-    running
-        .event("a cancelled build", |event| event.kind == Kind::BuildCancelled)
-        .await;
+    running.event("a cancelled build", |event| event.kind == Kind::BuildCancelled).await;
     assert!(!crate::fixture::is_running(pids[0]));
     running.drain().await;
 }
@@ -146,10 +116,7 @@ async fn a_service_is_prepared_before_its_first_start_only() {
     running.state("a", "preparing").await;
     asked.reply.send(Err("migration 2 failed".to_owned())).unwrap();
     let failed = running.state("a", "failed").await;
-    assert_eq!(
-        failed.reason.as_deref(),
-        Some("its preparation failed: migration 2 failed")
-    );
+    assert_eq!(failed.reason.as_deref(), Some("its preparation failed: migration 2 failed"));
     assert!(running.prepares.try_recv().is_err());
 
     running.start().await;

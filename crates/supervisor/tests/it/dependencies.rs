@@ -36,11 +36,7 @@ async fn a_start_takes_its_dependencies_along_and_nothing_else() {
     let world = World::new();
     let mut api = world.service("api", sh("sleep 1000"));
     api.depends_on.insert("db".to_owned(), Condition::Healthy);
-    let running = world.run(vec![
-        api,
-        world.service("db", sh("sleep 1000")),
-        world.service("other", sh("sleep 1000")),
-    ]);
+    let running = world.run(vec![api, world.service("db", sh("sleep 1000")), world.service("other", sh("sleep 1000"))]);
     running.handle.start(Some(vec!["api".to_owned()])).await.unwrap();
     running.ready("api").await;
     let snapshot = running.handle.snapshot();
@@ -56,10 +52,7 @@ async fn an_unknown_service_changes_nothing() {
     let wanted = ["a", "b"].map(str::to_owned).to_vec();
     let refused = running.handle.start(Some(wanted)).await.unwrap_err();
     assert!(matches!(refused, Error::UnknownService { service } if service == "b"));
-    assert_eq!(
-        running.handle.snapshot().services[0].instances[0].state.name(),
-        "stopped"
-    );
+    assert_eq!(running.handle.snapshot().services[0].instances[0].state.name(), "stopped");
     running.drain().await;
 }
 
@@ -85,9 +78,7 @@ async fn stop_and_start_in_one_breath_end_running() {
     let first = running.ready("a").await;
     running.handle.stop(vec!["a".to_owned()]).await.unwrap();
     running.start().await;
-    let second = running
-        .first("a", "running again", |i| i.ready && i.pid != first.pid)
-        .await;
+    let second = running.first("a", "running again", |i| i.ready && i.pid != first.pid).await;
     assert_eq!(second.restarts, 0);
     running.drain().await;
 }

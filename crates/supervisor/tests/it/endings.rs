@@ -1,5 +1,7 @@
 //! How instances are stopped, and that nothing of them is left.
 
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use registry::State;
@@ -86,9 +88,7 @@ async fn a_process_that_left_its_group_does_not_hold_a_stop_up() {
 #[tokio::test]
 async fn a_suspended_instance_stops() {
     let world = World::new();
-    let running = world.run(vec![
-        world.service("a", sh("echo $$ > pids; kill -STOP $$; sleep 1000")),
-    ]);
+    let running = world.run(vec![world.service("a", sh("echo $$ > pids; kill -STOP $$; sleep 1000"))]);
     running.start().await;
     world.numbers("pids", 1).await;
     running.drain().await;
@@ -97,10 +97,7 @@ async fn a_suspended_instance_stops() {
 #[tokio::test]
 async fn the_stop_signal_is_the_declared_one() {
     let world = World::new();
-    let mut service = world.service(
-        "a",
-        sh("trap 'echo int; exit 0' INT; echo up > up; while :; do sleep 0.05; done"),
-    );
+    let mut service = world.service("a", sh("trap 'echo int; exit 0' INT; echo up > up; while :; do sleep 0.05; done"));
     service.stop_signal = 2;
     let running = world.run(vec![service]);
     running.start().await;
@@ -123,18 +120,9 @@ async fn a_drain_ends_everything_and_refuses_new_work() {
     assert!(!is_running(i32::try_from(pid).unwrap()));
     assert!(registry.snapshot().services.is_empty());
     assert!(matches!(handle.start(None).await, Err(Error::Stopped)));
-    let states: Vec<&str> = handle
-        .snapshot()
-        .services
-        .iter()
-        .map(|s| s.instances[0].state.name())
-        .collect();
+    let states: Vec<&str> = handle.snapshot().services.iter().map(|s| s.instances[0].state.name()).collect();
     assert_eq!(states, ["stopped", "stopped", "stopped"]);
-    assert!(
-        world
-            .text("run/instances.json")
-            .is_some_and(|text| text.contains("\"instances\": []"))
-    );
+    assert!(world.text("run/instances.json").is_some_and(|text| text.contains("\"instances\": []")));
 }
 
 #[tokio::test]
@@ -143,44 +131,86 @@ async fn a_drain_before_any_start_is_done_at_once() {
     world.run(vec![world.server("a")]).drain().await;
 }
 
-#[test]
-fn what_a_dead_daemon_left_is_stopped_first() {
+/// Starts what a daemon that died would have left: a leader of a group of its own.
+fn leave_behind(script: &str) -> Child {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).env("ATOLL_SERVICE", "a").process_group(0).stdin(Stdio::null());
+    command.spawn().expect("works")
+}
+
+fn start_time(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("works");
+    let fields = stat.rsplit_once(") ").expect("works").1;
+    fields.split(' ').nth(19).expect("works").parse().expect("works")
+}
+
+fn write_state(world: &World, pid: u32, start_time: u64) {
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("works");
+    let text = format!(
+        "{{\"version\":1,\"boot_id\":\"{}\",\"instances\":[{{\"service\":\"a\",\"instance\":0,\"pid\":{pid},\"pgid\":{pid},\"start_time\":{start_time}}}]}}",
+        boot_id.trim()
+    );
+    std::fs::create_dir_all(world.path("run")).expect("works");
+    std::fs::write(world.path("run/instances.json"), text).expect("works");
+}
+
+#[tokio::test]
+async fn what_a_dead_daemon_left_is_stopped_first() {
     let world = World::new();
-    let pids = {
-        // A runtime that is thrown away with all of its tasks, as by `kill -9`.
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let running = runtime.enter();
-        let services = vec![world.service("a", sh("trap '' TERM; echo $$ > pids; sleep 1000 & wait; sleep 1000"))];
-        let started = world.run(services);
-        drop(running);
-        let pids = runtime.block_on(async {
-            started.start().await;
-            let pids = world.numbers("pids", 1).await;
-            let is_kept = || async {
-                world
-                    .text("run/instances.json")
-                    .filter(|text| text.contains(&pids[0].to_string()))
-            };
-            until("the state file", BOUND, is_kept).await;
-            pids
-        });
-        std::mem::forget(started);
-        runtime.shutdown_background();
-        pids
-    };
-    assert!(is_running(pids[0]));
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let running = world.run(vec![world.service("a", sh("sleep 1000"))]);
-        let pid = u32::try_from(pids[0]).unwrap();
-        running
-            .event("a leftover", |event| event.kind == Kind::LeftoverStopped { pid })
-            .await;
-        assert!(!is_running(pids[0]));
-        running.start().await;
-        running.ready("a").await;
-        running.drain().await;
-    });
+    let mut leader = leave_behind("exec sleep 1000");
+    write_state(&world, leader.id(), start_time(leader.id()));
+    let running = world.run(vec![world.service("a", sh("sleep 1000"))]);
+    running.start().await;
+    running.ready("a").await;
+    let pid = leader.id();
+    assert!(
+        running.position("a", |kind| *kind == Kind::LeftoverStopped { pid })
+            < running.position("a", |kind| matches!(kind, Kind::Started { .. }))
+    );
+    assert_eq!(leader.wait().unwrap().signal(), Some(15));
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn children_of_a_leader_that_died_with_the_daemon_are_stopped_too() {
+    let world = World::new();
+    let pids = world.path("pids");
+    let mut leader = leave_behind(&format!("sleep 1000 & echo $! > {}", pids.display()));
+    let (pid, at) = (leader.id(), start_time(leader.id()));
+    leader.wait().unwrap();
+    let child = world.numbers("pids", 1).await[0];
+    write_state(&world, pid, at);
+    let running = world.run(vec![world.service("a", sh("sleep 1000"))]);
+    running.event("a leftover", |event| event.kind == Kind::LeftoverStopped { pid }).await;
+    assert!(!is_running(child));
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn a_process_that_only_has_the_same_pid_is_left_alone() {
+    let world = World::new();
+    let mut other = leave_behind("exec sleep 1000");
+    write_state(&world, other.id(), start_time(other.id()) + 1);
+    let running = world.run(vec![world.service("a", sh("sleep 1000"))]);
+    running.start().await;
+    running.ready("a").await;
+    assert!(other.try_wait().unwrap().is_none());
+    other.kill().unwrap();
+    other.wait().unwrap();
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn what_runs_is_kept_for_the_next_daemon() {
+    let world = World::new();
+    let running = world.run(vec![world.service("a", sh("sleep 1000"))]);
+    running.start().await;
+    let pid = running.ready("a").await.pid.unwrap();
+    let expected = format!("\"start_time\": {}", start_time(pid));
+    let is_kept = || async { world.text("run/instances.json").filter(|text| text.contains(&expected)) };
+    until("the state file", BOUND, is_kept).await;
+    running.drain().await;
+    assert!(world.text("run/instances.json").is_some_and(|text| text.contains("\"instances\": []")));
 }
 
 #[tokio::test]
@@ -189,9 +219,7 @@ async fn a_damaged_state_file_is_said_and_nothing_is_lost() {
     std::fs::create_dir(world.path("run")).unwrap();
     std::fs::write(world.path("run/instances.json"), "{\"version\": 99").unwrap();
     let running = world.run(vec![world.service("a", sh("sleep 1000"))]);
-    running
-        .event("damage", |event| matches!(event.kind, Kind::StateFileDamaged { .. }))
-        .await;
+    running.event("damage", |event| matches!(event.kind, Kind::StateFileDamaged { .. })).await;
     assert!(world.path("run/instances.json.damaged").exists());
     running.start().await;
     running.ready("a").await;
@@ -207,16 +235,11 @@ fn a_configuration_that_cannot_run_is_refused() {
         bind(world.config(services).0).map(|_| ()).unwrap_err().to_string()
     };
     let needs = |service: &mut supervisor::Service, name: &str| {
-        service
-            .depends_on
-            .insert(name.to_owned(), supervisor::Condition::Started);
+        service.depends_on.insert(name.to_owned(), supervisor::Condition::Started);
     };
     assert_eq!(refuse(&|s| s[0].command.clear()), "service `a` has an empty command");
     assert_eq!(refuse(&|s| s[1].name = "a".to_owned()), "service `a` is declared twice");
-    assert_eq!(
-        refuse(&|s| s[1].stop_signal = 0),
-        "service `b` stops on signal 0, which has no name"
-    );
+    assert_eq!(refuse(&|s| s[1].stop_signal = 0), "service `b` stops on signal 0, which has no name");
     assert_eq!(
         refuse(&|s| s[1].name = "../b".to_owned()),
         "`../b` is no name for a service: letters, digits, `-` and `_` make one"

@@ -40,12 +40,7 @@ pub(crate) fn sh(script: &str) -> Vec<String> {
 }
 
 pub(crate) fn probe(check: Check) -> Probe {
-    Probe {
-        check,
-        interval: Duration::from_millis(50),
-        timeout: Duration::from_secs(5),
-        failure_threshold: 2,
-    }
+    Probe { check, interval: Duration::from_millis(50), timeout: Duration::from_secs(5), failure_threshold: 2 }
 }
 
 /// A port that nobody has at this moment.
@@ -60,9 +55,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().expect("a folder"),
-        }
+        Self { dir: tempfile::tempdir().expect("a folder") }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -80,11 +73,7 @@ impl World {
             environment: BTreeMap::new(),
             instances: vec![instance(0)],
             depends_on: BTreeMap::new(),
-            probes: Probes {
-                startup: None,
-                readiness,
-                liveness: None,
-            },
+            probes: Probes { startup: None, readiness, liveness: None },
             restart: Restart::Always,
             stop_signal: 15,
             stop_grace_period: BOUND,
@@ -99,10 +88,7 @@ impl World {
     }
 
     pub(crate) fn build(&self, script: &str) -> Option<Build> {
-        Some(Build {
-            command: sh(script),
-            working_dir: self.dir.path().to_owned(),
-        })
+        Some(Build { command: sh(script), working_dir: self.dir.path().to_owned() })
     }
 
     pub(crate) fn config(&self, services: Vec<Service>) -> (Config, mpsc::Receiver<Prepare>) {
@@ -114,10 +100,7 @@ impl World {
             registry: registry::Handle::default(),
             prepare,
             log: logs::Limits::default(),
-            backoff: Backoff {
-                first: Duration::from_millis(1),
-                max: Duration::from_millis(20),
-            },
+            backoff: Backoff { first: Duration::from_millis(1), max: Duration::from_millis(20) },
             stable_after: Duration::from_secs(10),
             builds_max: 2,
         };
@@ -141,25 +124,15 @@ impl World {
 
     /// Waits for a file that a process writes, and gives its numbers.
     pub(crate) async fn numbers(&self, name: &str, count: usize) -> Vec<i32> {
-        let numbers = || {
-            self.text(name)
-                .map(|text| text.split_whitespace().filter_map(|n| n.parse().ok()).collect())
-        };
-        until(name, BOUND, || async {
-            numbers().filter(|numbers: &Vec<i32>| numbers.len() == count)
-        })
-        .await
+        let numbers = || self.text(name).map(|text| text.split_whitespace().filter_map(|n| n.parse().ok()).collect());
+        until(name, BOUND, || async { numbers().filter(|numbers: &Vec<i32>| numbers.len() == count) }).await
     }
 }
 
 pub(crate) fn instance(index: u32) -> Instance {
     let address = free_address();
     let port = ("PORT".to_owned(), address.port().to_string());
-    Instance {
-        index,
-        address,
-        environment: BTreeMap::from([port]),
-    }
+    Instance { index, address, environment: BTreeMap::from([port]) }
 }
 
 pub(crate) struct Running {
@@ -177,13 +150,7 @@ impl Running {
         let handle = bound.handle();
         let (token, _) = kit::readiness::channel();
         let (drain, watch) = kit::drain::channel();
-        Self {
-            handle,
-            registry,
-            prepares,
-            drain,
-            run: tokio::spawn(bound.run(token, watch)),
-        }
+        Self { handle, registry, prepares, drain, run: tokio::spawn(bound.run(token, watch)) }
     }
 
     pub(crate) async fn start(&self) {
@@ -207,8 +174,7 @@ impl Running {
     }
 
     pub(crate) async fn state(&self, service: &str, state: &str) -> InstanceStatus {
-        self.first(service, state, |instance| instance.state.name() == state)
-            .await
+        self.first(service, state, |instance| instance.state.name() == state).await
     }
 
     pub(crate) async fn ready(&self, service: &str) -> InstanceStatus {
@@ -221,18 +187,13 @@ impl Running {
 
     /// Waits for an event.
     pub(crate) async fn event(&self, what: &str, is: impl Fn(&Event) -> bool) -> Arc<Event> {
-        until(what, BOUND, || async {
-            self.events().into_iter().find(|event| is(event))
-        })
-        .await
+        until(what, BOUND, || async { self.events().into_iter().find(|event| is(event)) }).await
     }
 
     /// Where the first event of that kind stands.
     pub(crate) fn position(&self, service: &str, is: impl Fn(&Kind) -> bool) -> usize {
         let events = self.events();
-        let position = events
-            .iter()
-            .position(|event| event.service == service && is(&event.kind));
+        let position = events.iter().position(|event| event.service == service && is(&event.kind));
         position.unwrap_or_else(|| panic!("no such event of {service} in {events:#?}"))
     }
 
@@ -245,10 +206,7 @@ impl Running {
 /// Whether a process runs; a zombie does not.
 pub(crate) fn is_running(pid: i32) -> bool {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
-    stat.is_ok_and(|stat| {
-        stat.rsplit_once(") ")
-            .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-    })
+    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
 }
 
 pub(crate) fn kill(pid: u32) {

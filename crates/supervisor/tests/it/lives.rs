@@ -23,9 +23,7 @@ async fn an_instance_is_given_only_what_is_declared() {
     running.state("a", "exited").await;
     running.drain().await;
     let is_passed = |name: &str| PASSED.contains(&name) || name.starts_with(PASSED_PREFIX);
-    let passed = std::env::vars()
-        .filter(|(name, _)| is_passed(name))
-        .map(|(name, value)| format!("{name}={value}"));
+    let passed = std::env::vars().filter(|(name, _)| is_passed(name)).map(|(name, value)| format!("{name}={value}"));
     let declared = [format!("PORT={port}"), "GREETING=hello".to_owned()];
     let expected: BTreeSet<String> = passed.chain(declared).collect();
     assert_eq!(world.lines().into_iter().collect::<BTreeSet<_>>(), expected);
@@ -52,15 +50,7 @@ async fn a_killed_instance_leaves_the_registry_and_comes_back() {
     let addresses: Vec<_> = service.instances.iter().map(|instance| instance.address).collect();
     let running = world.run(vec![service]);
     running.start().await;
-    let endpoints = || {
-        running
-            .registry
-            .snapshot()
-            .services
-            .get("a")
-            .cloned()
-            .unwrap_or_default()
-    };
+    let endpoints = || running.registry.snapshot().services.get("a").cloned().unwrap_or_default();
     let all_ready = || async { (endpoints().iter().filter(|e| e.state == State::Ready).count() == 2).then_some(()) };
     until("two ready endpoints", BOUND, all_ready).await;
     assert_eq!(endpoints().iter().map(|e| e.address).collect::<Vec<_>>(), addresses);
@@ -71,16 +61,10 @@ async fn a_killed_instance_leaves_the_registry_and_comes_back() {
     kill(pid);
     // The very next change is its removal: nothing else is told before.
     let removed = watcher.changed().await.unwrap();
-    assert_eq!(
-        removed.services["a"].iter().map(|e| e.instance).collect::<Vec<_>>(),
-        [1]
-    );
+    assert_eq!(removed.services["a"].iter().map(|e| e.instance).collect::<Vec<_>>(), [1]);
     until("two ready endpoints again", BOUND, all_ready).await;
     let status = running.ready("a").await;
-    assert_eq!(
-        (status.restarts, status.last_exit, status.reason),
-        (1, Some(Exit::Signal(9)), None)
-    );
+    assert_eq!((status.restarts, status.last_exit, status.reason), (1, Some(Exit::Signal(9)), None));
     assert_ne!(status.pid, Some(pid));
     let exited = running.position("a", |kind| matches!(kind, Kind::Exited { .. }));
     let restarting = running.position("a", |kind| matches!(kind, Kind::Restarting { attempt: 1, .. }));
@@ -95,13 +79,8 @@ async fn readiness_goes_and_comes_with_the_probe() {
     running.start().await;
     running.ready("a").await;
     std::fs::write(world.path("status"), "503").unwrap();
-    let status = running
-        .first("a", "unready", |i| !i.ready && i.state.name() == "running")
-        .await;
-    assert_eq!(
-        status.reason,
-        Some(format!("GET http://127.0.0.1:{}/readyz: 503", status.port))
-    );
+    let status = running.first("a", "unready", |i| !i.ready && i.state.name() == "running").await;
+    assert_eq!(status.reason, Some(format!("GET http://127.0.0.1:{}/readyz: 503", status.port)));
     assert_eq!(running.registry.snapshot().services["a"][0].state, State::Unready);
     std::fs::remove_file(world.path("status")).unwrap();
     assert_eq!(running.ready("a").await.restarts, 0);
@@ -127,13 +106,7 @@ async fn one_that_never_gets_ready_stays_starting_and_says_why() {
     running.start().await;
     let status = running.first("a", "with a reason", |i| i.reason.is_some()).await;
     assert_eq!(status.state.name(), "starting");
-    assert_eq!(
-        status.reason,
-        Some(format!(
-            "GET http://127.0.0.1:{}/readyz: connection refused",
-            status.port
-        ))
-    );
+    assert_eq!(status.reason, Some(format!("GET http://127.0.0.1:{}/readyz: connection refused", status.port)));
     assert_eq!(running.registry.snapshot().services["a"][0].state, State::Unready);
     running.drain().await;
 }
@@ -162,9 +135,7 @@ async fn a_failed_liveness_probe_restarts() {
     running.start().await;
     let before = running.ready("a").await;
     std::fs::write(world.path("sick"), "").unwrap();
-    running
-        .event("unhealthy", |event| matches!(event.kind, Kind::Unhealthy { .. }))
-        .await;
+    running.event("unhealthy", |event| matches!(event.kind, Kind::Unhealthy { .. })).await;
     std::fs::remove_file(world.path("sick")).unwrap();
     let after = running.first("a", "restarted", |i| i.ready && i.restarts > 0).await;
     assert_ne!(before.pid, after.pid);
@@ -176,22 +147,11 @@ async fn a_crash_loop_is_shown_with_its_last_lines() {
     let world = World::new();
     let running = world.run(vec![world.service("a", sh("echo one; echo two >&2; exit 7"))]);
     running.start().await;
-    let status = running
-        .first("a", "in a crash loop", |i| i.state.name() == "crash_loop")
-        .await;
+    let status = running.first("a", "in a crash loop", |i| i.state.name() == "crash_loop").await;
     assert_eq!(status.last_exit, Some(Exit::Status(7)));
     assert_eq!(status.reason.as_deref(), Some("ended with status 7"));
-    assert_eq!(
-        status.last_lines.iter().collect::<BTreeSet<_>>().len(),
-        2,
-        "{:?}",
-        status.last_lines
-    );
-    running
-        .event("a crash loop", |event| {
-            matches!(&event.kind, Kind::CrashLoop { attempt: 5, .. })
-        })
-        .await;
+    assert_eq!(status.last_lines.iter().collect::<BTreeSet<_>>().len(), 2, "{:?}", status.last_lines);
+    running.event("a crash loop", |event| matches!(&event.kind, Kind::CrashLoop { attempt: 5, .. })).await;
     running.drain().await;
 }
 
@@ -206,18 +166,11 @@ async fn the_restart_policy_is_kept() {
     let running = world.run(vec![
         with("never", Restart::No, "exit 3"),
         with("done", Restart::OnFailure, "exit 0"),
-        with(
-            "second",
-            Restart::OnFailure,
-            "test -e tried || { touch tried; exit 1; }",
-        ),
+        with("second", Restart::OnFailure, "test -e tried || { touch tried; exit 1; }"),
     ]);
     running.start().await;
     let never = running.state("never", "failed").await;
-    assert_eq!(
-        (never.restarts, never.reason.as_deref()),
-        (0, Some("ended with status 3"))
-    );
+    assert_eq!((never.restarts, never.reason.as_deref()), (0, Some("ended with status 3")));
     assert_eq!(running.state("done", "exited").await.restarts, 0);
     assert_eq!(running.state("second", "exited").await.restarts, 1);
     running.drain().await;
@@ -232,10 +185,7 @@ async fn a_missing_program_is_said_and_heals_when_it_appears() {
     running.start().await;
     let status = running.first("a", "failing", |i| i.reason.is_some()).await;
     let reason = status.reason.unwrap();
-    assert!(
-        reason.starts_with("cannot run `./program`: ") && reason.contains("does not exist"),
-        "{reason}"
-    );
+    assert!(reason.starts_with("cannot run `./program`: ") && reason.contains("does not exist"), "{reason}");
     // Renamed into place: a file that is still open for writing cannot be run (ETXTBSY).
     std::fs::write(world.path("new"), "#!/bin/sh\nexec sleep 1000\n").unwrap();
     std::fs::set_permissions(world.path("new"), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -253,13 +203,7 @@ async fn a_taken_port_names_who_has_it_and_heals_when_it_is_free() {
     running.start().await;
     let status = running.first("a", "without its port", |i| i.reason.is_some()).await;
     let expected = format!("port {} is taken by pid {} (", status.port, std::process::id());
-    assert!(
-        status
-            .reason
-            .as_ref()
-            .is_some_and(|reason| reason.starts_with(&expected)),
-        "{status:?}"
-    );
+    assert!(status.reason.as_ref().is_some_and(|reason| reason.starts_with(&expected)), "{status:?}");
     drop(listener);
     running.ready("a").await;
     running.drain().await;
@@ -273,11 +217,6 @@ async fn a_stable_life_ends_a_series_of_failures() {
     let running = crate::fixture::Running::new(config, prepares);
     running.start().await;
     running.first("a", "restarted often", |i| i.restarts > 8).await;
-    assert!(
-        !running
-            .events()
-            .iter()
-            .any(|event| matches!(event.kind, Kind::CrashLoop { .. }))
-    );
+    assert!(!running.events().iter().any(|event| matches!(event.kind, Kind::CrashLoop { .. })));
     running.drain().await;
 }

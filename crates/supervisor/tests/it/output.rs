@@ -18,14 +18,7 @@ async fn lines_keep_their_stream_and_the_last_needs_no_end() {
     let lines = logs::load(&world.path("logs"), &logs::Filter::default()).unwrap();
     let mut texts: Vec<(logs::Stream, &str)> = lines.iter().map(|line| (line.stream, &*line.text)).collect();
     texts.sort_by_key(|(_, text)| *text);
-    assert_eq!(
-        texts,
-        [
-            (logs::Stream::Stderr, "err"),
-            (logs::Stream::Stdout, "no end"),
-            (logs::Stream::Stdout, "out")
-        ]
-    );
+    assert_eq!(texts, [(logs::Stream::Stderr, "err"), (logs::Stream::Stdout, "no end"), (logs::Stream::Stdout, "out")]);
     let mut count = 0;
     while followed.try_recv().is_ok() {
         count += 1;
@@ -50,15 +43,9 @@ sys.stdout.buffer.write(b'\\xff\\xfe end\\n')
     assert!(status.last_lines.iter().all(|line| line.len() <= 400));
     running.drain().await;
     let lines = logs::load(&world.path("logs"), &logs::Filter::default()).unwrap();
-    assert_eq!(
-        lines.last().map(|line| line.text.as_str()),
-        Some("\u{fffd}\u{fffd} end")
-    );
+    assert_eq!(lines.last().map(|line| line.text.as_str()), Some("\u{fffd}\u{fffd} end"));
     assert!(lines.iter().all(|line| line.text.len() <= 64 << 10));
-    assert_eq!(
-        lines.iter().map(|line| line.text.matches('x').count()).sum::<usize>(),
-        8 << 20
-    );
+    assert_eq!(lines.iter().map(|line| line.text.matches('x').count()).sum::<usize>(), 8 << 20);
     assert_eq!(lines.iter().filter(|line| !line.split).count(), 9);
 }
 

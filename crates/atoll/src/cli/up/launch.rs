@@ -27,25 +27,16 @@ async fn start_daemon(project: &Project) -> Result<(), Failure> {
     project.prepare_state()?;
     let path = project.logs().join(DAEMON_LOG);
     let log = OpenOptions::new().create(true).append(true).open(&path);
-    let log = log.map_err(|source| project::Error::State {
-        path: path.clone(),
-        source,
-    })?;
+    let log = log.map_err(|source| project::Error::State { path: path.clone(), source })?;
     let program =
         std::env::current_exe().map_err(|error| Failure::new("cannot find atoll's own file").because(error))?;
     let mut command = Command::new(program);
     command.arg("daemon").arg("--manifest").arg(&project.manifest);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .current_dir(project.root());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).current_dir(project.root());
     // A group of its own: Ctrl-C in the terminal is for the command line, which then asks the daemon to drain.
     command.process_group(0);
     let mut command = tokio::process::Command::from(command);
-    let mut child = command
-        .spawn()
-        .map_err(|error| Failure::new("cannot start the daemon").because(error))?;
+    let mut child = command.spawn().map_err(|error| Failure::new("cannot start the daemon").because(error))?;
     let stdout = child.stdout.take().expect("stdout is a pipe");
     let mut line = String::new();
     // Ends with the daemon's one line, or with the daemon.
@@ -55,11 +46,7 @@ async fn start_daemon(project: &Project) -> Result<(), Failure> {
         Ok(Started::Listening) => Ok(()),
         Ok(Started::Failed { message, causes, hint }) => {
             let failure = Failure::new(message).hint(hint);
-            Err(if causes.is_empty() {
-                failure
-            } else {
-                failure.because(causes.join(": "))
-            })
+            Err(if causes.is_empty() { failure } else { failure.because(causes.join(": ")) })
         }
         Err(_) => {
             let failure = Failure::new("the daemon ended before it could say why");

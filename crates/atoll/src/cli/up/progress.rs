@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::api::dto::{Event, Instance};
 use crate::cli::output;
+use crate::cli::up::watch::Goal;
 
 /// A line of the bar is cut here, so that it never wraps and leaves traces.
 const STEP_CHARACTERS_MAX: usize = 60;
@@ -32,24 +33,16 @@ impl Progress {
         bar.set_style(style.expect("the template is valid"));
         bar.enable_steady_tick(Duration::from_millis(100));
         let (name, gateway, begun) = (name.to_owned(), gateway.to_owned(), Instant::now());
-        Self {
-            name,
-            gateway,
-            begun,
-            bar,
-            building: Vec::new(),
-            was_ready: false,
-        }
+        Self { name, gateway, begun, bar, building: Vec::new(), was_ready: false }
     }
 
     /// Shows one event: as a step of the bar where it is transient, else as a line that stays.
-    pub fn event(&mut self, event: &Event) {
+    pub fn event(&mut self, event: &Event, goal: Goal) {
         let subject = event.service.clone().unwrap_or_default();
         match event.kind.as_str() {
             "build_output" => {
                 let line: String = event.message.trim().chars().take(STEP_CHARACTERS_MAX).collect();
-                self.bar
-                    .set_message(format!("{}: {}", self.building.join(", "), output::printable(&line)));
+                self.bar.set_message(format!("{}: {}", self.building.join(", "), output::printable(&line)));
                 return;
             }
             "build_started" => self.building.push(subject),
@@ -63,17 +56,15 @@ impl Progress {
             _ => {}
         }
         self.say(&event.message);
-        for line in &event.lines {
+        // A command that ends shows them with its error.
+        for line in event.lines.iter().filter(|_| goal == Goal::Stay) {
             self.say(&format!("  {}", output::printable(line)));
         }
     }
 
     /// Shows how far the wanted instances are, and once all are ready, where to go from here.
     pub fn instances(&mut self, instances: &[&Instance]) {
-        let done = instances
-            .iter()
-            .filter(|instance| instance.ready || instance.state == "exited")
-            .count();
+        let done = instances.iter().filter(|instance| instance.ready || instance.state == "exited").count();
         self.bar.set_length(instances.len() as u64);
         self.bar.set_position(done as u64);
         let ready = done == instances.len();
@@ -82,11 +73,7 @@ impl Progress {
             self.clear();
             let seconds = self.begun.elapsed().as_secs_f64();
             let noun = if instances.len() == 1 { "instance" } else { "instances" };
-            self.say(&format!(
-                "{} is ready: {} {noun} in {seconds:.1} s",
-                self.name,
-                instances.len()
-            ));
+            self.say(&format!("{} is ready: {} {noun} in {seconds:.1} s", self.name, instances.len()));
             self.say(&format!("  gateway  {}", self.gateway));
         }
         self.was_ready = ready;

@@ -27,7 +27,11 @@ pub enum Goal {
 #[derive(Debug)]
 pub enum Outcome {
     Reached,
-    Failed(String),
+    /// Why, and the end of what the failing program wrote.
+    Failed {
+        what: String,
+        output: Vec<String>,
+    },
     Interrupted,
     DaemonGone,
 }
@@ -41,9 +45,7 @@ impl Interrupt {
     pub fn new() -> std::io::Result<Self> {
         let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
         let [interrupt, terminate, hangup] = kinds.map(signal);
-        Ok(Self {
-            signals: [interrupt?, terminate?, hangup?],
-        })
+        Ok(Self { signals: [interrupt?, terminate?, hangup?] })
     }
 
     async fn received(&mut self) {
@@ -82,11 +84,7 @@ impl Watch {
     }
 
     pub async fn follow(&mut self, goal: Goal, interrupt: &mut Interrupt) -> anyhow::Result<Outcome> {
-        let bound = if let Goal::Ready(bound) = goal {
-            bound
-        } else {
-            Duration::from_secs(u64::from(u32::MAX))
-        };
+        let bound = if let Goal::Ready(bound) = goal { bound } else { Duration::from_secs(u64::from(u32::MAX)) };
         let deadline = Instant::now() + bound;
         loop {
             tokio::select! {
@@ -100,7 +98,7 @@ impl Watch {
                     _ => return Ok(Outcome::DaemonGone),
                 },
                 event = self.events.next::<Event>() => match event {
-                    Ok(Some(event)) => self.progress.event(&event),
+                    Ok(Some(event)) => self.progress.event(&event, goal),
                     _ => return Ok(Outcome::DaemonGone),
                 },
                 line = self.logs.next::<Line>() => match line {
@@ -111,7 +109,9 @@ impl Watch {
                     Ok(Some(_)) => {}
                     _ => return Ok(Outcome::DaemonGone),
                 },
-                () = sleep_until(deadline) => return Ok(Outcome::Failed(self.not_ready(bound))),
+                () = sleep_until(deadline) => {
+                    return Ok(Outcome::Failed { what: self.not_ready(bound), output: Vec::new() });
+                }
                 () = interrupt.received() => {
                     self.progress.clear();
                     return Ok(Outcome::Interrupted);
@@ -122,8 +122,7 @@ impl Watch {
 
     /// Asks the daemon to stop everything; a second interrupt gives up waiting.
     pub async fn drain(&mut self, project: &Project, interrupt: &mut Interrupt) -> anyhow::Result<()> {
-        self.progress
-            .say("stopping; once more Ctrl-C returns at once while the stop goes on");
+        self.progress.say("stopping; once more Ctrl-C returns at once while the stop goes on");
         tokio::select! {
             stopped = down::stop(project) => match stopped {
                 // Somebody else was faster.
@@ -150,9 +149,9 @@ impl Watch {
         let failed = asked.iter().filter(wanted).find_map(|service| failure(service));
         match (goal, failed) {
             (Goal::Stay, _) => None,
-            (_, Some(what)) => {
+            (_, Some(failed)) => {
                 self.progress.clear();
-                Some(Outcome::Failed(what))
+                Some(failed)
             }
             (Goal::Started, None) if instances.iter().all(|instance| was_started(instance)) => Some(Outcome::Reached),
             (Goal::Ready(_), None) if settled => Some(Outcome::Reached),
@@ -161,11 +160,7 @@ impl Watch {
     }
 
     fn not_ready(&self, bound: Duration) -> String {
-        let instances = self
-            .latest
-            .iter()
-            .filter(|service| service.wanted)
-            .flat_map(|service| &service.instances);
+        let instances = self.latest.iter().filter(|service| service.wanted).flat_map(|service| &service.instances);
         let late = instances.filter(|instance| !is_done(instance));
         let late: Vec<String> = late
             .map(|i| match &i.reason {
@@ -187,12 +182,14 @@ fn was_started(instance: &Instance) -> bool {
 }
 
 /// Why a service will not come up by itself.
-fn failure(service: &Service) -> Option<String> {
+fn failure(service: &Service) -> Option<Outcome> {
     if let Some(failure) = &service.failure {
-        return Some(format!("{}: {failure}", service.service));
+        let what = format!("{}: {failure}", service.service);
+        return Some(Outcome::Failed { what, output: service.last_lines.clone() });
     }
     let given_up = |instance: &&Instance| matches!(instance.state.as_str(), "failed" | "crash_loop");
     let instance = service.instances.iter().find(given_up)?;
     let reason = instance.reason.as_deref().unwrap_or("it keeps ending");
-    Some(format!("{}.{}: {reason}", instance.service, instance.instance))
+    let what = format!("{}.{}: {reason}", instance.service, instance.instance);
+    Some(Outcome::Failed { what, output: instance.last_lines.clone() })
 }

@@ -1,0 +1,159 @@
+//! Hostile and clumsy clients: each gets a clear answer or a closed connection, and nothing that runs is lost.
+
+use std::time::Duration;
+
+use proxy::Limits;
+use testkit::client::Client;
+use testkit::server::{Answer, Server};
+use testkit::wait;
+use tokio::io::AsyncReadExt;
+
+use crate::support::{BOUND, Proxy, all_to, limits, problem};
+
+async fn strict() -> (Server, Proxy) {
+    let origin = Server::http(|request| Answer::ok(request.body.len().to_string())).await;
+    let limits = Limits {
+        head_bytes_max: 4096,
+        headers_max: 20,
+        uri_bytes_max: 1024,
+        body_bytes_max: 1000,
+        head_timeout: Duration::from_millis(100),
+        idle_timeout: Duration::from_millis(300),
+        connections_max: 8,
+        ..limits()
+    };
+    let proxy = Proxy::start(limits, all_to(&[origin.address])).await;
+    (origin, proxy)
+}
+
+#[tokio::test]
+async fn malformed_requests_are_refused_by_kind() {
+    let (origin, proxy) = strict().await;
+    let uri = format!("GET /{} HTTP/1.1\r\nhost: t\r\n\r\n", "x".repeat(1100));
+    let field = format!("GET / HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n", "x".repeat(5000));
+    let huge = format!("GET / HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n", "x".repeat(100_000));
+    let many = format!("GET / HTTP/1.1\r\nhost: t\r\n{}\r\n", "x: y\r\n".repeat(25));
+    let more = format!("GET / HTTP/1.1\r\nhost: t\r\n{}\r\n", "x: y\r\n".repeat(100));
+    // An empty reason stands for the bare answer of the HTTP library.
+    for (request, status, reason) in [
+        ("GET / HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nhost: a/b\r\n\r\n", 400, "bad_request"),
+        ("GET /a/../b HTTP/1.1\r\nhost: t\r\n\r\n", 400, "bad_path"),
+        ("GET /a/%2e%2e/b HTTP/1.1\r\nhost: t\r\n\r\n", 400, "bad_path"),
+        ("GET /a%2fb HTTP/1.1\r\nhost: t\r\n\r\n", 400, "bad_path"),
+        ("GET /a%00 HTTP/1.1\r\nhost: t\r\n\r\n", 400, "bad_path"),
+        ("GET /a%zz HTTP/1.1\r\nhost: t\r\n\r\n", 400, "bad_path"),
+        (&uri, 414, "uri_too_long"),
+        (&field, 431, "head_too_large"),
+        (&many, 431, "head_too_large"),
+        (&huge, 431, ""),
+        (&more, 431, ""),
+        ("CONNECT t:443 HTTP/1.1\r\nhost: t:443\r\n\r\n", 501, "not_implemented"),
+        ("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: gzip, chunked\r\n\r\n", 501, "not_implemented"),
+        ("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 1001\r\n\r\n", 413, "body_too_large"),
+        ("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: -1\r\n\r\n", 400, ""),
+        ("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400, ""),
+        ("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked, gzip\r\n\r\n", 400, ""),
+        ("POST / HTTP/1.0\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n", 400, ""),
+        ("GET / HTTP/1.1\r\nhost : t\r\n\r\n", 400, ""),
+        ("GET / HTTP/1.1\r\nhost: t\r\n folded: x\r\n\r\n", 400, ""),
+        ("GET / HTTP/1.1\r\nhost: t\r\nx: \0\r\n\r\n", 400, ""),
+        ("GE T / HTTP/1.1\r\nhost: t\r\n\r\n", 400, ""),
+        ("GET / HTTP/9.9\r\nhost: t\r\n\r\n", 400, ""),
+        ("\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n", 400, ""),
+    ] {
+        let mut client = proxy.client().await;
+        client.send(request).await.unwrap();
+        let answer = client.response().await.unwrap_or_else(|error| panic!("{request:.60}: {error}"));
+        if reason.is_empty() {
+            assert_eq!(answer.status(), status, "{request:.60}");
+        } else {
+            assert_eq!(problem(&answer), (status, reason.to_owned()), "{request:.60}");
+        }
+    }
+    assert_eq!(origin.requests(), 0);
+    assert_eq!(proxy.client().await.get("/").await.unwrap().status(), 200);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_length_beside_chunks_is_ignored_and_the_connection_closed() {
+    let (origin, proxy) = strict().await;
+    let mut client = proxy.client().await;
+    let smuggled = "POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n\
+                    1\r\nx\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: t\r\n\r\n";
+    client.send(smuggled).await.unwrap();
+    let answer = client.response().await.unwrap();
+    assert_eq!((answer.text().as_str(), answer.field("connection")), ("1", Some("close")));
+    assert!(client.response().await.is_err());
+    assert_eq!(origin.requests(), 1);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_counted_on_its_way() {
+    let (_origin, proxy) = strict().await;
+    let mut client = proxy.client().await;
+    let fits = format!("{:x}\r\n{}\r\n0\r\n\r\n", 1000, "x".repeat(1000));
+    client.send(format!("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n{fits}")).await.unwrap();
+    assert_eq!(client.response().await.unwrap().text(), "1000");
+    let more = format!("{:x}\r\n{}\r\n0\r\n\r\n", 200_000, "x".repeat(200_000));
+    client.send("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+    client.send(more).await.unwrap();
+    let answer = client.response().await.unwrap();
+    assert_eq!(problem(&answer), (413, "body_too_large".to_owned()));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_upload_gets_its_answer_before_the_connection_ends() {
+    let (_origin, proxy) = strict().await;
+    let mut client = proxy.client().await;
+    client.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 8000000\r\n\r\n").await.unwrap();
+    // The proxy must go on reading for a while, or a reset would take the answer away.
+    let sent = client.send(vec![b'x'; 8_000_000]).await;
+    let answer = client.response().await.unwrap();
+    assert_eq!(problem(&answer), (413, "body_too_large".to_owned()));
+    drop(sent);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_stall_are_not_waited_for() {
+    let (origin, proxy) = strict().await;
+    let mut slow = proxy.client().await;
+    slow.send("GET / HTTP/1.1\r\nhost:").await.unwrap();
+    let answer = slow.response().await.unwrap();
+    assert_eq!((answer.status(), answer.field("connection")), (408, Some("close")));
+    let mut stuck = proxy.client().await;
+    stuck.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\nxxx").await.unwrap();
+    assert_eq!(problem(&stuck.response().await.unwrap()), (408, "request_timeout".to_owned()));
+    let mut idle = proxy.client().await;
+    idle.get("/").await.unwrap();
+    assert_eq!(idle.stream.read(&mut [0; 8]).await.unwrap(), 0, "closed for its idleness");
+    let mut mute = proxy.client().await;
+    assert_eq!(mute.stream.read(&mut [0; 8]).await.unwrap(), 0, "closed without a word said");
+    assert_eq!(origin.requests(), 1);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so() {
+    let (_origin, proxy) = strict().await;
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        let mut client = proxy.client().await;
+        assert_eq!(client.get("/").await.unwrap().status(), 200);
+        open.push(client);
+    }
+    let mut refused = proxy.client().await;
+    let answer = refused.get("/").await.unwrap();
+    assert_eq!(problem(&answer), (503, "too_many_connections".to_owned()));
+    assert_eq!((answer.field("retry-after"), answer.field("connection")), (Some("1"), Some("close")));
+    drop((open, refused));
+    let gone = || async { (proxy.handle.counters().connections_active == 0).then_some(()) };
+    wait::until("the connections to close", BOUND, gone).await;
+    assert_eq!(Client::connect(proxy.gateway).await.get("/").await.unwrap().status(), 200);
+    proxy.stop().await;
+}

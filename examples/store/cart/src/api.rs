@@ -1,0 +1,140 @@
+//! The routes of the carts. A write asks the catalog first and the database second, so that a cart never changes when the
+//! catalog cannot be asked.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, LOCATION};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post, put};
+use serde::{Deserialize, Serialize};
+use store_kit::json::Body;
+use store_kit::{Pool, Problem, openapi, server};
+use uuid::Uuid;
+
+use crate::catalog::Catalog;
+use crate::rows::{self, LINES_MAX, Line, Set};
+use crate::view::View;
+
+/// What this service offers, for people and programs.
+pub const DOCUMENT: &str = include_str!("../openapi.json");
+
+const QUANTITY_MAX: i64 = 99;
+
+#[derive(Clone, Debug)]
+struct Carts {
+    pool: Pool,
+    catalog: Catalog,
+}
+
+/// The whole service over its database and its upstream.
+pub fn router(pool: Pool, catalog: Catalog) -> Router {
+    let routes = routes(&pool).into_iter();
+    let state = Carts { pool, catalog };
+    routes.fold(Router::new(), |router, (path, methods)| router.route(path, methods)).with_state(state)
+}
+
+/// The paths of [`router`].
+pub fn paths(pool: &Pool) -> Vec<&'static str> {
+    routes(pool).into_iter().map(|(path, _)| path).collect()
+}
+
+fn routes(pool: &Pool) -> [(&'static str, MethodRouter<Carts>); 7] {
+    [
+        ("/carts", post(create)),
+        ("/carts/{id}", get(read).delete(delete)),
+        ("/carts/{id}/count", get(count)),
+        ("/carts/{id}/items/{product_id}", put(set).delete(remove)),
+        ("/openapi.json", openapi::document(DOCUMENT)),
+        ("/readyz", server::readyz(pool.clone())),
+        ("/livez", server::livez()),
+    ]
+}
+
+/// Pieces in a cart, over all lines.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Count {
+    count: i64,
+}
+
+/// How many pieces of a product there shall be.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Quantity {
+    quantity: i64,
+}
+
+async fn create(State(carts): State<Carts>) -> Result<Response, Problem> {
+    let id = Uuid::new_v4().to_string();
+    let view = View::new(&id, &[], Some(&[]));
+    let location = format!("carts/{id}");
+    carts.pool.write(move |transaction| rows::create(transaction, &id)).await?;
+    Ok((StatusCode::CREATED, [(LOCATION, location.as_str()), (CACHE_CONTROL, "no-store")], axum::Json(view))
+        .into_response())
+}
+
+async fn read(State(carts): State<Carts>, Path(id): Path<String>) -> Result<Response, Problem> {
+    carts.view(id).await
+}
+
+/// For a badge on every page: does not ask the catalog.
+async fn count(State(carts): State<Carts>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let lines = carts.pool.read(move |connection| rows::load(connection, &id)).await?.ok_or_else(no_such_cart)?;
+    let count: i64 = lines.iter().map(|line| line.quantity).sum();
+    Ok(([(CACHE_CONTROL, "no-store")], axum::Json(Count { count })).into_response())
+}
+
+async fn delete(State(carts): State<Carts>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let deleted = carts.pool.write(move |transaction| rows::delete(transaction, &id)).await?;
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(no_such_cart()) }
+}
+
+async fn set(
+    State(carts): State<Carts>,
+    Path((id, product_id)): Path<(String, String)>,
+    Body(Quantity { quantity }): Body<Quantity>,
+) -> Result<Response, Problem> {
+    if !(1..=QUANTITY_MAX).contains(&quantity) {
+        return Err(refused("quantity", format!("it must be from 1 to {QUANTITY_MAX}")));
+    }
+    let product = carts.catalog.fetch(&product_id).await?;
+    let product = product.ok_or_else(|| refused("product_id", "the catalog has no such product"))?;
+    let line = Line { product, quantity };
+    let cart = id.clone();
+    match carts.pool.write(move |transaction| rows::set(transaction, &cart, &line)).await? {
+        Set::Done => carts.view(id).await,
+        Set::NoSuchCart => Err(no_such_cart()),
+        Set::Full => Err(refused("product_id", format!("the cart already has {LINES_MAX} products"))),
+        Set::OtherCurrency => Err(refused("product_id", "its price is in another currency than the cart")),
+    }
+}
+
+async fn remove(
+    State(carts): State<Carts>,
+    Path((id, product_id)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let removed = carts.pool.write(move |transaction| rows::remove(transaction, &id, &product_id)).await?;
+    let missing = || Problem::new(StatusCode::NOT_FOUND, "there is no such cart, or no such product in it");
+    if removed { Ok(StatusCode::NO_CONTENT) } else { Err(missing()) }
+}
+
+impl Carts {
+    /// A cart beside the prices of now. It is shown without them when the catalog is away.
+    async fn view(&self, id: String) -> Result<Response, Problem> {
+        let key = id.clone();
+        let lines = self.pool.read(move |connection| rows::load(connection, &key)).await?.ok_or_else(no_such_cart)?;
+        let ids: Vec<&str> = lines.iter().map(|line| line.product.id.as_str()).collect();
+        let now = self.catalog.fetch_now(&ids).await;
+        let view = View::new(&id, &lines, now.as_deref());
+        Ok(([(CACHE_CONTROL, "no-store")], axum::Json(view)).into_response())
+    }
+}
+
+fn no_such_cart() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is no such cart")
+}
+
+/// A 422 that names what is at fault.
+fn refused(parameter: &str, reason: impl std::fmt::Display) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{parameter}: {reason}")).parameter(parameter)
+}

@@ -1,0 +1,18 @@
+INSERT INTO categories (position, slug, name, parent, description) VALUES
+    (1,  'living',     'Living',     NULL,      'Light, seats and vessels for the rooms you spend your evenings in.'),
+    (2,  'lamps',      'Lamps',      'living',  'Warm light where you need it, and none where you do not.'),
+    (3,  'chairs',     'Chairs',     'living',  'Honest joints, good backs, and room at the table for one more.'),
+    (4,  'vases',      'Vases',      'living',  'For a market bouquet, a single branch, or nothing at all.'),
+    (5,  'kitchen',    'Kitchen',    NULL,      'Things that are used every day, and get better for it.'),
+    (6,  'mugs',       'Mugs',       'kitchen', 'The right weight, the right rim, the right amount of coffee.'),
+    (7,  'teapots',    'Teapots',    'kitchen', 'Pots, kettles and carafes that pour without a drip.'),
+    (8,  'cookware',   'Cookware',   'kitchen', 'Pans and pots made to be handed down.'),
+    (9,  'carry',      'Carry',      NULL,      'For the walk to work and the long way home.'),
+    (10, 'bags',       'Bags',       'carry',   'Backpacks and totes with a place for everything.'),
+    (11, 'bottles',    'Bottles',    'carry',   'Cold stays cold, hot stays hot, and nothing leaks.'),
+    (12, 'sound',      'Sound',      NULL,      'To hear more of the music and less of the street.'),
+    (13, 'headphones', 'Headphones', 'sound',   'Light on the head, balanced in the ear.'),
+    (14, 'speakers',   'Speakers',   'sound',   'Small boxes that fill a room.'),
+    (15, 'desk',       'Desk',       NULL,      'Quiet tools for the hours that count.'),
+    (16, 'notebooks',  'Notebooks',  'desk',    'Paper that takes ink well and lies flat when open.'),
+    (17, 'clocks',     'Clocks',     'desk',    'Time, told calmly.');
