@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use kit::drain;
 use kit::tasks::Tasks;
 use tokio::net::{TcpListener, TcpStream};
@@ -150,9 +149,15 @@ async fn accept(core: Rc<Core>, name: Rc<str>, listener: TcpListener) {
             }
         }
     }
-    // Whom the kernel has already welcomed would be reset by closing the socket: they are served, once.
-    while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-        admit(&core, &name, port, stream, address);
+    // Whom the kernel has already welcomed would be reset by closing the socket: they are served, once. The runtime may
+    // not know of them yet, so the socket itself is asked.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, address)) = listener.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            admit(&core, &name, port, stream, address);
+        }
     }
 }
 

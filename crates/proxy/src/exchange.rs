@@ -118,6 +118,8 @@ async fn serve(inbound: &Inbound, record: &mut Record) -> Result<Answer, Refusal
     let no_route = || Refusal::new(Reason::NoRoute, "No route matches this request.");
     let table = current.tables.listener(&peer.listener).ok_or_else(no_route)?;
     record.caller.clone_from(&table.caller);
+    // Raw until it is known to be well-formed: a refused path is what one looks for in the log.
+    parts.uri.path().clone_into(&mut record.path);
     let head = head::check(&parts.method, &parts.uri, parts.version, &parts.headers, &peer.core.limits)?;
     record.path = head.path.clone().into_owned();
     record.host = head.host.clone().into_owned();

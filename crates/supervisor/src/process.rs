@@ -51,8 +51,6 @@ pub(crate) type Pipes = Option<(ChildStdout, ChildStderr)>;
 pub(crate) enum Error {
     #[error("its command is empty")]
     Empty,
-    #[error("its command names ${{{name}}}, which its environment does not have; declare it under `environment`")]
-    Variable { name: String },
     #[error("its working_dir {} is no directory", path.display())]
     WorkingDir { path: PathBuf },
     #[error("cannot run `{program}`: not found in PATH; install it, or write its full path")]
@@ -87,9 +85,7 @@ impl Process {
     /// # Errors
     /// Everything that keeps it from running; no process is left then.
     pub(crate) fn spawn(spec: &Spec, output: &Output) -> Result<(Self, Pipes), Error> {
-        let words: Result<Vec<String>, String> =
-            spec.words.iter().map(|word| expand(word, &spec.environment)).collect();
-        let words = words.map_err(|name| Error::Variable { name })?;
+        let words: Vec<String> = spec.words.iter().map(|word| expand(word, &spec.environment)).collect();
         let (program, arguments) = words.split_first().ok_or(Error::Empty)?;
         if !spec.working_dir.is_dir() {
             return Err(Error::WorkingDir { path: spec.working_dir.clone() });

@@ -57,7 +57,7 @@ impl Control {
     pub async fn start(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
         self.check_plan(selection.plan.as_deref())?;
         let services = (!selection.services.is_empty()).then(|| selection.services.clone());
-        self.supervisor.start(services).await.map_err(refused)?;
+        self.supervisor.start(services).await.map_err(|error| refused(&error))?;
         match selection.wait {
             false => Ok(()),
             true => self.reach(&self.named(selection.services), is_up, "is ready").await,
@@ -67,14 +67,14 @@ impl Control {
     /// Stops services and returns when they have stopped.
     pub async fn stop(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
         let services = self.named(selection.services);
-        self.supervisor.stop(services.clone()).await.map_err(refused)?;
+        self.supervisor.stop(services.clone()).await.map_err(|error| refused(&error))?;
         self.reach(&services, is_down, "has stopped").await
     }
 
     /// Restarts services and returns when they are ready again.
     pub async fn restart(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
         let services = self.named(selection.services);
-        self.supervisor.restart(services.clone()).await.map_err(refused)?;
+        self.supervisor.restart(services.clone()).await.map_err(|error| refused(&error))?;
         self.reach(&services, is_renewed, "is ready again").await
     }
 
@@ -149,8 +149,8 @@ fn given_up(service: &ServiceStatus) -> Option<String> {
     Some(instance.reason.clone().unwrap_or_else(|| "it keeps ending".to_owned()))
 }
 
-fn refused(error: supervisor::Error) -> dto::Problem {
-    let detail = kit::Chain(&error).to_string();
+fn refused(error: &supervisor::Error) -> dto::Problem {
+    let detail = kit::Chain(error).to_string();
     dto::Problem { title: "refused".into(), status: 409, detail, hint: None }
 }
 

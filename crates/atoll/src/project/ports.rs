@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_listener_of_ours_is_seen() {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
-        assert!(super::listening().contains(&socket.local_addr().expect("an address").port()));
+        assert!(listening().contains(&socket.local_addr().expect("an address").port()));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! End to end: the real binary, real programs as services, real sockets. The only such tests of the workspace.
 
+#![allow(unreachable_pub, reason = "in a test binary `pub` means: for the other modules")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod application;

@@ -60,7 +60,7 @@ async fn each_request_leaves_one_line_without_secrets() {
         client: 127.0.0.1
         method: "GET"
         host: ""
-        path: ""
+        path: "/%2f"
         route: null
         service: null
         instance: null

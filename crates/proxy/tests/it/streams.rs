@@ -37,7 +37,7 @@ async fn a_slow_reader_stalls_the_service_and_loses_nothing() {
             client.head().await.unwrap();
             client.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n")).await.unwrap();
             while count.load(Ordering::SeqCst) < LARGE {
-                client.send([b'x'; PIECE]).await.unwrap();
+                client.send(vec![b'x'; PIECE]).await.unwrap();
                 count.fetch_add(PIECE, Ordering::SeqCst);
             }
         }
@@ -78,7 +78,7 @@ async fn a_slow_service_stalls_the_client_and_gets_everything() {
     let upload = tokio::spawn(async move {
         client.send(format!("PUT / HTTP/1.1\r\nhost: t\r\ncontent-length: {LARGE}\r\n\r\n")).await.unwrap();
         while count.load(Ordering::SeqCst) < LARGE {
-            client.send([b'x'; PIECE]).await.unwrap();
+            client.send(vec![b'x'; PIECE]).await.unwrap();
             count.fetch_add(PIECE, Ordering::SeqCst);
         }
         client.response().await.unwrap()
