@@ -8,3 +8,53 @@ mod view;
 pub use traffic::{GATEWAY, listeners, snapshot};
 pub use units::{databases, services};
 pub use view::{description, event, instances, line, services as service_views};
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::net::SocketAddr;
+    use std::path::PathBuf;
+
+    use expect_test::expect_file;
+    use manifest::{Plan, Ports, Sources};
+
+    use super::*;
+
+    /// The plan of `lower/golden.toml`, as if it stood in `/app`.
+    fn plan() -> Plan {
+        let root = PathBuf::from("/app/atoll.toml");
+        let sources = Sources {
+            files: BTreeMap::from([(root.clone(), Ok(include_str!("lower/golden.toml").to_owned()))]),
+            root,
+            globs: BTreeMap::new(),
+            environment: BTreeMap::new(),
+            ports: Ports { range: 20_000..=20_999, first: 20_000, ledger: BTreeMap::new(), busy: BTreeSet::new() },
+        };
+        assert_eq!(manifest::wanted(&sources), []);
+        let (plan, diagnostics) = manifest::compile(&sources);
+        plan.unwrap_or_else(|| panic!("{diagnostics:#?}"))
+    }
+
+    #[test]
+    fn a_plan_becomes_what_each_engine_is_told() {
+        let plan = plan();
+        expect_file!["lower/golden/services.txt"].assert_debug_eq(&services(&plan));
+        expect_file!["lower/golden/databases.txt"].assert_debug_eq(&databases(&plan, "orders"));
+        expect_file!["lower/golden/listeners.txt"].assert_debug_eq(&listeners(&plan));
+        let registry = registry::Handle::default();
+        for (instance, state) in
+            [(0, registry::State::Ready), (1, registry::State::Draining), (2, registry::State::Unready)]
+        {
+            let address = SocketAddr::from(([127, 0, 0, 1], 20_000));
+            registry.set("orders", registry::Endpoint { instance, address, state });
+        }
+        expect_file!["lower/golden/snapshot.txt"].assert_debug_eq(&snapshot(&plan, &registry.snapshot()));
+    }
+
+    #[test]
+    fn a_plan_that_lowers_is_one_that_the_engines_take() {
+        let plan = plan();
+        proxy::Tables::compile(&snapshot(&plan, &registry::Snapshot::default())).expect("the data plane takes it");
+        assert_eq!(databases(&plan, "no such service"), []);
+    }
+}

@@ -11,7 +11,7 @@ use crate::cli::{Context, Failure};
 pub struct Check {
     #[command(flatten)]
     folder: Folder,
-    /// Explain a code, such as E0201, instead of checking
+    /// Explain a code, such as E0001, instead of checking
     #[arg(long, value_name = "CODE")]
     explain: Option<String>,
 }
@@ -53,7 +53,7 @@ fn explain(wanted: &str) -> anyhow::Result<()> {
     match code {
         Some(code) => output::bytes(code.explanation().as_bytes()),
         None => {
-            let hint = "codes stand in brackets after `error` and `warning`, as in error[E0201]".to_owned();
+            let hint = "codes stand in brackets after `error` and `warning`, as in error[E0001]".to_owned();
             Err(Failure::new(format!("there is no code `{wanted}`")).hint(hint).into())
         }
     }

@@ -157,3 +157,26 @@ async fn one_connection_too_many_is_told_so() {
     assert_eq!(Client::connect(proxy.gateway).await.get("/").await.unwrap().status(), 200);
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_request_may_arrive_in_any_two_pieces_or_end_anywhere() {
+    let (origin, proxy) = strict().await;
+    let request = "POST /a%20b HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+    let mut client = proxy.client().await;
+    for at in 1..request.len() {
+        client.send(&request[..at]).await.unwrap();
+        // The first piece has left this machine's half of the socket before the second is written.
+        tokio::task::yield_now().await;
+        client.send(&request[at..]).await.unwrap();
+        assert_eq!(client.response().await.unwrap().text(), "2", "split at {at}");
+    }
+    let whole = origin.requests();
+    for at in 1..request.len() {
+        let mut client = proxy.client().await;
+        client.send(&request[..at]).await.unwrap();
+    }
+    let gone = || async { (proxy.handle.counters().connections_active == 1).then_some(()) };
+    wait::until("the broken ones to be gone", BOUND, gone).await;
+    assert_eq!(origin.requests(), whole, "half a request never counts as one");
+    proxy.stop().await;
+}
