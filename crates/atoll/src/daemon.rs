@@ -120,9 +120,6 @@ impl Daemon {
         let lock = project.lock()?;
         // Before the ports are chosen: what a killed daemon left still holds some.
         let leftovers = supervisor::stop_leftovers(&project.instances_file()).await;
-        if leftovers > 0 {
-            tracing::warn!(leftovers, "stopped what a killed daemon had left");
-        }
         let plan = Arc::new(compile(&project)?);
         project.store_ports(&plan).context("cannot keep the port ledger")?;
 
@@ -139,6 +136,7 @@ impl Daemon {
             services: lower::services(&plan),
             log_dir: project.logs(),
             state_file: project.instances_file(),
+            leftovers,
             registry: registry.clone(),
             prepare,
             log: supervisor::logs::Limits::default(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kit::backoff::Backoff;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Error, logs};
+use crate::{Error, Stopped, logs};
 
 /// The delays before a restart, for [`Config::backoff`].
 pub const RESTART_BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(30) };
@@ -24,6 +24,8 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// What runs, for the daemon after this one; its folder is made when it is absent.
     pub state_file: PathBuf,
+    /// What [`crate::stop_leftovers`] found there; told as the first events.
+    pub leftovers: Stopped,
     /// Where readiness is written.
     pub registry: registry::Handle,
     /// Asked before the first start of a service with [`Preparation::Required`].

@@ -122,8 +122,18 @@ impl Engine {
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
         let (stored, lines) = mpsc::channel(store::LINES_MAX);
         let (running, kept) = watch::channel(Vec::new());
-        let Config { services, log_dir, state_file, registry, prepare, log, backoff, stable_after, builds_max } =
-            config;
+        let Config {
+            services,
+            log_dir,
+            state_file,
+            leftovers: _,
+            registry,
+            prepare,
+            log,
+            backoff,
+            stable_after,
+            builds_max,
+        } = config;
         let (desired, observed) = initial(&services, builds_max);
         let keys =
             services.iter().flat_map(|service| service.instances.iter().map(|i| (service.name.clone(), i.index)));

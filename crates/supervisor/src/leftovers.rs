@@ -63,14 +63,14 @@ impl Record {
 
 /// What was read.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Leftovers {
-    pub(crate) running: Vec<Record>,
+struct Leftovers {
+    running: Vec<Record>,
     /// Why the file was moved aside.
-    pub(crate) damage: Option<String>,
+    damage: Option<String>,
 }
 
 /// Reads the file of the daemon before. Blocking. Never fails: a file that cannot be understood is moved aside.
-pub(crate) fn load(path: &Path) -> Leftovers {
+fn load(path: &Path) -> Leftovers {
     let content = match fs::read(path) {
         Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Leftovers::default(),
@@ -87,21 +87,20 @@ pub(crate) fn load(path: &Path) -> Leftovers {
     }
 }
 
-/// Stops every process that a daemon which died has left, and says how many there were. To be called by whoever holds
-/// the folder's lock: the processes of a daemon that lives are in the same file. Takes the grace of 3 s at most, and a
-/// little.
-pub async fn stop_leftovers(state_file: &Path) -> usize {
-    let Leftovers { running, damage } = load(state_file);
-    if let Some(why) = damage {
-        tracing::warn!(why, "the list of instances cannot be read");
-    }
-    let count = running.len();
-    stop(running, &Events::default()).await;
-    count
+/// What [`stop_leftovers`] did, for [`crate::Config::leftovers`]: the supervisor tells it as its first events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// Service, instance and pid of each process.
+    pub processes: Vec<(String, u32, u32)>,
+    /// Why the list of processes could not be read, and where it was moved to.
+    pub damage: Option<String>,
 }
 
-/// Stops what was found, all at the same time, each with its whole group.
-pub(crate) async fn stop(running: Vec<Record>, events: &Events) {
+/// Stops every process that a daemon which died has left, each with its whole group, all at the same time. To be called
+/// by whoever holds the folder's lock, before ports are chosen: the processes of a daemon that lives stand in the same
+/// file. Takes 3 s of grace at most, and a little.
+pub async fn stop_leftovers(state_file: &Path) -> Stopped {
+    let Leftovers { running, damage } = load(state_file);
     let groups: Vec<(Record, Group)> =
         running.into_iter().filter_map(|record| Group::from_id(record.pgid).map(|group| (record, group))).collect();
     for (_, group) in &groups {
@@ -114,11 +113,24 @@ pub(crate) async fn stop(running: Vec<Record>, events: &Events) {
         }
     };
     let _ = timeout(GRACE, all_ended).await;
+    let mut processes = Vec::new();
     for (record, group) in groups {
         group.clear().await;
-        let Record { service, instance, pid, .. } = record;
-        tracing::warn!(service, instance, pid, "stopped an instance of a daemon that died");
-        events.emit(&service, Some(instance), Kind::LeftoverStopped { pid });
+        processes.push((record.service, record.instance, record.pid));
+    }
+    Stopped { processes, damage }
+}
+
+impl Stopped {
+    pub(crate) fn tell(self, events: &Events) {
+        if let Some(why) = self.damage {
+            tracing::warn!(why, "the list of instances cannot be read");
+            events.emit("", None, Kind::StateFileDamaged { why });
+        }
+        for (service, instance, pid) in self.processes {
+            tracing::warn!(service, instance, pid, "stopped an instance of a daemon that died");
+            events.emit(&service, Some(instance), Kind::LeftoverStopped { pid });
+        }
     }
 }
 

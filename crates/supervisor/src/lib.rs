@@ -30,7 +30,7 @@ pub use config::{
 pub use environment::{PASSED, PASSED_PREFIX};
 pub use event::{Event, Kind};
 pub use handle::Handle;
-pub use leftovers::stop_leftovers;
+pub use leftovers::{Stopped, stop_leftovers};
 pub use procfs::holder as port_holder;
 pub use reconcile::reconcile;
 pub use status::{BuildStatus, Exit, InstanceState, InstanceStatus, ServiceStatus, Snapshot, Wanted};
@@ -65,26 +65,25 @@ pub struct Bound {
     engine: engine::Engine,
     inbox: engine::Inbox,
     handle: Handle,
-    leftovers: leftovers::Leftovers,
 }
 
-/// Checks the configuration, makes the folders and reads what a former daemon left. Starts no process. Blocking.
+/// Checks the configuration, makes the folders and tells what a former daemon left. Starts no process. Blocking.
 ///
 /// # Errors
 /// A configuration that could not run, or a folder that cannot be made.
-pub fn bind(config: Config) -> Result<Bound, Error> {
+pub fn bind(mut config: Config) -> Result<Bound, Error> {
     config::check(&config)?;
     for path in [Some(config.log_dir.as_path()), config.state_file.parent()].into_iter().flatten() {
         std::fs::create_dir_all(path).map_err(|source| Error::Folder { path: path.to_owned(), source })?;
     }
-    let leftovers = leftovers::load(&config.state_file);
     let (commands, obeyed) = mpsc::channel(handle::COMMANDS_MAX);
     let events = event::Events::default();
+    std::mem::take(&mut config.leftovers).tell(&events);
     let lines = broadcast::Sender::new(FOLLOWERS_BEHIND_MAX);
     let published = watch::Sender::new(Arc::default());
     let handle = Handle { commands, snapshot: published.subscribe(), events: events.clone(), lines: lines.clone() };
     let (engine, inbox) = engine::Engine::new(config, engine::Outward { events, lines, published }, obeyed);
-    Ok(Bound { engine, inbox, handle, leftovers })
+    Ok(Bound { engine, inbox, handle })
 }
 
 impl Bound {
@@ -94,19 +93,13 @@ impl Bound {
         self.handle.clone()
     }
 
-    /// Stops what a former daemon left, then is ready, and runs what it is asked to until the drain; returns when
-    /// everything is stopped, dependents before what they depend on. No service is started before
-    /// [`Handle::start`] asks for it.
+    /// Runs what it is asked to until the drain; returns when everything is stopped, dependents before what they depend
+    /// on. No service is started before [`Handle::start`] asks for it.
     ///
     /// # Errors
     /// None today; an instance's troubles are its status.
     pub async fn run(self, readiness: kit::readiness::Token, drain: kit::drain::Watch) -> Result<(), Error> {
-        let Self { engine, inbox, handle, leftovers } = self;
-        if let Some(why) = leftovers.damage {
-            tracing::warn!(why, "the list of instances cannot be read");
-            handle.events.emit("", None, Kind::StateFileDamaged { why });
-        }
-        leftovers::stop(leftovers.running, &handle.events).await;
+        let Self { engine, inbox, handle } = self;
         // Only those outside keep the loop's way in open.
         drop(handle);
         readiness.ready();

@@ -70,12 +70,9 @@ fn is_whole(split: &bool) -> bool {
     !split
 }
 
-/// Path of an instance's log; generation 0 is the current file, higher ones are older.
-fn file(dir: &Path, service: &str, instance: u32, generation: u32) -> PathBuf {
-    match generation {
-        0 => dir.join(format!("{service}.{instance}.jsonl")),
-        _ => dir.join(format!("{service}.{instance}.jsonl.{generation}")),
-    }
+/// Path of an instance's log; older generations are beside it (see [`kit::rotate::generation`]).
+fn file(dir: &Path, service: &str, instance: u32) -> PathBuf {
+    dir.join(format!("{service}.{instance}.jsonl"))
 }
 
 /// The reverse of [`file`]: service, instance, generation.
@@ -97,7 +94,7 @@ mod tests {
     #[test]
     fn file_names_survive_the_round_trip_and_others_are_not_ours() {
         for (service, instance, generation) in [("catalog", 0, 0), ("a-b", 12, 3)] {
-            let path = file(Path::new("/logs"), service, instance, generation);
+            let path = kit::rotate::generation(&file(Path::new("/logs"), service, instance), generation);
             let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
             assert_eq!(parse_file_name(name), Some((service, instance, generation)));
         }

@@ -50,11 +50,12 @@ fn clean_up(project: &Project) -> Result<&'static str, Failure> {
         return Ok("was not running");
     }
     let _lock = project.lock()?;
-    match block_on(supervisor::stop_leftovers(&project.instances_file())) {
-        Ok(0) => Ok("was not running"),
-        Ok(_) => Ok("the daemon was gone; stopped what it had left"),
-        Err(error) => Err(Failure::new("cannot stop what a killed daemon left").because(error)),
-    }
+    let stopped = block_on(supervisor::stop_leftovers(&project.instances_file()))
+        .map_err(|error| Failure::new("cannot stop what a killed daemon left").because(error))?;
+    Ok(match stopped.processes.len() {
+        0 => "was not running",
+        _ => "the daemon was gone; stopped what it had left",
+    })
 }
 
 fn delete_data(project: &Project) -> Result<(), Failure> {

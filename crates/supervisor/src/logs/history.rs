@@ -133,7 +133,8 @@ mod tests {
         };
         let text: String = seconds.iter().map(line).collect();
         let torn = b"{\"ts\":\n\xff";
-        fs::write(file(dir, service, 0, generation), [text.as_bytes(), torn].concat()).unwrap();
+        fs::write(kit::rotate::generation(&file(dir, service, 0), generation), [text.as_bytes(), torn].concat())
+            .unwrap();
     }
 
     fn texts(dir: &Path, filter: &Filter<'_>) -> Vec<String> {

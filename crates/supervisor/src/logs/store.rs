@@ -2,12 +2,11 @@
 //! which are counted and said, and never stops an instance.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kit::rotate::Rotating;
 use tokio::sync::mpsc;
 
 use super::{Limits, Line, file};
@@ -54,10 +53,9 @@ struct Store {
 }
 
 /// The file that an instance's lines go to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Current {
-    /// Absent before the first line and after a failure.
-    open: Option<(File, u64)>,
+    file: Rotating,
     /// How many lines were lost since that was told, and when the last one was.
     lost: Option<(u64, Instant)>,
 }
@@ -81,14 +79,13 @@ impl Store {
             part.dropped += dropped_before;
         }
         for ((service, instance), part) in parts {
-            let current = self.files.entry((Arc::clone(&service), instance)).or_default();
-            let written = current.write(&self.dir, &self.limits, (&service, instance), &part.text);
-            let (lost, why) = match written {
+            let current = self.files.entry((Arc::clone(&service), instance)).or_insert_with(|| {
+                let path = file(&self.dir, &service, instance);
+                Current { file: Rotating::new(path, self.limits.file_bytes_max, self.limits.files_max), lost: None }
+            });
+            let (lost, why) = match current.file.append(&part.text) {
                 Ok(()) => (part.dropped, "the disk is too slow".to_owned()),
-                Err(error) => {
-                    current.open = None;
-                    (part.dropped + part.lines, error.to_string())
-                }
+                Err(error) => (part.dropped + part.lines, error.to_string()),
             };
             if let Some(kind) = current.count(lost, why, now) {
                 tracing::warn!(service = &*service, instance, ?kind, "log lines");
@@ -117,54 +114,13 @@ impl Current {
             }
         }
     }
-
-    fn write(&mut self, dir: &Path, limits: &Limits, of: (&str, u32), text: &[u8]) -> io::Result<()> {
-        if self.open.as_ref().is_some_and(|(_, length)| *length >= limits.file_bytes_max) {
-            self.open = None;
-            rotate(dir, of, limits.files_max)?;
-        }
-        let (file, length) = match &mut self.open {
-            Some(open) => open,
-            None => self.open.insert(open(&file(dir, of.0, of.1, 0))?),
-        };
-        file.write_all(text)?;
-        *length += text.len() as u64;
-        Ok(())
-    }
-}
-
-/// Opens for appending, after a line end: a crash or a full disk may have left half a line.
-fn open(path: &Path) -> io::Result<(File, u64)> {
-    let mut file = File::options().create(true).append(true).read(true).open(path)?;
-    let length = file.seek(SeekFrom::End(0))?;
-    if length > 0 {
-        let mut last = [0];
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
-        if last != *b"\n" {
-            file.write_all(b"\n")?;
-        }
-    }
-    Ok((file, length))
-}
-
-/// Moves every file one generation on; the oldest is replaced. With one file only, it starts empty again.
-fn rotate(dir: &Path, (service, instance): (&str, u32), files_max: u32) -> io::Result<()> {
-    for generation in (0..files_max.saturating_sub(1)).rev() {
-        let from = file(dir, service, instance, generation);
-        match fs::rename(&from, file(dir, service, instance, generation + 1)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    match fs::remove_file(file(dir, service, instance, 0)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use jiff::Timestamp;
 
     use super::*;
@@ -228,7 +184,7 @@ mod tests {
     #[test]
     fn half_a_line_of_a_crash_does_not_swallow_the_next() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(file(dir.path(), "a", 0, 0), b"{\"ts\":\"2026-").unwrap();
+        fs::write(file(dir.path(), "a", 0), b"{\"ts\":\"2026-").unwrap();
         store(dir.path(), Limits::default()).append(&[entry("whole")], Instant::now());
         let kept = load(dir.path(), &Filter::default()).unwrap();
         assert_eq!(kept.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(), ["whole"]);
@@ -237,7 +193,7 @@ mod tests {
     #[test]
     fn a_full_disk_loses_lines_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/dev/full", file(dir.path(), "a", 0, 0)).unwrap();
+        std::os::unix::fs::symlink("/dev/full", file(dir.path(), "a", 0)).unwrap();
         let mut store = store(dir.path(), Limits::default());
         store.append(&[entry("one")], Instant::now());
         store.append(&[entry("two")], Instant::now());

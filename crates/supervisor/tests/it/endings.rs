@@ -159,7 +159,7 @@ async fn what_a_dead_daemon_left_is_stopped_first() {
     let world = World::new();
     let mut leader = leave_behind("exec sleep 1000");
     write_state(&world, leader.id(), start_time(leader.id()));
-    let running = world.run(vec![world.service("a", sh("sleep 1000"))]);
+    let running = world.run_after_death(vec![world.service("a", sh("sleep 1000"))]).await;
     running.start().await;
     running.ready("a").await;
     let pid = leader.id();
@@ -180,7 +180,7 @@ async fn children_of_a_leader_that_died_with_the_daemon_are_stopped_too() {
     leader.wait().unwrap();
     let child = world.numbers("pids", 1).await[0];
     write_state(&world, pid, at);
-    let running = world.run(vec![world.service("a", sh("sleep 1000"))]);
+    let running = world.run_after_death(vec![world.service("a", sh("sleep 1000"))]).await;
     running.event("a leftover", |event| event.kind == Kind::LeftoverStopped { pid }).await;
     assert!(!is_running(child));
     running.drain().await;
@@ -191,7 +191,7 @@ async fn a_process_that_only_has_the_same_pid_is_left_alone() {
     let world = World::new();
     let mut other = leave_behind("exec sleep 1000");
     write_state(&world, other.id(), start_time(other.id()) + 1);
-    let running = world.run(vec![world.service("a", sh("sleep 1000"))]);
+    let running = world.run_after_death(vec![world.service("a", sh("sleep 1000"))]).await;
     running.start().await;
     running.ready("a").await;
     assert!(other.try_wait().unwrap().is_none());
@@ -218,7 +218,7 @@ async fn a_damaged_state_file_is_said_and_nothing_is_lost() {
     let world = World::new();
     std::fs::create_dir(world.path("run")).unwrap();
     std::fs::write(world.path("run/instances.json"), "{\"version\": 99").unwrap();
-    let running = world.run(vec![world.service("a", sh("sleep 1000"))]);
+    let running = world.run_after_death(vec![world.service("a", sh("sleep 1000"))]).await;
     running.event("damage", |event| matches!(event.kind, Kind::StateFileDamaged { .. })).await;
     assert!(world.path("run/instances.json.damaged").exists());
     running.start().await;

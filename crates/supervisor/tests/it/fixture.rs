@@ -97,6 +97,7 @@ impl World {
             services,
             log_dir: self.path("logs"),
             state_file: self.path("run/instances.json"),
+            leftovers: supervisor::Stopped::default(),
             registry: registry::Handle::default(),
             prepare,
             log: logs::Limits::default(),
@@ -110,6 +111,13 @@ impl World {
     /// Runs services, without starting one.
     pub(crate) fn run(&self, services: Vec<Service>) -> Running {
         let (config, prepares) = self.config(services);
+        Running::new(config, prepares)
+    }
+
+    /// The same after a daemon that died.
+    pub(crate) async fn run_after_death(&self, services: Vec<Service>) -> Running {
+        let (mut config, prepares) = self.config(services);
+        config.leftovers = supervisor::stop_leftovers(&config.state_file).await;
         Running::new(config, prepares)
     }
 
