@@ -174,3 +174,8 @@ pub fn is_running(pid: i32) -> bool {
 pub fn signal(pid: i32, signal: rustix::process::Signal) {
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
+
+/// Where `cargo xtask setup` puts packages from npm: beside the profile's folder in the target folder.
+pub fn tools() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_atoll")).ancestors().nth(2).unwrap().join("test-tools")
+}

@@ -1,13 +1,6 @@
 //! Programs that nobody here wrote, unchanged, as services: one from Python, one from npm, one from Debian.
 
-use std::path::{Path, PathBuf};
-
-use crate::application::Application;
-
-/// Where `cargo xtask setup` puts packages from npm: beside the profile's folder in the target folder.
-fn tools() -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_atoll")).ancestors().nth(2).unwrap().join("test-tools")
-}
+use crate::application::{Application, tools};
 
 #[test]
 fn three_foreign_web_servers_answer_through_one_gateway() {

@@ -1,8 +1,10 @@
 //! The reference shop, built and run as README says, on ports of its own.
 
+use std::process::Command;
+
 use serde_json::Value;
 
-use crate::application::{Application, curl};
+use crate::application::{Application, curl, ended, tools};
 
 /// The store's own manifest with another gateway address, in a folder of its own so that nobody's data is touched.
 fn store() -> Application {
@@ -53,4 +55,32 @@ fn the_shop_sells() {
 
     app.atoll(&["stop", "cart"]).succeeded();
     assert_eq!(app.get("/").0, 200, "the shop opens without its carts");
+}
+
+#[test]
+fn its_pages_fit_a_desk_and_a_phone_and_are_accessible() {
+    let app = store();
+    app.atoll(&["up", "-d", "--wait"]).succeeded();
+    let (_, home) = app.get("/");
+    let product = home.split("href=\"/product/").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let pages = [
+        "shop=/".to_owned(),
+        "category=/category/lamps".to_owned(),
+        format!("product=/product/{product}"),
+        "search=/search?q=lamp".to_owned(),
+        "cart=/cart".to_owned(),
+        "missing=/nowhere".to_owned(),
+    ];
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/pages.mjs");
+    let base = format!("http://127.0.0.1:{}", app.gateway);
+    let seen = Command::new("node").arg(script).arg(tools()).arg(base).args(&pages).output().unwrap();
+    let seen = ended(seen).succeeded().stdout;
+    let found: Vec<Value> = seen.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found.len(), 2 * pages.len());
+    for page in found {
+        let expected = if page["name"] == "missing" { 404 } else { 200 };
+        assert_eq!(page["status"], expected, "{page}");
+        assert!(page["overflow"].as_i64().unwrap() <= 0, "{page}");
+        assert_eq!(page["violations"], Value::Array(vec![]), "{page}");
+    }
 }
