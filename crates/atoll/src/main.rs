@@ -10,9 +10,6 @@ mod project;
 
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// `EX_SOFTWARE` of sysexits.h: the fault is ours.
 const EXIT_BUG: u8 = 70;
 
