@@ -5,6 +5,7 @@ mod access;
 mod control;
 mod databases;
 mod endpoints;
+mod log;
 
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -39,12 +40,6 @@ const PREPARES_MAX: usize = 64;
 
 /// Runs the application of `manifest` until it is told to stop, and tells its parent on stdout how the start went.
 pub fn main(manifest: &Path) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("ATOLL_LOG").unwrap_or_else(|_| "info".into()))
-        .with_writer(io::stderr)
-        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     let result = runtime.block_on(start_and_run(manifest));
     // Blocking work that hangs must not keep the process.
@@ -118,6 +113,7 @@ impl Daemon {
         let project = Project::find(Some(manifest), None)?;
         project.prepare_state()?;
         let lock = project.lock()?;
+        log::begin(&project);
         // Before the ports are chosen: what a killed daemon left still holds some.
         let leftovers = supervisor::stop_leftovers(&project.instances_file()).await;
         let plan = Arc::new(compile(&project)?);

@@ -94,6 +94,11 @@ impl Project {
         self.state.join("data")
     }
 
+    /// Where the daemon says what it does.
+    pub fn daemon_log(&self) -> PathBuf {
+        self.logs().join("daemon.log")
+    }
+
     /// What runs, for the next daemon should this one be killed.
     pub fn instances_file(&self) -> PathBuf {
         self.state.join("run/instances.json")

@@ -11,9 +11,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::Stream;
 use http::StatusCode;
+use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio_stream::StreamExt;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::wrappers::{BroadcastStream, WatchStream};
 
 use crate::api::dto;
@@ -82,14 +84,11 @@ async fn events(State(control): Shared) -> Response {
 }
 
 async fn logs(State(control): Shared) -> Response {
-    let live = live_lines(control.supervisor.logs());
-    lines(until_drain(live, control.drained.clone()).map(|line| lower::line((*line).clone())))
-}
-
-fn live_lines(
-    receiver: broadcast::Receiver<Arc<supervisor::logs::Line>>,
-) -> impl Stream<Item = Arc<supervisor::logs::Line>> {
-    BroadcastStream::new(receiver).filter_map(Result::ok)
+    let live = BroadcastStream::new(control.supervisor.logs()).map(|line| match line {
+        Ok(line) => lower::line((*line).clone()),
+        Err(BroadcastStreamRecvError::Lagged(count)) => lower::skipped(count, Timestamp::now()),
+    });
+    lines(until_drain(live, control.drained.clone()))
 }
 
 async fn start(State(control): Shared, Json(selection): Json<dto::Selection>) -> Response {

@@ -1,5 +1,6 @@
 //! Engine states → what the API shows.
 
+use jiff::Timestamp;
 use manifest::Plan;
 use supervisor::{BuildStatus, Event, InstanceState, Kind, ServiceStatus, Snapshot, Wanted};
 
@@ -119,6 +120,12 @@ pub fn line(line: supervisor::logs::Line) -> dto::Line {
         stream: line.stream.name().to_owned(),
         text: line.text,
     }
+}
+
+/// Stands in the stream for lines that a follower was too slow for; the files have them.
+pub fn skipped(count: u64, at: Timestamp) -> dto::Line {
+    let text = format!("{count} lines are not shown: they came too fast; `atoll logs` has them");
+    dto::Line { at, service: "atoll".to_owned(), instance: 0, stream: "stderr".to_owned(), text }
 }
 
 /// An event as one sentence and, for programs, its kind.

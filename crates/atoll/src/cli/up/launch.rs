@@ -11,9 +11,6 @@ use crate::api::dto::{Started, Status};
 use crate::cli::Failure;
 use crate::project::{self, Project};
 
-/// Where a daemon's own messages go, below the folder of the logs.
-const DAEMON_LOG: &str = "daemon.log";
-
 /// Makes sure that a daemon runs; says whether this call started it.
 pub async fn ensure_daemon(project: &Project, client: &Client) -> Result<bool, Failure> {
     match client.get::<Status>("/v1/status").await {
@@ -25,7 +22,7 @@ pub async fn ensure_daemon(project: &Project, client: &Client) -> Result<bool, F
 
 async fn start_daemon(project: &Project) -> Result<(), Failure> {
     project.prepare_state()?;
-    let path = project.logs().join(DAEMON_LOG);
+    let path = project.daemon_log();
     let log = OpenOptions::new().create(true).append(true).open(&path);
     let log = log.map_err(|source| project::Error::State { path: path.clone(), source })?;
     let program =

@@ -1,0 +1,39 @@
+//! The daemon's own log: JSON lines in `daemon.log`, rotated. What a panic prints goes there as well, through stderr.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kit::rotate::Rotating;
+use tracing_subscriber::EnvFilter;
+
+use crate::project::Project;
+
+/// One file of it.
+const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// Files in all.
+const FILES_MAX: u32 = 3;
+
+/// Begins to log, `info` and above, or as `ATOLL_LOG` says. Called once, by the daemon that has the folder's lock.
+pub(super) fn begin(project: &Project) {
+    let log = Rotating::new(project.daemon_log(), FILE_BYTES_MAX, FILES_MAX);
+    let log = Arc::new(Mutex::new(log));
+    let filter = EnvFilter::try_from_env("ATOLL_LOG").unwrap_or_else(|_| "info".into());
+    let lines = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter);
+    lines.with_writer(move || Line(Arc::clone(&log))).init();
+}
+
+/// Writes whole lines: the formatter gives one event in one piece. A full disk costs lines and nothing else.
+struct Line(Arc<Mutex<Rotating>>);
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The subscriber would print an error to stderr, which is this very file.
+        let _ = log.append(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
