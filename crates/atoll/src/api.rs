@@ -4,4 +4,3 @@
 pub mod client;
 pub mod dto;
 pub mod server;
-pub mod socket;

@@ -102,13 +102,13 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, context: &Context) -> anyhow::Result<()> {
     match command {
-        Command::Up(up) => up.run(),
-        Command::Down(down) => down.run(),
+        Command::Up(up) => up.run(context),
+        Command::Down(down) => down.run(context),
         Command::Ps(ps) => ps.run(context),
         Command::Logs(logs) => logs.run(context),
-        Command::Start(services) => services.run(lifecycle::Verb::Start),
-        Command::Stop(services) => services.run(lifecycle::Verb::Stop),
-        Command::Restart(services) => services.run(lifecycle::Verb::Restart),
+        Command::Start(services) => services.run(context, lifecycle::Verb::Start),
+        Command::Stop(services) => services.run(context, lifecycle::Verb::Stop),
+        Command::Restart(services) => services.run(context, lifecycle::Verb::Restart),
         Command::Plan(plan) => plan.run(context),
         Command::Check(check) => check.run(context),
         Command::Describe(describe) => describe.run(context),

@@ -17,20 +17,23 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use kit::{Chain, drain, readiness};
 use manifest::{Plan, Severity};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::api::{dto, server, socket};
+use crate::api::{dto, server};
 use crate::lower;
-use crate::project::Project;
+use crate::project::{self, Project, Reader, socket};
 
 pub use control::Control;
 
 /// How long requests that were accepted before the stop may go on once no service is left.
 const PROXY_DRAIN_MAX: Duration = Duration::from_secs(5);
-/// How long followers of the API may take for the last lines.
-const API_DRAIN_MAX: Duration = Duration::from_secs(1);
+/// How long the last access records and followers of the API may take, once everything has stopped.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
+/// Files that are kept for instances, logs and the API when connections are counted.
+const OPEN_FILES_RESERVED: usize = 512;
 /// Worker threads of the control plane; the data plane has its own, one a core.
 const THREADS: usize = 2;
 /// Batches of access lines on their way to the disk.
@@ -56,6 +59,10 @@ async fn start_and_run(manifest: &Path) -> anyhow::Result<()> {
             tell_parent(&dto::Started::Listening);
             daemon.run().await
         }
+        Err(error) if is_locked(&error) => {
+            tell_parent(&dto::Started::Locked);
+            Err(error)
+        }
         Err(error) => {
             let hint = hint(&error);
             let causes = error.chain().skip(1).map(ToString::to_string).collect();
@@ -76,18 +83,23 @@ fn tell_parent(started: &dto::Started) {
     }
 }
 
+fn is_locked(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(project::Error::Locked))
+}
+
 fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
-        if let Some(project) = cause.downcast_ref::<crate::project::Error>() {
+        if let Some(project) = cause.downcast_ref::<project::Error>() {
             return project.hint();
         }
-        let proxy::Error::Listen { address, source, .. } = cause.downcast_ref()? else {
+        let proxy::Error::Listen { listener, address, source } = cause.downcast_ref()? else { return None };
+        if source.kind() != io::ErrorKind::AddrInUse {
             return None;
-        };
-        let taken = source.kind() == io::ErrorKind::AddrInUse;
-        taken.then(|| match supervisor::port_holder(*address) {
-            Some(holder) => format!("{holder} has it: stop that, or write another `listen` under [gateway]"),
-            None => "another program has it: stop that, or write another `listen` under [gateway]".to_owned(),
+        }
+        let holder = supervisor::port_holder(*address).unwrap_or_else(|| "another program".to_owned());
+        Some(match listener.as_str() {
+            lower::GATEWAY => format!("{holder} has it: stop that, or write another `listen` under [gateway]"),
+            _ => format!("{holder} took it just now: `atoll up` once more chooses another one"),
         })
     })
 }
@@ -111,28 +123,33 @@ struct Daemon {
 impl Daemon {
     async fn start(manifest: &Path) -> anyhow::Result<Self> {
         let project = Project::find(Some(manifest), None)?;
-        project.prepare_state()?;
+        project.make_folders()?;
         let lock = project.lock()?;
+        project.check_format()?;
         log::begin(&project);
         // Before the ports are chosen: what a killed daemon left still holds some.
         let leftovers = supervisor::stop_leftovers(&project.instances_file()).await;
         let plan = Arc::new(compile(&project)?);
         project.store_ports(&plan).context("cannot keep the port ledger")?;
 
+        let open_files_soft = raise_open_files();
         let registry = registry::Handle::default();
         let (access_sender, access) = mpsc::channel(ACCESS_BATCHES_MAX);
         let proxy = proxy::bind(proxy::Config {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             listeners: lower::listeners(&plan),
-            limits: proxy::Limits::standard(),
+            limits: limits(),
             access: Some(access_sender),
         })?;
+        // What the data plane cannot serve must fail here, and not be 404 for ever.
+        proxy.handle().apply(lower::snapshot(&plan, &registry.snapshot()))?;
         let (prepare, prepares) = mpsc::channel(PREPARES_MAX);
         let supervisor = supervisor::bind(supervisor::Config {
             services: lower::services(&plan),
             log_dir: project.logs(),
             state_file: project.instances_file(),
             leftovers,
+            open_files_soft,
             registry: registry.clone(),
             prepare,
             log: supervisor::logs::Limits::default(),
@@ -170,12 +187,16 @@ impl Daemon {
         tasks.spawn(endpoints::run(Arc::clone(&control), registry.watch()));
         tasks.spawn(databases::run(Arc::clone(&control), prepares));
         tasks.spawn(access::run(project.logs(), access));
-        let api = {
+        {
             let mut drained = control.drained.clone();
             let stop = async move { drained.wait_for(|drained| *drained).await.map(drop).unwrap_or_default() };
             let serve = axum::serve(api, server::router(Arc::clone(&control))).with_graceful_shutdown(stop);
-            tasks.spawn(async move { serve.await })
-        };
+            tasks.spawn(async move {
+                if let Err(error) = serve.await {
+                    tracing::error!(%error, "the API failed");
+                }
+            });
+        }
         tracing::info!(application = control.plan.name, gateway = %control.gateway, "listening");
 
         let lost = tokio::select! {
@@ -190,16 +211,24 @@ impl Daemon {
             supervisor_drain.finish().await;
             log_end("supervisor", supervisor.await);
         }
+        if lost.is_some() {
+            // A supervisor that panicked has stopped nothing.
+            supervisor::stop_leftovers(&project.instances_file()).await;
+        }
         if !proxy.is_finished() {
             proxy_drain.start();
-            match tokio::time::timeout(PROXY_DRAIN_MAX, proxy).await {
+            match tokio::time::timeout(PROXY_DRAIN_MAX, &mut proxy).await {
                 Ok(result) => log_end("proxy", result),
-                Err(_) => tracing::warn!("some requests did not end in time"),
+                Err(_) => {
+                    tracing::warn!("some requests did not end in time and are cut");
+                    proxy.abort();
+                }
             }
         }
         drained.send_replace(true);
-        drop(registry);
-        if tokio::time::timeout(API_DRAIN_MAX, api).await.is_err() {
+        drop((registry, control));
+        // The last access records, and followers of the API who read their last lines.
+        if tokio::time::timeout(LAST_WORDS_MAX, tasks.finished()).await.is_err() {
             tracing::debug!("a follower of the API did not end in time");
         }
         // A socket without a daemon would only mislead; the lock is what counts.
@@ -212,6 +241,27 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Lets this process open as many files as it may, and gives the limit that it was started with: the one for its children.
+fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.current,
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+            None
+        }
+    }
+}
+
+/// The data plane's limits: two descriptors a connection, and the rest for everything else in this process.
+fn limits() -> proxy::Limits {
+    let standard = proxy::Limits::standard();
+    let open_files = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    let affordable = open_files.map_or(usize::MAX, |limit| limit.saturating_sub(OPEN_FILES_RESERVED) / 2);
+    proxy::Limits { connections_max: standard.connections_max.min(affordable.max(1)), ..standard }
 }
 
 /// Says which engine ended without having been asked to, and why.
@@ -248,7 +298,7 @@ async fn asked_to_stop(mut down: watch::Receiver<bool>) -> &'static str {
 }
 
 fn compile(project: &Project) -> anyhow::Result<Plan> {
-    let loaded = project.load();
+    let loaded = project.load(Reader::Daemon);
     match loaded.plan {
         Some(plan) => Ok(plan),
         None => {

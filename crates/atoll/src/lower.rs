@@ -7,7 +7,7 @@ mod view;
 
 pub use traffic::{GATEWAY, listeners, snapshot};
 pub use units::{databases, services};
-pub use view::{description, event, instances, line, services as service_views, skipped};
+pub use view::{description, event, given_up, instances, line, services as service_views, skipped};
 
 #[cfg(test)]
 mod tests {

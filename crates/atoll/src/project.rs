@@ -3,16 +3,18 @@
 
 mod load;
 mod ports;
+pub mod socket;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
-pub use load::Loaded;
+pub use load::{Loaded, Reader};
 
 /// The name that is searched for, upwards from the present folder.
 pub const MANIFEST: &str = "atoll.toml";
@@ -86,6 +88,11 @@ impl Project {
         self.state.join("run/atoll.sock")
     }
 
+    /// Locked by the daemon; holds its pid.
+    pub fn lock_file(&self) -> PathBuf {
+        self.state.join("run/lock")
+    }
+
     pub fn logs(&self) -> PathBuf {
         self.state.join("logs")
     }
@@ -104,8 +111,8 @@ impl Project {
         self.state.join("run/instances.json")
     }
 
-    /// Makes `.atoll/` and its folders, private to this user, and checks its format version.
-    pub fn prepare_state(&self) -> Result<(), Error> {
+    /// Makes `.atoll/` and its folders, private to this user.
+    pub fn make_folders(&self) -> Result<(), Error> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::State { path, source }
@@ -113,6 +120,15 @@ impl Project {
         for folder in [self.state.clone(), self.state.join("run"), self.logs(), self.data()] {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(at(&folder))?;
         }
+        Ok(())
+    }
+
+    /// Checks the version of what `.atoll/` holds, and marks a new one. For whoever holds the lock.
+    pub fn check_format(&self) -> Result<(), Error> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::State { path, source }
+        };
         let ignore = self.state.join(".gitignore");
         if !ignore.exists() {
             fs::write(&ignore, "*\n").map_err(at(&ignore))?;
@@ -133,7 +149,7 @@ impl Project {
 
     /// Becomes the one daemon of this folder until the returned file is dropped or the process ends.
     pub fn lock(&self) -> Result<File, Error> {
-        let path = self.state.join("run/lock");
+        let path = self.lock_file();
         let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let mut file = open.map_err(|source| Error::State { path: path.clone(), source })?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -147,21 +163,10 @@ impl Project {
         }
     }
 
-    /// Whether a daemon holds the lock now.
-    pub fn is_locked(&self) -> bool {
-        let Ok(file) = File::open(self.state.join("run/lock")) else {
-            return false;
-        };
-        flock(&file, FlockOperation::NonBlockingLockShared).is_err()
-    }
-
-    /// Waits until the lock is free: the daemon is gone, however it ended. Blocking and unbounded.
-    pub fn wait_unlocked(&self) -> io::Result<()> {
-        match File::open(self.state.join("run/lock")) {
-            Ok(file) => Ok(flock(&file, FlockOperation::LockShared)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
+    /// Whether a daemon of this folder answers now. Looks at the socket and not at the lock: to try the lock is to hold
+    /// it for a moment, in which a daemon could fail to start.
+    pub fn is_running(&self) -> bool {
+        socket::name(&self.socket()).is_ok_and(|name| UnixStream::connect(&name.path).is_ok())
     }
 }
 

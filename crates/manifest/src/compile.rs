@@ -9,6 +9,7 @@ mod filters;
 mod gateway;
 mod graph;
 mod matches;
+mod paths;
 mod ports;
 mod probes;
 mod routes;

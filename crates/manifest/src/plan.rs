@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 /// Everything that an application needs to run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Serialize)]
 pub struct Plan {
     pub name: String,
     /// Folder of the root manifest, absolute.
@@ -25,7 +25,7 @@ pub struct Plan {
 }
 
 /// The north–south listener.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Serialize)]
 pub struct Gateway {
     pub listen: SocketAddr,
     /// Whether the manifest wrote the address: a written port that is taken is an error, never replaced.
@@ -33,7 +33,7 @@ pub struct Gateway {
 }
 
 /// One gateway rule.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Serialize)]
 pub struct Route {
     pub name: String,
     /// Lower case; `*.example.org` matches one or more labels before it; empty means every host.
@@ -49,7 +49,7 @@ pub struct Route {
 }
 
 /// All of its conditions must hold.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Serialize)]
 pub struct Match {
     pub path: PathMatch,
     /// Upper case; empty means every method.
@@ -58,7 +58,7 @@ pub struct Match {
     pub query: Vec<NamedMatch>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PathMatch {
     Exact(String),
@@ -69,20 +69,20 @@ pub enum PathMatch {
 }
 
 /// A header or query parameter and what its value must be. Header names are lower case.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 pub struct NamedMatch {
     pub name: String,
     pub value: ValueMatch,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ValueMatch {
     Exact(String),
     Regex(String),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
     UrlRewrite {
@@ -101,7 +101,7 @@ pub enum Filter {
     ResponseHeaders(HeaderEdits),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PathRewrite {
     /// Replaces the whole path.
@@ -111,14 +111,14 @@ pub enum PathRewrite {
 }
 
 /// Applied in the order remove, set, add.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, Hash, PartialEq, Eq, Serialize)]
 pub struct HeaderEdits {
-    pub set: BTreeMap<String, String>,
-    pub add: BTreeMap<String, String>,
+    pub set: BTreeMap<String, Text>,
+    pub add: BTreeMap<String, Text>,
     pub remove: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 pub struct Backend {
     pub service: String,
     /// Relative to the sum of the route's weights; 0 takes nothing.
@@ -126,7 +126,7 @@ pub struct Backend {
 }
 
 /// A declared unit.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Serialize)]
 pub struct Service {
     pub description: Option<String>,
     pub owner: Option<String>,
@@ -136,7 +136,7 @@ pub struct Service {
     /// Services with an equal build share one run of it.
     pub build: Option<Build>,
     /// Words as a shell would split them; `${NAME}` of given variables is still in them and expands at start.
-    pub command: Vec<String>,
+    pub command: Vec<Text>,
     /// Absolute.
     #[serde(serialize_with = "crate::print::path")]
     pub working_dir: PathBuf,
@@ -157,22 +157,23 @@ pub struct Service {
     pub databases: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Build {
-    pub command: Vec<String>,
+    /// Words, complete.
+    pub command: Vec<Text>,
     #[serde(serialize_with = "crate::print::path")]
     pub working_dir: PathBuf,
 }
 
 /// One copy of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 pub struct Instance {
     pub index: u32,
     pub port: u16,
 }
 
 /// Caller → upstream. The listener that only this caller is told of.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Serialize)]
 pub struct Edge {
     pub port: u16,
     #[serde(serialize_with = "crate::text::duration")]
@@ -180,7 +181,7 @@ pub struct Edge {
 }
 
 /// When a dependency counts as fulfilled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// Its process runs.
@@ -191,14 +192,23 @@ pub enum Condition {
     Completed,
 }
 
+/// A word of a command, or what a header is given. One that was expanded may be a secret and is never printed.
+#[derive(Clone, Hash, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Text {
+    pub value: String,
+    /// Whether something of Atoll's own environment is in it. A default that was taken is none, and the program that a
+    /// command names is no secret.
+    pub expanded: bool,
+}
+
 /// A value and where it came from. Values from outside the manifest may be secrets and are never printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Hash, PartialEq, Eq)]
 pub struct Variable {
     pub value: String,
     pub origin: Origin,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
 pub enum Origin {
     /// By Atoll: an address, a database.
     Given,
@@ -209,7 +219,7 @@ pub enum Origin {
 }
 
 /// What is asked of an instance, and how often.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Serialize)]
 pub struct Probes {
     /// While it has not succeeded the other two do not run.
     pub startup: Option<Probe>,
@@ -219,7 +229,7 @@ pub struct Probes {
     pub liveness: Option<Probe>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Serialize)]
 pub struct Probe {
     pub check: Check,
     #[serde(serialize_with = "crate::text::duration")]
@@ -230,20 +240,20 @@ pub struct Probe {
     pub failure_threshold: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// `GET /readyz` is a success with 2xx or 3xx; where the first answers are 404, 405 or 501, or no HTTP at all, a TCP
-    /// connect decides.
+    /// `GET /readyz` is a success with 2xx or 3xx; where it is answered with 404, 405 or 501, or with no HTTP, several
+    /// times before the first success, a TCP connect decides.
     Default,
     /// Path of a GET; 200–399 is a success.
     Http(String),
     Tcp,
     /// Words of a command; status 0 is a success.
-    Exec(Vec<String>),
+    Exec(Vec<Text>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Restart {
     No,
@@ -252,7 +262,7 @@ pub enum Restart {
 }
 
 /// A database of its services' own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 pub struct Database {
     pub engine: Engine,
     /// Absolute path of its file.
@@ -263,7 +273,7 @@ pub struct Database {
     pub migrations: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
     Sqlite,

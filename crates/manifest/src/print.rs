@@ -1,12 +1,15 @@
-//! The printed form of a plan: TOML, complete, and without secrets. It is also what golden tests compare.
+//! The printed form of a plan: TOML, complete, and without secrets. It is also what golden tests compare. What tells two
+//! plans apart, secrets included, is the fingerprint.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 
 use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use crate::plan::{Origin, Plan, Variable};
+use crate::plan::{Origin, Plan, Text, Variable};
 
 /// Stands for a value that may be a secret.
 const HIDDEN: &str = "<hidden>";
@@ -33,6 +36,29 @@ impl Plan {
             }
         }
         out
+    }
+
+    /// The SHA-256 of everything in the plan, in hex: equal for equal plans, and another one after any change, also of
+    /// what [`Plan::to_toml`] hides. For programs of one version; it is not for show, because a guessed secret could be
+    /// tried against it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut content = Content(Sha256::new());
+        self.hash(&mut content);
+        content.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Takes in what `#[derive(Hash)]` gives of every field. Its own `finish` is never asked for.
+struct Content(Sha256);
+
+impl Hasher for Content {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
     }
 }
 
@@ -85,6 +111,26 @@ fn full(value: &Value) -> String {
 fn bare(key: &str) -> String {
     let plain = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     if plain { key.to_owned() } else { Value::from(key).to_string() }
+}
+
+impl Text {
+    /// The value, or a mark in its place where it may be a secret.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        if self.expanded { HIDDEN } else { &self.value }
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.shown())
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.shown(), f)
+    }
 }
 
 impl Variable {

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::{Diagnostic, Place};
+use crate::plan;
 use crate::shape::check::fits;
 use crate::shape::{Kind, Table as Shape};
 use crate::syntax::Value;
@@ -21,6 +22,12 @@ pub(crate) struct Text<'d> {
     pub place: Place<'d>,
     /// Whether something of Atoll's environment is in it: it may be a secret.
     pub expanded: bool,
+}
+
+impl From<Text<'_>> for plan::Text {
+    fn from(Text { value, expanded, .. }: Text<'_>) -> Self {
+        Self { value, expanded }
+    }
 }
 
 /// A table and its shape.

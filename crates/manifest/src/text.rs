@@ -1,16 +1,18 @@
-//! Small pure readers of values: durations, names, commands, `${…}`, dotenv files; and what messages say with them.
+//! Small pure readers of values: durations, names, commands, `${…}`, dotenv files, paths; and what messages say with them.
 
 mod command;
 mod dotenv;
 mod duration;
 mod expand;
 mod nearest;
+mod path;
 
 pub(crate) use command::split;
 pub(crate) use dotenv::parse_dotenv;
 pub(crate) use duration::{format_duration, parse_duration, serialize as duration};
 pub(crate) use expand::{Lookup, Problem, expand};
 pub(crate) use nearest::nearest;
+pub(crate) use path::normal_path;
 
 /// Longest name of a thing: a DNS label, RFC 1123 §2.1.
 pub(crate) const NAME_BYTES_MAX: usize = 63;

@@ -1,5 +1,7 @@
-//! The access log: one JSON line for every request, written when its answer has ended or broken. Lines gather in a
-//! buffer of the core and leave it in batches; a request never waits for its log.
+//! The access log: one JSON line for every request whose head could be read, written when its answer has ended or
+//! broken. What is no request has no line and is not counted: what the HTTP library cannot parse (its bare 400) or take
+//! in (its bare 414 and 431), and a head that never ends (408). Lines gather in a buffer of the core and leave it in
+//! batches; a request never waits for its log.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

@@ -26,6 +26,8 @@ pub(crate) enum Broken {
     TooLarge,
     #[error("the request's body stopped coming")]
     Stalled,
+    #[error("the service stopped in the middle of its response")]
+    Silent,
     #[error("the body broke")]
     Cut(#[source] hyper::Error),
 }
@@ -44,8 +46,40 @@ struct Source {
     /// Whether any attempt took something of it: it cannot be sent again.
     is_touched: Cell<bool>,
     failure: Cell<Option<Reason>>,
-    stall: Duration,
-    timer: RefCell<Option<Pin<Box<Sleep>>>>,
+    stall: RefCell<Stall>,
+    /// When it last went on: began, gave a frame, ended.
+    moved: Cell<Instant>,
+    is_ended: Cell<bool>,
+}
+
+/// How far the body of a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The upstream's connection has taken all of it, at this moment.
+    Ended(Instant),
+    /// The client has not sent what was asked for. That wait has its own limit.
+    AwaitsClient,
+    /// Nobody has asked for more since then.
+    AwaitsUpstream(Instant),
+}
+
+/// Bounds the wait for a frame: begins with the first poll in vain, ends with a frame.
+#[derive(Debug)]
+struct Stall {
+    limit: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    const fn new(limit: Duration) -> Self {
+        Self { limit, timer: None }
+    }
+
+    /// Ready when it has lasted too long.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(context)
+    }
 }
 
 impl Upload {
@@ -66,8 +100,9 @@ impl Upload {
             bytes: Cell::new(0),
             is_touched: Cell::new(false),
             failure: Cell::new(None),
-            stall: limits.idle_timeout,
-            timer: RefCell::new(None),
+            stall: RefCell::new(Stall::new(limits.idle_timeout)),
+            moved: Cell::new(Instant::now()),
+            is_ended: Cell::new(false),
         })))
     }
 
@@ -83,6 +118,18 @@ impl Upload {
     /// Why it broke, where that was not the upstream's doing.
     pub(crate) fn failure(&self) -> Option<Reason> {
         self.0.as_ref().and_then(|source| source.failure.get())
+    }
+
+    /// How far it has come. Without a body, the request ended when it `began`.
+    pub(crate) fn progress(&self, began: Instant) -> Progress {
+        let Some(source) = &self.0 else { return Progress::Ended(began) };
+        if source.is_ended.get() {
+            Progress::Ended(source.moved.get())
+        } else if source.stall.borrow().timer.is_some() {
+            Progress::AwaitsClient
+        } else {
+            Progress::AwaitsUpstream(source.moved.get())
+        }
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -101,12 +148,16 @@ impl Source {
         let polled = Pin::new(&mut *incoming).poll_frame(context);
         if polled.is_ready() {
             self.is_touched.set(true);
-            self.timer.take();
+            self.moved.set(Instant::now());
+            self.stall.borrow_mut().timer.take();
         }
         match polled {
-            Poll::Pending => self.poll_stall(context),
+            Poll::Pending => match self.stall.borrow_mut().poll(context) {
+                Poll::Ready(()) => self.fail(Reason::RequestTimeout, Broken::Stalled),
+                Poll::Pending => Poll::Pending,
+            },
             Poll::Ready(None) => {
-                self.activity.body_ended();
+                self.end();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(source))) => self.fail(Reason::ClientClosed, Broken::Cut(source)),
@@ -117,20 +168,16 @@ impl Source {
                     return self.fail(Reason::BodyTooLarge, Broken::TooLarge);
                 }
                 if incoming.is_end_stream() || frame.is_trailers() {
-                    self.activity.body_ended();
+                    self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
         }
     }
 
-    fn poll_stall(&self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let mut timer = self.timer.borrow_mut();
-        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + self.stall)));
-        match timer.as_mut().poll(context) {
-            Poll::Ready(()) => self.fail(Reason::RequestTimeout, Broken::Stalled),
-            Poll::Pending => Poll::Pending,
-        }
+    fn end(&self) {
+        self.is_ended.set(true);
+        self.activity.body_ended();
     }
 }
 
@@ -160,6 +207,7 @@ pub(crate) struct Reply {
     content: Content,
     record: Option<Box<Record>>,
     activity: Arc<Activity>,
+    silence: Stall,
 }
 
 #[derive(Debug)]
@@ -171,16 +219,24 @@ enum Content {
 
 impl Reply {
     pub(crate) fn own(content: Bytes, record: Box<Record>, activity: Arc<Activity>) -> Self {
-        Self { content: Content::Own(content), record: Some(record), activity }
+        Self { content: Content::Own(content), record: Some(record), activity, silence: Stall::new(Duration::MAX) }
     }
 
     /// An answer whose record somebody else finishes.
     pub(crate) fn unrecorded(activity: Arc<Activity>) -> Self {
-        Self { content: Content::Own(Bytes::new()), record: None, activity }
+        Self { content: Content::Own(Bytes::new()), record: None, activity, silence: Stall::new(Duration::MAX) }
     }
 
-    pub(crate) fn upstream(incoming: Incoming, lease: Lease, record: Box<Record>, activity: Arc<Activity>) -> Self {
-        Self { content: Content::Upstream(incoming, Some(lease)), record: Some(record), activity }
+    /// The answer of a service, which may be silent for as long as `silence` in the middle of it.
+    pub(crate) fn upstream(
+        incoming: Incoming,
+        lease: Lease,
+        record: Box<Record>,
+        activity: Arc<Activity>,
+        silence: Duration,
+    ) -> Self {
+        let content = Content::Upstream(incoming, Some(lease));
+        Self { content, record: Some(record), activity, silence: Stall::new(silence) }
     }
 
     fn count(&mut self, data: Option<&Bytes>) {
@@ -216,8 +272,20 @@ impl Body for Reply {
             }
             Content::Upstream(incoming, _) => incoming,
         };
-        match Pin::new(incoming).poll_frame(context) {
-            Poll::Pending => Poll::Pending,
+        let polled = Pin::new(incoming).poll_frame(context);
+        if polled.is_ready() {
+            self.silence.timer.take();
+        }
+        match polled {
+            Poll::Pending => match self.silence.poll(context) {
+                Poll::Ready(()) => {
+                    if let Some(record) = &mut self.record {
+                        record.reason = Some(Reason::UpstreamTimeout);
+                    }
+                    Poll::Ready(Some(Err(Broken::Silent)))
+                }
+                Poll::Pending => Poll::Pending,
+            },
             Poll::Ready(None) => {
                 self.complete();
                 Poll::Ready(None)

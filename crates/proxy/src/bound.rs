@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kit::{drain, readiness};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::cores::{self, Start};
@@ -20,9 +20,15 @@ use crate::handle::{Handle, Shared};
 // Limit: connections that the kernel holds for one socket until they are accepted; it may hold fewer (somaxconn).
 const BACKLOG: i32 = 1024;
 
-/// After how long without a byte the kernel asks whether a client is still there: tunnels and event streams have no
-/// other bound.
+/// After how long without a byte the kernel asks whether the other side is still there, and how often from then on. It
+/// gives up after nine questions (`tcp_keepalive_probes`): tunnels have no other bound.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How the kernel finds out that the host of a client or of an endpoint is gone.
+pub(crate) fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL)
+}
 
 /// An engine with open sockets that does not serve yet. Connections wait in the backlog.
 #[derive(Debug)]
@@ -82,7 +88,7 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     // Without it a restarted proxy waits for the last connections of the one before to be forgotten (TIME_WAIT).
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    socket.set_tcp_keepalive(&keepalive())?;
     Ok(socket)
 }
 
@@ -103,14 +109,17 @@ impl Bound {
     /// responses are waited for, too: the caller bounds the wait and drops this future, which ends them.
     ///
     /// # Errors
-    /// A core that cannot start or that panics; the others are then stopped at once.
+    /// The first core that cannot start or that panics, in its accept loops, too; the others are then stopped at once.
     pub async fn run(self, readiness: readiness::Token, drain: drain::Watch) -> Result<(), Error> {
         // Order: `_alive` is dropped with this future, whatever ends it, and with it every core ends.
         let (_alive, abandoned) = watch::channel(());
         let connections = Arc::default();
-        let mut running = Vec::with_capacity(self.sockets.len());
+        let count = self.sockets.len();
+        let (end, mut ended) = mpsc::channel(count);
+        let mut starting = Vec::with_capacity(count);
         for (core, listeners) in self.sockets.into_iter().enumerate() {
-            let (started, starting) = oneshot::channel();
+            let (started, start_seen) = oneshot::channel();
+            starting.push(start_seen);
             let start = Start {
                 core,
                 listeners,
@@ -122,43 +131,59 @@ impl Bound {
                 abandoned: abandoned.clone(),
                 started,
             };
-            running.push(Running::spawn(start, starting)?);
+            spawn(start, end.clone())?;
         }
         // The cores hold what they need: their senders and watches end with them.
-        drop((self.config, drain));
-        for core in &mut running {
-            // A core that ends before it has started says why when it is joined.
-            let _ = (&mut core.starting).await;
+        drop((self.config, drain, end));
+        let mut have_started = true;
+        for core in starting {
+            have_started &= core.await.is_ok();
         }
-        if running.iter().all(|core| !core.thread.is_finished()) {
+        // A core that did not start is the first to have ended, below.
+        if have_started {
             readiness.ready();
         }
-        for core in running {
-            core.finish().await?;
+        for _ in 0..count {
+            ended.recv().await.expect("each core tells its end once")?;
         }
         Ok(())
     }
 }
 
-/// One thread.
-struct Running {
-    core: usize,
-    thread: JoinHandle<()>,
-    starting: oneshot::Receiver<()>,
-    ended: oneshot::Receiver<Result<(), Error>>,
+/// Starts the thread of one core, which tells its end in any case.
+fn spawn(start: Start, end: mpsc::Sender<Result<(), Error>>) -> Result<(), Error> {
+    let core = start.core;
+    let life = move || {
+        // Nothing of the core outlives it, so nobody can see what the panic left half done.
+        let life = catch_unwind(AssertUnwindSafe(|| cores::run(start)));
+        // Nobody takes it when the engine was given up; there is room for one end of each core.
+        let _ = end.try_send(life.unwrap_or(Err(Error::CoreLost { core })));
+    };
+    let thread = std::thread::Builder::new().name(format!("proxy-{core}")).spawn(life);
+    thread.map(drop).map_err(|source| Error::Thread { core, source })
 }
 
-impl Running {
-    fn spawn(start: Start, starting: oneshot::Receiver<()>) -> Result<Self, Error> {
-        let core = start.core;
-        let (end, ended) = oneshot::channel();
-        let life = move || drop(end.send(cores::run(start)));
-        let thread = std::thread::Builder::new().name(format!("proxy-{core}")).spawn(life);
-        let thread = thread.map_err(|source| Error::Thread { core, source })?;
-        Ok(Self { core, thread, starting, ended })
-    }
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
 
-    async fn finish(self) -> Result<(), Error> {
-        self.ended.await.unwrap_or(Err(Error::CoreLost { core: self.core }))
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::Limits;
+
+    #[tokio::test]
+    async fn a_core_that_is_lost_ends_the_engine_while_the_others_run() {
+        let listeners = vec![("gateway".to_owned(), SocketAddr::from(([127, 0, 0, 1], 0)))];
+        let config = Config { cores: 2, listeners, limits: Limits::standard(), access: None };
+        let mut bound = bind(config).unwrap();
+        // What is no socket cannot be listened on.
+        let socket = TcpListener::from(OwnedFd::from(File::open("/dev/null").unwrap()));
+        bound.sockets[1][0].1 = socket;
+        let (token, _ready) = readiness::channel();
+        let (_trigger, watch) = drain::channel();
+        let run = timeout(Duration::from_secs(10), bound.run(token, watch)).await;
+        assert!(run.expect("the loss is seen at once").is_err());
     }
 }

@@ -34,7 +34,8 @@ pub struct Limits {
     /// From the first byte of a request to the end of its head; then 408.
     pub head_timeout: Duration,
     /// How long a client's connection may be without a request, a request body without progress (408), and a
-    /// response without the client reading any of it. Tunnels and quiet event streams are not limited.
+    /// response without the client reading any of it. Also a service that takes nothing of a request's body (504), if
+    /// the route's timeout is not longer. Tunnels and quiet event streams are not limited.
     pub idle_timeout: Duration,
     /// Clients' connections in the whole process; more are answered 503.
     pub connections_max: usize,
@@ -45,13 +46,17 @@ pub struct Limits {
     /// How long a connection to an endpoint may wait for its next request. Keep it below what services use, or a
     /// request may meet a connection that is just being closed.
     pub upstream_idle_timeout: Duration,
+    /// How long a service may be silent in the middle of a response, while the client takes what comes; then the
+    /// response breaks off. It ends what a host that died would hold for ever: keep it above the pauses of event
+    /// streams. Tunnels have only the kernel's probes (keepalive).
+    pub upstream_body_timeout: Duration,
 }
 
 impl Limits {
     /// The limits that a plan without wishes of its own is lowered to.
     ///
     /// Head 32 KiB, 100 fields, target 8 KiB, body 1 GiB; 10 s for a head, 60 s idle, 10,000 connections; 1 s to
-    /// connect, 64 idle connections for 4 s (Node.js closes its own after 5 s).
+    /// connect, 64 idle connections for 4 s (Node.js closes its own after 5 s), an hour of silence in a response.
     #[must_use]
     pub const fn standard() -> Self {
         Self {
@@ -65,6 +70,7 @@ impl Limits {
             connect_timeout: Duration::from_secs(1),
             upstream_idle_max: 64,
             upstream_idle_timeout: Duration::from_secs(4),
+            upstream_body_timeout: Duration::from_secs(60 * 60),
         }
     }
 }

@@ -12,6 +12,7 @@ use kit::drain;
 use kit::tasks::Tasks;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +59,7 @@ pub(crate) struct Core {
     pub(crate) log: Rc<Log>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) counts: Arc<Counts>,
-    /// Accept loops, connections and tunnels.
+    /// Connections and tunnels.
     pub(crate) tasks: Tasks,
     pub(crate) stopping: CancellationToken,
     connections: Arc<AtomicUsize>,
@@ -75,15 +76,17 @@ pub(crate) fn run(mut start: Start) -> Result<(), Error> {
     local.block_on(async move {
         let mut listeners = Vec::with_capacity(start.listeners.len());
         for (name, listener) in std::mem::take(&mut start.listeners) {
-            listeners.push((name, TcpListener::from_std(listener).map_err(runtime)?));
+            let listener = TcpListener::from_std(listener).map_err(runtime)?;
+            let port = listener.local_addr().map_err(runtime)?.port();
+            listeners.push((name, port, listener));
         }
-        live(start, listeners).await;
-        Ok(())
+        live(start, listeners).await
     })
 }
 
-async fn live(start: Start, listeners: Vec<(String, TcpListener)>) {
+async fn live(start: Start, listeners: Vec<(String, u16, TcpListener)>) -> Result<(), Error> {
     let Start { core, limits, access, shared, connections, mut drain, mut abandoned, started, .. } = start;
+    let lost = || Error::CoreLost { core };
     let counts = Arc::clone(&shared.counts[core]);
     let core = Rc::new(Core {
         log: Rc::new(Log::new(access, Arc::clone(&counts))),
@@ -95,23 +98,33 @@ async fn live(start: Start, listeners: Vec<(String, TcpListener)>) {
         counts,
         connections,
     });
-    for (name, listener) in listeners {
-        core.tasks.spawn_local(accept(Rc::clone(&core), name.into(), listener));
+    let mut accepting = JoinSet::new();
+    for (name, port, listener) in listeners {
+        accepting.spawn_local(accept(Rc::clone(&core), name.into(), port, listener));
     }
     let _ = started.send(());
     let life = async {
-        drain.started().await;
+        tokio::select! {
+            () = drain.started() => {}
+            // Before the drain nothing ends an accept loop but a panic, and a core that is deaf is none.
+            Some(_) = accepting.join_next() => return Err(lost()),
+        }
         core.stopping.cancel();
+        while let Some(ended) = accepting.join_next().await {
+            ended.map_err(|_| lost())?;
+        }
         core.tasks.finished().await;
         core.pool.finish().await;
+        Ok(())
     };
-    tokio::select! {
-        () = life => {}
+    let end = tokio::select! {
+        end = life => end,
         // Only ever closed, never sent on.
-        _ = abandoned.changed() => {}
+        _ = abandoned.changed() => Ok(()),
         never = keep_house(&core) => match never {},
-    }
+    };
     core.log.flush();
+    end
 }
 
 /// Gives away the log and closes idle connections, for as long as the core lives.
@@ -131,10 +144,7 @@ async fn keep_house(core: &Core) -> Infallible {
     }
 }
 
-async fn accept(core: Rc<Core>, name: Rc<str>, listener: TcpListener) {
-    let Ok(port) = listener.local_addr().map(|address| address.port()) else {
-        return;
-    };
+async fn accept(core: Rc<Core>, name: Rc<str>, port: u16, listener: TcpListener) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

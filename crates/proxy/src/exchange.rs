@@ -12,7 +12,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::access::Record;
 use crate::balance::Endpoint;
@@ -21,6 +21,7 @@ use crate::cores::{Core, Room};
 use crate::handle::Current;
 use crate::head;
 use crate::headers::{self, Identity, Origin};
+use crate::patience::Patience;
 use crate::reason::{Reason, Refusal, problem};
 use crate::retry::{self, Failure, Next};
 use crate::route::{Decision, route};
@@ -66,7 +67,7 @@ struct Outbound {
     upload: Upload,
     /// Whether it asks for another protocol.
     is_upgrade: bool,
-    deadline: Instant,
+    patience: Patience,
 }
 
 /// What came in, and who it is taken for.
@@ -139,11 +140,10 @@ async fn serve(inbound: &Inbound, record: &mut Record) -> Result<Answer, Refusal
     let too_long = || Refusal::new(Reason::UriTooLong, "The request target is too long.");
     let target = route.filters.target(&head, matched).ok_or_else(too_long)?;
     let outbound = prepare(inbound, route, target, record);
-    match timeout_at(outbound.deadline, attempt(&peer.core, Arc::clone(&current), outbound, record)).await {
-        Ok(Ok((response, lease))) => Ok(Answer::Upstream(response, lease, Arc::clone(route))),
-        Ok(Err(refusal)) => Err(refusal),
-        Err(_) => Err(Refusal::new(Reason::UpstreamTimeout, "The service did not answer in time.")),
-    }
+    let (patience, upload) = (outbound.patience, outbound.upload.clone());
+    let attempts = attempt(&peer.core, Arc::clone(&current), outbound, record);
+    let (response, lease) = patience.wait(&upload, attempts).await?;
+    Ok(Answer::Upstream(response, lease, Arc::clone(route)))
 }
 
 /// Makes the request that the service is to see.
@@ -170,8 +170,8 @@ fn prepare(inbound: &Inbound, route: &Compiled, target: PathAndQuery, record: &R
     if let Some(protocol) = protocol {
         headers::set_upgrade(&mut fields, protocol);
     }
-    let deadline = Instant::now() + left.map_or(route.timeout, |left| left.min(route.timeout));
-    Outbound { method: parts.method.clone(), target, headers: fields, upload, is_upgrade, deadline }
+    let patience = Patience::new(route.timeout, peer.core.limits.idle_timeout, left);
+    Outbound { method: parts.method.clone(), target, headers: fields, upload, is_upgrade, patience }
 }
 
 /// Sends the request to one endpoint after another, as long as that is safe.
@@ -186,6 +186,7 @@ async fn attempt(
     let mut again: Option<Arc<Endpoint>> = None;
     let mut failure = None;
     loop {
+        outbound.patience.check(&outbound.upload)?;
         let chosen = choose(core, &mut current, &service, &tried).or(again.take());
         let Some(endpoint) = chosen else { return Err(refused(failure)) };
         record.attempts += 1;
@@ -243,7 +244,7 @@ impl Outbound {
     fn request(&mut self) -> Request<Upload> {
         let mut headers =
             if self.method.is_idempotent() { self.headers.clone() } else { std::mem::take(&mut self.headers) };
-        headers::set_deadline(&mut headers, self.deadline.saturating_duration_since(Instant::now()));
+        headers::set_deadline(&mut headers, self.patience.left(&self.upload));
         let mut request = Request::new(self.upload.clone());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.target.clone());
@@ -297,7 +298,7 @@ fn pass_on(
             tunnel::open(&peer, downstream, upstream, lease, record);
             Reply::unrecorded(activity)
         }
-        _ => Reply::upstream(incoming, lease, record, activity),
+        _ => Reply::upstream(incoming, lease, record, activity, peer.core.limits.upstream_body_timeout),
     };
     Response::from_parts(parts, reply)
 }

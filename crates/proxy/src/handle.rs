@@ -54,11 +54,17 @@ impl Handle {
     /// # Errors
     /// A rule that cannot be compiled. The present snapshot then goes on being served.
     pub fn apply(&self, snapshot: Snapshot) -> Result<(), Error> {
-        let tables = Tables::compile(&snapshot)?;
         let mut endpoints = self.0.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.snapshot().is_some_and(|present| snapshot.generation <= present.generation) {
+        let present = self.0.current.load_full();
+        let before = present.snapshot.as_deref();
+        if before.is_some_and(|before| snapshot.generation <= before.generation) {
             return Ok(());
         }
+        // Most changes are of endpoints: a start, an end, a failed probe. They leave every route as it is.
+        let tables = match before {
+            Some(before) if before.listeners == snapshot.listeners => present.tables.clone(),
+            _ => Tables::compile(&snapshot)?,
+        };
         let (services, retired) = endpoints.apply(&snapshot);
         let generation = snapshot.generation;
         self.0.current.store(Arc::new(Current { snapshot: Some(Arc::new(snapshot)), tables, services }));

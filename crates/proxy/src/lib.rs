@@ -20,6 +20,7 @@ mod handle;
 mod head;
 mod headers;
 mod path;
+mod patience;
 mod reason;
 mod retry;
 mod route;
@@ -35,6 +36,7 @@ pub use counters::Counters;
 pub use error::Error;
 pub use handle::Handle;
 pub use head::Head;
+pub use path::check_pattern;
 pub use reason::Reason;
 pub use route::{Considered, Decision, Verdict, explain, route};
 pub use snapshot::{

@@ -3,9 +3,12 @@
 //!
 //! refused: dot segments (also as `%2e`, also before `;`), encoded `/` and `\`, a bare `\`, control characters, broken
 //! or overlong escapes; rewritten: escapes of unreserved characters are decoded, hex digits upper-cased, bytes beyond
-//! ASCII escaped (RFC 3986 §6.2.2). Empty segments (`//`) mean something and are kept.
+//! ASCII escaped (RFC 3986 §6.2.2), repeated slashes merged. Services differ in whether `//admin` is `/admin`, clients
+//! join base and path carelessly, so neither keeping nor refusing serves; merged before matching, and sent that way.
 
 use std::borrow::Cow;
+
+use http::uri::PathAndQuery;
 
 use crate::reason::{Reason, Refusal};
 
@@ -15,11 +18,40 @@ pub(crate) fn normalise(path: &str) -> Result<Cow<'_, str>, Refusal> {
         return Err(refusal("The path does not begin with a slash."));
     }
     let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%' && byte != b'\\');
-    let normal = if plain { Cow::Borrowed(path) } else { Cow::Owned(decode(path)?) };
+    let mut normal = if plain { Cow::Borrowed(path) } else { Cow::Owned(decode(path)?) };
+    if normal.contains("//") {
+        normal = Cow::Owned(merge_slashes(&normal));
+    }
     if normal.split('/').any(is_dot_segment) {
         return Err(refusal("The path contains a `.` or `..` segment."));
     }
     Ok(normal)
+}
+
+/// Checks a path that requests are to be compared with, or that is to be sent: it must be what [`normalise`] makes of it.
+///
+/// # Errors
+/// Why no request has this path.
+pub fn check_pattern(path: &str) -> Result<(), &'static str> {
+    let normal = normalise(path).map_err(|refusal| refusal.detail)?;
+    if normal != path {
+        return Err("The path is not in its normal form.");
+    }
+    // What no target can hold at all, and what would end the path.
+    match path.parse::<PathAndQuery>() {
+        Ok(target) if target.as_str() == path && target.query().is_none() => Ok(()),
+        _ => Err("The path contains a character that must be encoded."),
+    }
+}
+
+fn merge_slashes(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !merged.ends_with('/') {
+            merged.push(character);
+        }
+    }
+    merged
 }
 
 fn decode(path: &str) -> Result<String, Refusal> {
@@ -102,6 +134,9 @@ mod tests {
                 "/",
                 "/api/orders",
                 "/a//b/",
+                "//admin",
+                "///",
+                "//%61//;x//",
                 "/%61dmin",
                 "/caf%c3%a9",
                 "/café",
@@ -115,7 +150,10 @@ mod tests {
             &expect![[r#"
                 /                        /
                 /api/orders              /api/orders
-                /a//b/                   /a//b/
+                /a//b/                   /a/b/
+                //admin                  /admin
+                ///                      /
+                //%61//;x//              /a/;x/
                 /%61dmin                 /admin
                 /caf%c3%a9               /caf%C3%A9
                 /café                    /caf%C3%A9
@@ -179,11 +217,46 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_pattern_is_a_path_that_a_request_can_have() {
+        for path in ["/", "/api/", "/caf%C3%A9", "/a%20b", "/a;v=1/b", "/%252e/", "/a:b@c!$&'()*+,="] {
+            assert_eq!(check_pattern(path), Ok(()), "{path}");
+        }
+        for path in [
+            "",
+            "api",
+            "//",
+            "//a",
+            "/a//b",
+            "/a?b",
+            "/a#b",
+            "/<a>",
+            "/a`",
+            "/a b",
+            "/café",
+            "/caf%c3%a9",
+            "/%61",
+            "/50%",
+            "/a%2",
+            "/a%zz",
+            "/a%2fb",
+            "/a%5Cb",
+            "/a\\b",
+            "/a/../b",
+            "/%2e%2E/b",
+            "/.;x",
+            "/a%00",
+            "/%c0%af",
+        ] {
+            assert!(check_pattern(path).is_err(), "{path}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_normal_path_is_its_own_normal_form(path in "/(\\PC|%[0-9a-fA-F]{2}|[./;%\\\\]){0,24}") {
             if let Ok(normal) = normalise(&path) {
-                prop_assert!(normal.is_ascii());
+                prop_assert!(normal.is_ascii() && !normal.contains("//"));
                 prop_assert!(!normal.split('/').any(|segment| segment == "." || segment == ".."));
                 let again = normalise(&normal).expect("a normal path is accepted");
                 prop_assert_eq!(again.as_ref(), normal.as_ref());

@@ -19,7 +19,7 @@ const REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// All listeners of one snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
-    listeners: BTreeMap<String, Arc<Table>>,
+    listeners: Arc<BTreeMap<String, Arc<Table>>>,
 }
 
 impl Tables {
@@ -29,7 +29,8 @@ impl Tables {
     /// The first rule that cannot be compiled. Nothing of the snapshot is then used.
     pub fn compile(snapshot: &Snapshot) -> Result<Self, Error> {
         let compile = |(name, listener): (&String, &Listener)| Ok((name.clone(), Arc::new(Table::compile(listener)?)));
-        Ok(Self { listeners: snapshot.listeners.iter().map(compile).collect::<Result<_, Error>>()? })
+        let listeners = snapshot.listeners.iter().map(compile).collect::<Result<_, Error>>()?;
+        Ok(Self { listeners: Arc::new(listeners) })
     }
 
     /// The table of one listener, if the snapshot has it.

@@ -11,11 +11,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use kit::tasks::Tasks;
+use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::balance::{Endpoint, Occupied};
 use crate::body::Upload;
+use crate::bound::keepalive;
 use crate::config::Limits;
 use crate::counters::Counts;
 use crate::retry::Failure;
@@ -42,8 +45,31 @@ struct Shelf {
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<Upload>,
+    line: Line,
     since: Instant,
+}
+
+/// One connection. Dropped, it is closed at once: the library alone would first flush what it has, and wait for ever for
+/// an upstream that takes nothing.
+#[derive(Debug)]
+struct Line {
+    sender: SendRequest<Upload>,
+    task: Option<AbortHandle>,
+}
+
+impl Line {
+    /// Closes it when what is on its way has been written.
+    fn finish(mut self) {
+        self.task = None;
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
 }
 
 /// A failed exchange, with the request if nothing of it was sent.
@@ -66,27 +92,26 @@ impl Pool {
         mut request: Request<Upload>,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let occupied = endpoint.occupy();
-        let lease =
-            |sender| Lease { sender, pool: Rc::clone(self), endpoint: Arc::clone(endpoint), _occupied: occupied };
+        let lease = |line| Lease { line, pool: Rc::clone(self), endpoint: Arc::clone(endpoint), _occupied: occupied };
         if !request.method().is_idempotent() {
             // What is not repeatable must not meet a connection that its upstream has closed already: one turn of the
             // event loop lets the connections of this core see that they were.
             tokio::task::yield_now().await;
         }
-        while let Some(mut sender) = self.take(endpoint.id) {
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, lease(sender))),
+        while let Some(mut line) = self.take(endpoint.id) {
+            match line.sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, lease(line))),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(failed(&error.into_error(), Failure::BrokenReused)),
                 },
             }
         }
-        let Some(mut sender) = self.connect(endpoint).await else {
+        let Some(mut line) = self.connect(endpoint).await else {
             return Err(Failed { failure: Failure::Unsent, request: Some(request) });
         };
-        match sender.try_send_request(request).await {
-            Ok(response) => Ok((response, lease(sender))),
+        match line.sender.try_send_request(request).await {
+            Ok(response) => Ok((response, lease(line))),
             Err(mut error) => match error.take_message() {
                 Some(unsent) => Err(Failed { failure: Failure::Unsent, request: Some(unsent) }),
                 None => Err(failed(&error.into_error(), Failure::Broken)),
@@ -102,7 +127,7 @@ impl Pool {
                 return false;
             }
             shelf.idle.retain(|idle| {
-                !idle.sender.is_closed() && now.duration_since(idle.since) < self.limits.upstream_idle_timeout
+                !idle.line.sender.is_closed() && now.duration_since(idle.since) < self.limits.upstream_idle_timeout
             });
             !shelf.idle.is_empty()
         });
@@ -120,48 +145,53 @@ impl Pool {
     }
 
     /// The most recently used connection: the least likely to be closed by its upstream.
-    fn take(&self, endpoint: u64) -> Option<SendRequest<Upload>> {
+    fn take(&self, endpoint: u64) -> Option<Line> {
         let mut shelves = self.shelves.borrow_mut();
         let idle = &mut shelves.get_mut(&endpoint)?.idle;
         let limit = self.limits.upstream_idle_timeout;
         while let Some(candidate) = idle.pop_back() {
-            if candidate.sender.is_ready() && candidate.since.elapsed() < limit {
-                return Some(candidate.sender);
+            if candidate.line.sender.is_ready() && candidate.since.elapsed() < limit {
+                return Some(candidate.line);
             }
         }
         None
     }
 
-    fn put(&self, endpoint: &Arc<Endpoint>, sender: SendRequest<Upload>) {
+    fn put(&self, endpoint: &Arc<Endpoint>, line: Line) {
         // A connection that is not ready still has a request body to send, or is closing.
-        if !endpoint.is_ready() || !sender.is_ready() {
+        if !line.sender.is_ready() {
+            return line.finish();
+        }
+        if !endpoint.is_ready() {
             return;
         }
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves
             .entry(endpoint.id)
             .or_insert_with(|| Shelf { endpoint: Arc::clone(endpoint), idle: VecDeque::new() });
-        shelf.idle.push_back(Idle { sender, since: Instant::now() });
+        shelf.idle.push_back(Idle { line, since: Instant::now() });
         if shelf.idle.len() > self.limits.upstream_idle_max {
             shelf.idle.pop_front();
         }
     }
 
-    async fn connect(&self, endpoint: &Endpoint) -> Option<SendRequest<Upload>> {
+    async fn connect(&self, endpoint: &Endpoint) -> Option<Line> {
         let stream = timeout(self.limits.connect_timeout, TcpStream::connect(endpoint.address)).await.ok()?.ok()?;
         // Without it the last small segment of every request would wait for an acknowledgement.
         stream.set_nodelay(true).ok()?;
+        // A host that dies in the middle of a response or a tunnel says no goodbye.
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive()).ok()?;
         let handshake = Builder::new()
             .max_buf_size(self.limits.head_bytes_max.max(BUFFER_BYTES_MIN))
             .max_headers(self.limits.headers_max)
             .handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.ok()?;
         self.counts.upstream_connections.add(1);
-        self.tasks.spawn_local(async move {
+        let task = self.tasks.spawn_local(async move {
             // How it ended is told to whoever has an exchange on it.
             let _ = connection.with_upgrades().await;
         });
-        Some(sender)
+        Some(Line { sender, task: Some(task.abort_handle()) })
     }
 }
 
@@ -173,7 +203,7 @@ fn failed(error: &hyper::Error, broken: Failure) -> Failed {
 /// A connection in use, and the endpoint's share of the load. Dropped, it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    sender: SendRequest<Upload>,
+    line: Line,
     pool: Rc<Pool>,
     endpoint: Arc<Endpoint>,
     _occupied: Occupied,
@@ -182,6 +212,6 @@ pub(crate) struct Lease {
 impl Lease {
     /// The response was read to its end: the next request may have the connection.
     pub(crate) fn give_back(self) {
-        self.pool.put(&self.endpoint, self.sender);
+        self.pool.put(&self.endpoint, self.line);
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum Phase {
     Busy,
     /// The client's end after ours.
     Lingering,
+    /// Nothing: the bytes are no requests any more, and nobody watches them but the kernel.
+    Tunnel,
 }
 
 /// The state of one connection. Atomics only because sockets must be `Send` to be upgraded; one thread uses them.
@@ -79,12 +81,19 @@ impl Activity {
         self.enter(Phase::Idle);
     }
 
+    /// The connection has changed its protocol. It never lingers: what the client sends after our end is not ours to
+    /// throw away.
+    pub(crate) fn became_tunnel(&self) {
+        self.enter(Phase::Tunnel);
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Relaxed) {
             0 => Phase::Idle,
             1 => Phase::Head,
             2 => Phase::Busy,
-            _ => Phase::Lingering,
+            3 => Phase::Lingering,
+            _ => Phase::Tunnel,
         }
     }
 
@@ -95,7 +104,7 @@ impl Activity {
         let phase = match self.phase() {
             Phase::Idle => Some(after(since, limits.idle_timeout)),
             Phase::Head => Some(after(since, limits.head_timeout)),
-            Phase::Busy => None,
+            Phase::Busy | Phase::Tunnel => None,
             Phase::Lingering => Some(after(since, LINGER)),
         };
         match self.blocked.load(Ordering::Relaxed) {

@@ -91,7 +91,7 @@ async fn build(plan: &Plan) -> Outcome {
     if exit.is_success() {
         return Outcome::Done(start.elapsed());
     }
-    let command = plan.build.command.join(" ");
+    let command = &plan.build.shown;
     Outcome::Failed { reason: format!("`{command}` ended with {exit}, see {}", plan.log_file.display()), last_lines }
 }
 

@@ -37,6 +37,9 @@ pub struct Config {
     pub stable_after: Duration,
     /// How many builds run at the same time, at least 1.
     pub builds_max: usize,
+    /// The soft limit of open files (RLIMIT_NOFILE) that processes are given; `None`: that of this process. For a daemon
+    /// that has raised its own: programs that use select(2) or close every possible descriptor break under a high one.
+    pub open_files_soft: Option<u64>,
 }
 
 /// A declared unit.
@@ -55,6 +58,9 @@ pub struct Service {
     pub instances: Vec<Instance>,
     /// Other services that must have come so far before an instance starts.
     pub depends_on: BTreeMap<String, Condition>,
+    /// Services that it sends requests to. When everything stops it does so before them; nothing else follows from it,
+    /// and calls in a circle order nothing. Names that are not declared are ignored.
+    pub calls: Vec<String>,
     pub probes: Probes,
     pub restart: Restart,
     /// Number of a named signal, as in signal(7).
@@ -69,6 +75,8 @@ pub struct Service {
 pub struct Build {
     /// Words, never given to a shell.
     pub command: Vec<String>,
+    /// The command as people may see it: without what could be secret.
+    pub shown: String,
     /// Absolute.
     pub working_dir: PathBuf,
 }
@@ -119,7 +127,9 @@ pub struct Probe {
 /// How an instance is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// `GET /readyz`; an instance that first answers 404, 405, 501 or no HTTP at all is asked by a TCP connect from then on.
+    /// `GET /readyz`. An instance that answers with 404, 405 or 501, or with bytes that are no HTTP, three times in a row
+    /// before it was ever ready is asked by a TCP connect from then on. One that accepts and stays silent, or closes
+    /// without a byte, never gets ready by this: it may be booting. A server of that kind needs [`Check::Tcp`].
     Default,
     /// Path of a GET; 200–399 is a success.
     Http(String),

@@ -2,6 +2,7 @@
 //! It never waits for a process, a disk or a reader; lives and builds do.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ use crate::{builds, leftovers};
 mod act;
 mod hear;
 mod obey;
+#[cfg(test)]
+mod tests;
 mod view;
 
 /// Limit: reports that wait for the loop; lives, builds and preparations wait for their turn.
@@ -99,6 +102,9 @@ struct Settings {
     backoff: Backoff,
     stable_after: Duration,
     passed: Environment,
+    /// What every process of ours is marked with, for the daemon after this one.
+    run: OsString,
+    open_files_soft: Option<u64>,
 }
 
 /// One instance, beside what [`Observed`] has of it.
@@ -133,6 +139,7 @@ impl Engine {
             backoff,
             stable_after,
             builds_max,
+            open_files_soft,
         } = config;
         let (desired, observed) = initial(&services, builds_max);
         let keys =
@@ -152,7 +159,15 @@ impl Engine {
             running,
             tasks: Tasks::default(),
             over: CancellationToken::new(),
-            settings: Settings { log_dir, log, backoff, stable_after, passed: passed(std::env::vars_os()) },
+            settings: Settings {
+                log_dir,
+                log,
+                backoff,
+                stable_after,
+                passed: passed(std::env::vars_os()),
+                run: leftovers::mark(&state_file),
+                open_files_soft,
+            },
         };
         engine.publish();
         (engine, Inbox { reports: reported, commands, lines, running: kept, state_file })
@@ -248,6 +263,7 @@ fn initial(services: &[Service], builds_max: usize) -> (Desired, Observed) {
             generation: 0,
             build: service.build.clone(),
             depends_on: service.depends_on.clone(),
+            calls: service.calls.clone(),
             restart: service.restart,
             stop_grace_period: service.stop_grace_period,
         };
@@ -255,7 +271,7 @@ fn initial(services: &[Service], builds_max: usize) -> (Desired, Observed) {
         if let Some(build) = &service.build {
             observed.builds.insert(build.clone(), BuildState::Needed);
         }
-        let idle = ObservedInstance { phase: Phase::Idle, generation: 0, attempts: 0 };
+        let idle = ObservedInstance { phase: Phase::Idle, generation: 0, attempts: 0, was_ready: false };
         let instances = service.instances.iter().map(|instance| (instance.index, idle.clone())).collect();
         let seen = ObservedService { preparation: Progress::Done, instances };
         observed.services.insert(service.name.clone(), seen);

@@ -14,6 +14,16 @@ pub const PASSED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER"];
 /// The locale: `LC_ALL`, `LC_CTYPE` and the rest are passed by their prefix.
 pub const PASSED_PREFIX: &str = "LC_";
 
+/// Given to every instance, exec probe and build besides [`PASSED`] and what is declared: the absolute path of the
+/// supervisor's state file. By it the next daemon finds what a killed one has left, even what was not yet written down.
+pub const RUN: &str = "ATOLL_RUN";
+
+/// The service that a process belongs to; of instances declared, of builds given.
+pub(crate) const SERVICE: &str = "ATOLL_SERVICE";
+
+/// Declared for instances: `service.index`.
+pub(crate) const INSTANCE: &str = "ATOLL_INSTANCE";
+
 /// Keeps what is passed on to every instance.
 pub(crate) fn passed(all: impl Iterator<Item = (OsString, OsString)>) -> Environment {
     let is_passed = |name: &str| PASSED.contains(&name) || name.starts_with(PASSED_PREFIX);

@@ -1,6 +1,7 @@
 //! `run/instances.json`: which processes run, for the daemon after this one. What a daemon that died has left behind is
 //! stopped before anything is started, so that its ports and locks are free.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::environment::{INSTANCE, RUN, SERVICE};
 use crate::event::{Events, Kind};
 use crate::process::Group;
 use crate::procfs;
@@ -87,6 +89,45 @@ fn load(path: &Path) -> Leftovers {
     }
 }
 
+/// The value of [`RUN`]: the same text for the same file, however its folder is reached.
+pub(crate) fn mark(state_file: &Path) -> OsString {
+    let path = std::path::absolute(state_file).unwrap_or_else(|_| state_file.to_owned());
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    match (folder, path.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name).into(),
+        _ => path.into(),
+    }
+}
+
+/// What runs and was marked by a daemon of this state file: instances of which it was killed before it had written them
+/// down, builds and exec probes. Of each group its first process. What began a session of its own is left alone: a
+/// compiler's cache server, say, which is meant to outlive the build that happened to start it.
+fn marked(mark: &OsStr) -> Vec<Record> {
+    let ours = rustix::process::getpgrp().as_raw_nonzero().get();
+    let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
+    let mut found: Vec<Record> = Vec::new();
+    for pid in procfs::pids().filter(|pid| *pid > 1 && *pid != own_pid) {
+        let Some(stat) = procfs::stat(pid).filter(|stat| !stat.is_zombie) else { continue };
+        let is_known = found.iter().any(|record| record.pgid == stat.group);
+        if is_known || stat.group <= 1 || stat.group == ours || stat.group == stat.session {
+            continue;
+        }
+        let environment = procfs::environment(pid);
+        let value = |name: &str| {
+            let entries = environment.iter().map(|entry| entry.as_encoded_bytes());
+            entries.filter_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")).next()
+        };
+        if value(RUN) != Some(mark.as_encoded_bytes()) {
+            continue;
+        }
+        let text = |name| String::from_utf8_lossy(value(name).unwrap_or_default()).into_owned();
+        let instance = text(INSTANCE).rsplit('.').next().and_then(|index| index.parse().ok()).unwrap_or_default();
+        let (service, start_time) = (text(SERVICE), stat.start_time);
+        found.push(Record { service, instance, pid: pid.unsigned_abs(), pgid: stat.group, start_time });
+    }
+    found
+}
+
 /// What [`stop_leftovers`] did, for [`crate::Config::leftovers`]: the supervisor tells it as its first events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stopped {
@@ -100,7 +141,12 @@ pub struct Stopped {
 /// by whoever holds the folder's lock, before ports are chosen: the processes of a daemon that lives stand in the same
 /// file. Takes 3 s of grace at most, and a little.
 pub async fn stop_leftovers(state_file: &Path) -> Stopped {
-    let Leftovers { running, damage } = load(state_file);
+    let Leftovers { mut running, damage } = load(state_file);
+    for record in marked(&mark(state_file)) {
+        if !running.iter().any(|known| known.pgid == record.pgid) {
+            running.push(record);
+        }
+    }
     let groups: Vec<(Record, Group)> =
         running.into_iter().filter_map(|record| Group::from_id(record.pgid).map(|group| (record, group))).collect();
     for (_, group) in &groups {

@@ -20,6 +20,7 @@ pub mod logs;
 mod probe;
 mod process;
 mod procfs;
+mod program;
 pub mod reconcile;
 mod status;
 
@@ -27,11 +28,12 @@ pub use config::{
     Build, Check, Condition, Config, Instance, Preparation, Prepare, Probe, Probes, RESTART_BACKOFF, Restart,
     STABLE_AFTER, Service,
 };
-pub use environment::{PASSED, PASSED_PREFIX};
+pub use environment::{PASSED, PASSED_PREFIX, RUN};
 pub use event::{Event, Kind};
 pub use handle::Handle;
 pub use leftovers::{Stopped, stop_leftovers};
-pub use procfs::holder as port_holder;
+pub use procfs::{holder as port_holder, listening_ports};
+pub use program::{Error as ProgramError, find as find_program};
 pub use reconcile::reconcile;
 pub use status::{BuildStatus, Exit, InstanceState, InstanceStatus, ServiceStatus, Snapshot, Wanted};
 

@@ -167,8 +167,7 @@ fn check_port(address: SocketAddr) -> Result<(), String> {
 async fn live(plan: &Plan, process: &Process, orders: &mut mpsc::Receiver<Order>, reporter: &Reporter) -> Stopping {
     let group = process.group();
     let (sender, mut verdicts) = mpsc::channel(VERDICTS_MAX);
-    let Spec { environment, working_dir, .. } = plan.spec.clone();
-    let target = Target { address: plan.address, environment, working_dir };
+    let target = Target { address: plan.address, spec: plan.spec.clone() };
     // Probes end with a final verdict; what is decided from it comes as an order.
     let probing = async {
         probe::run(&plan.probes, &target, &sender).await;

@@ -89,6 +89,11 @@ async fn run_liveness(probe: &Probe, target: &Target, verdicts: &mpsc::Sender<Ve
             failures = 0;
             continue;
         };
+        if asked.was_refused() {
+            // It does not know the default path, but it answers: it lives.
+            failures = 0;
+            continue;
+        }
         failures += 1;
         if failures >= probe.failure_threshold {
             let why = format!("liveness probe failed {failures} times: {why}");

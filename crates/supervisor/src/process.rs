@@ -4,21 +4,23 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, test_kill_process_group};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process_group, pidfd_open, prlimit,
+    test_kill_process_group,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::time::{Instant, sleep};
 
 use crate::environment::{Environment, expand};
-use crate::procfs;
 use crate::status::Exit;
+use crate::{procfs, program};
 
 /// Limit: how long SIGKILL may take to clear a group. Longer only in an uninterruptible system call.
 const CLEAR_MAX: Duration = Duration::from_secs(2);
@@ -34,6 +36,8 @@ pub(crate) struct Spec {
     pub(crate) working_dir: PathBuf,
     /// All of it: nothing is inherited.
     pub(crate) environment: Environment,
+    /// See [`crate::Config::open_files_soft`].
+    pub(crate) open_files_soft: Option<u64>,
 }
 
 /// Where the output goes.
@@ -53,12 +57,8 @@ pub(crate) enum Error {
     Empty,
     #[error("its working_dir {} is no directory", path.display())]
     WorkingDir { path: PathBuf },
-    #[error("cannot run `{program}`: not found in PATH; install it, or write its full path")]
-    NotInPath { program: String },
-    #[error("cannot run `{program}`: {} does not exist; build it, or correct its path", path.display())]
-    NoFile { program: String, path: PathBuf },
-    #[error("cannot run `{program}`: {} is not executable; try `chmod +x`", path.display())]
-    NotExecutable { program: String, path: PathBuf },
+    #[error(transparent)]
+    Program(#[from] program::Error),
     #[error("cannot run `{program}`")]
     Spawn { program: String, source: io::Error },
     #[error("cannot watch `{program}` for its end")]
@@ -90,8 +90,11 @@ impl Process {
         if !spec.working_dir.is_dir() {
             return Err(Error::WorkingDir { path: spec.working_dir.clone() });
         }
-        let path =
-            find(program, &spec.working_dir, spec.environment.get(OsStr::new("PATH")).map(|path| path.as_ref()))?;
+        let path = program::find(
+            program,
+            &spec.working_dir,
+            spec.environment.get(OsStr::new("PATH")).map(|path| path.as_ref()),
+        )?;
         let stdio = || match output {
             Output::Piped => Stdio::piped(),
             Output::Discarded => Stdio::null(),
@@ -109,6 +112,9 @@ impl Process {
             .spawn()
             .map_err(|source| Error::Spawn { program: program.clone(), source })?;
         let group = Group(Pid::from_child(&child));
+        if let Some(soft) = spec.open_files_soft {
+            limit_open_files(group.0, soft);
+        }
         let watched = watch(&mut child, group).map_err(|source| {
             group.signal(Signal::KILL);
             let _ = child.wait();
@@ -214,23 +220,13 @@ fn watch(child: &mut Child, group: Group) -> io::Result<(AsyncFd<OwnedFd>, Pipes
     Ok((pidfd, pipes))
 }
 
-/// Finds a program as a shell would, in the PATH that it is given itself, relative to its own working directory.
-fn find(program: &str, working_dir: &Path, path: Option<&OsStr>) -> Result<PathBuf, Error> {
-    let is_executable = |path: &Path| {
-        path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-    };
-    let program = program.to_owned();
-    if program.contains('/') {
-        let path = working_dir.join(&program);
-        return match is_executable(&path) {
-            true => Ok(path),
-            false if path.exists() => Err(Error::NotExecutable { program, path }),
-            false => Err(Error::NoFile { program, path }),
-        };
-    }
-    let mut candidates =
-        std::env::split_paths(path.unwrap_or_default()).map(|dir| working_dir.join(dir).join(&program));
-    candidates.find(|path| is_executable(path)).ok_or(Error::NotInPath { program })
+/// Gives a child the soft limit of open files that its user chose. Right after its `exec`, from here: between `fork` and
+/// `exec` only code that is `unsafe` could.
+fn limit_open_files(pid: Pid, soft: u64) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = Some(maximum.map_or(soft, |maximum| soft.min(maximum)));
+    // One that has ended already needs no limit, and a program that changed its user keeps what it has.
+    let _ = prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum });
 }
 
 #[cfg(test)]
@@ -242,6 +238,7 @@ mod tests {
             words: words.iter().map(|word| (*word).to_owned()).collect(),
             working_dir: std::env::temp_dir(),
             environment: [("PATH", "/usr/bin:/bin")].iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            open_files_soft: None,
         }
     }
 
@@ -266,6 +263,15 @@ mod tests {
         assert!(group.is_running());
         group.clear().await;
         assert!(!group.is_running());
+    }
+
+    #[tokio::test]
+    async fn a_child_has_the_open_files_that_were_chosen() {
+        let script = "for i in $(seq 100); do test \"$(ulimit -Sn)\" = 99 && exit 0; done; exit 1";
+        let spec = Spec { open_files_soft: Some(99), ..spec(&["sh", "-c", script]) };
+        let (process, _) = Process::spawn(&spec, &Output::Discarded).unwrap();
+        process.ended().await;
+        assert_eq!(process.reap(), Exit::Status(0));
     }
 
     #[tokio::test]

@@ -1,7 +1,10 @@
 //! What /proc tells of other processes (proc(5)). Best effort: a process may be gone between two reads.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStringExt;
 
 /// The fields of /proc/pid/stat that we use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +13,7 @@ pub(crate) struct Stat {
     /// Dead, but not waited for.
     pub(crate) is_zombie: bool,
     pub(crate) group: i32,
+    pub(crate) session: i32,
     /// In clock ticks since boot. With the pid it names one process of this boot for ever.
     pub(crate) start_time: u64,
 }
@@ -31,19 +35,29 @@ pub(crate) fn has_running_members(group: i32) -> bool {
 
 /// Whether a process of the group still runs that was started with this variable, as `NAME=value`.
 pub(crate) fn has_member_with(group: i32, variable: &str) -> bool {
-    let was_given = |pid: &i32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
-    };
     let is_member = |pid: &i32| stat(*pid).is_some_and(|stat| stat.group == group && !stat.is_zombie);
-    pids().filter(is_member).any(|pid| was_given(&pid))
+    pids().filter(is_member).any(|pid| environment(pid).iter().any(|entry| entry == variable))
+}
+
+/// What a process was started with, as `NAME=value`; empty for one of another user.
+pub(crate) fn environment(pid: i32) -> Vec<OsString> {
+    let content = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    content.split(|byte| *byte == 0).map(|entry| OsString::from_vec(entry.to_vec())).collect()
+}
+
+/// The TCP ports on which somebody listens, on whatever address, IPv4 and IPv6. Empty where /proc cannot be read.
+/// Blocking, a few milliseconds.
+#[must_use]
+pub fn listening_ports() -> BTreeSet<u16> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    tables.iter().flat_map(|table| listeners(table)).map(|(port, _)| port).collect()
 }
 
 /// Names the process that listens on `address`, as `pid 4711 (nginx)`, if it can be seen.
 pub fn holder(address: SocketAddr) -> Option<String> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let inodes: Vec<&str> = tables.iter().flat_map(|table| listening(table, address.port())).collect();
-    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    let inodes = tables.iter().flat_map(|table| listeners(table)).filter(|(port, _)| *port == address.port());
+    let links: Vec<String> = inodes.map(|(_, inode)| format!("socket:[{inode}]")).collect();
     let holds = |pid: &i32| {
         let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         let mut targets = files.filter_map(|file| fs::read_link(file.path()).ok());
@@ -53,7 +67,7 @@ pub fn holder(address: SocketAddr) -> Option<String> {
     Some(format!("pid {pid} ({})", stat(pid).map_or_else(|| "?".to_owned(), |stat| stat.name)))
 }
 
-fn pids() -> impl Iterator<Item = i32> {
+pub(crate) fn pids() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
@@ -65,16 +79,23 @@ fn parse_stat(line: &str) -> Option<Stat> {
     // Fields are numbered from 1 in proc(5); the first of `fields` is number 3.
     let field = |number: usize| fields.get(number - 3);
     let is_zombie = matches!(*field(3)?, "Z" | "X");
-    Some(Stat { name, is_zombie, group: field(5)?.parse().ok()?, start_time: field(22)?.parse().ok()? })
+    Some(Stat {
+        name,
+        is_zombie,
+        group: field(5)?.parse().ok()?,
+        session: field(6)?.parse().ok()?,
+        start_time: field(22)?.parse().ok()?,
+    })
 }
 
-/// The inodes of sockets that listen on a port, from a table of /proc/net.
-fn listening(table: &str, port: u16) -> impl Iterator<Item = &str> {
+/// The ports and inodes of sockets that listen, from a table of /proc/net.
+fn listeners(table: &str) -> impl Iterator<Item = (u16, &str)> {
     const LISTEN: &str = "0A";
-    let local = format!(":{port:04X}");
-    table.lines().skip(1).filter_map(move |line| {
+    table.lines().skip(1).filter_map(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        (fields.get(1)?.ends_with(&local) && *fields.get(3)? == LISTEN).then(|| fields.get(9).copied())?
+        let (_, port) = fields.get(1)?.rsplit_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        (*fields.get(3)? == LISTEN).then(|| Some((port, *fields.get(9)?)))?
     })
 }
 
@@ -84,10 +105,10 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let tail = "4 100 100 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 987 0 0";
+        let tail = "4 100 101 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 987 0 0";
         for (state, is_zombie) in [("S", false), ("Z", true)] {
             let line = format!("42 (a) b (c)) {state} {tail}");
-            let expected = Stat { name: "a) b (c)".to_owned(), is_zombie, group: 100, start_time: 987 };
+            let expected = Stat { name: "a) b (c)".to_owned(), is_zombie, group: 100, session: 101, start_time: 987 };
             assert_eq!(parse_stat(&line), Some(expected));
         }
         assert_eq!(parse_stat("42 (short) S 4"), None);
@@ -99,5 +120,15 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let holder = holder(listener.local_addr().unwrap()).unwrap();
         assert!(holder.starts_with(&format!("pid {} (", std::process::id())), "{holder}");
+    }
+
+    #[test]
+    fn ports_in_use_are_those_of_listeners_only() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let ports = listening_ports();
+        assert!(ports.contains(&address.port()));
+        assert!(!ports.contains(&client.local_addr().unwrap().port()));
     }
 }

@@ -1,7 +1,7 @@
 //! The heart: from what is wanted and what is seen to what must be done now. Pure: no process, no clock, no channel.
 //! The loop calls it after every change, performs the actions, and writes their effect back into [`Observed`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::config::{Build, Condition, Restart};
@@ -26,6 +26,8 @@ pub struct Target {
     pub generation: u64,
     pub build: Option<Build>,
     pub depends_on: BTreeMap<String, Condition>,
+    /// Whom it calls; orders stops only.
+    pub calls: Vec<String>,
     pub restart: Restart,
     pub stop_grace_period: Duration,
 }
@@ -71,6 +73,8 @@ pub struct ObservedInstance {
     pub generation: u64,
     /// Restarts in a row without a stable life between them.
     pub attempts: u32,
+    /// Whether it was ready at some time since its service was last started.
+    pub was_ready: bool,
 }
 
 /// Where the process of an instance stands.
@@ -84,7 +88,7 @@ pub struct ObservedInstance {
 ///   │        Leaving │                Backoff
 ///   │              │ └──── Backoff ◄─────────── Ended      (Ended stays where the policy says so)
 ///   │              └───────────── gone ───────────▲
-///   └──────────── start, restart, from Backoff and Ended
+///   └──────────── start, restart, from Backoff and Ended; from Ended also Start, when its generation is old
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Phase {
@@ -287,13 +291,20 @@ fn decide_instance(
         (Phase::Live { health: Health::Unhealthy { why } }, Wanted::Running) => {
             Some(stop(Cause::Unhealthy { why: why.clone() }))
         }
-        // What runs is only given up when its successor can start.
-        (Phase::Live { .. }, Wanted::Running) => (is_old && can_start()).then(|| stop(Cause::Replaced)),
+        // What runs is only given up when its successor can start and others take the requests meanwhile.
+        (Phase::Live { .. }, Wanted::Running) => {
+            let is_due = is_old && can_start() && is_spared(desired, observed, name, instance);
+            is_due.then(|| stop(Cause::Replaced))
+        }
         (Phase::Stopping { since, force: Force::Signal, .. }, _) => {
             let over = now.saturating_duration_since(*since) >= target.stop_grace_period;
             over.then_some(Action::Kill { service, instance })
         }
-        (Phase::Idle, Wanted::Running) => can_start().then_some(start),
+        // Also one that ended by itself after a restart was asked for.
+        (Phase::Idle | Phase::Ended { .. }, Wanted::Running) if waits(target.generation, seen) && can_start() => {
+            Some(start)
+        }
+        (Phase::Idle, Wanted::Running) => None,
         (Phase::Ended { ending }, Wanted::Running) => {
             let again = restarts(desired, name, target, ending);
             again.then_some(Action::Backoff { service, instance, attempt: seen.attempts })
@@ -302,6 +313,15 @@ fn decide_instance(
         (Phase::Backoff { until, .. }, Wanted::Running) => (now >= *until).then_some(start),
         (Phase::Stopping { .. } | Phase::Leaving { .. }, _) => None,
         (Phase::Idle | Phase::Ended { .. } | Phase::Backoff { .. }, Wanted::Stopped) => None,
+    }
+}
+
+/// Whether an instance without a process starts as soon as nothing blocks it, whatever the policy.
+pub(crate) fn waits(generation: u64, seen: &ObservedInstance) -> bool {
+    match seen.phase {
+        Phase::Idle => true,
+        Phase::Ended { .. } => seen.generation < generation,
+        _ => false,
     }
 }
 
@@ -316,13 +336,61 @@ pub(crate) fn restarts(desired: &Desired, service: &str, target: &Target, ending
     }
 }
 
-/// Whether a service that is to stop as well, and needs this one, still has a process.
+/// Whether a live instance may be replaced now: one at a time, and only while every other one is ready. One that serves
+/// nobody is replaced at once. Others hold it up only while they may be expected to serve: not when they have not been
+/// ready since their service was started, and not when they have ended for good.
+fn is_spared(desired: &Desired, observed: &Observed, service: &str, instance: u32) -> bool {
+    let (Some(target), Some(seen)) = (desired.services.get(service), observed.services.get(service)) else {
+        return false;
+    };
+    let is_ready = |i: &ObservedInstance| i.phase == (Phase::Live { health: Health::Ready });
+    let holds = |(index, other): (&u32, &ObservedInstance)| match &other.phase {
+        // Order: by index, so that of several ready ones exactly one is next.
+        Phase::Live { health: Health::Ready } => other.generation < target.generation && *index < instance,
+        Phase::Ended { ending } => {
+            let comes = waits(target.generation, other) || restarts(desired, service, target, ending);
+            comes && other.was_ready
+        }
+        _ => other.was_ready,
+    };
+    seen.instances.get(&instance).is_some_and(|i| !is_ready(i))
+        || !seen.instances.iter().filter(|(index, _)| **index != instance).any(holds)
+}
+
+/// Whether a service that is to stop as well, and needs this one, still has a process. When everything stops callers go
+/// before those whom they call, too, so that no request in flight meets a stopped upstream.
 fn is_leaned_on(desired: &Desired, observed: &Observed, service: &str) -> bool {
+    let all_stop = || desired.services.values().all(|target| target.wanted == Wanted::Stopped);
     desired.services.iter().any(|(name, target)| {
         target.wanted == Wanted::Stopped
-            && target.depends_on.contains_key(service)
             && observed.services.get(name).is_some_and(|seen| seen.instances.values().any(|i| i.phase.is_alive()))
+            && (target.depends_on.contains_key(service)
+                || target.calls.iter().any(|called| called == service)
+                    && all_stop()
+                    && !reaches(desired, service, name))
     })
+}
+
+/// Whether `from` needs or calls `to`, directly or through others. Calls in a circle order nothing: what would be left
+/// to wait for is the order of dependencies, which has no circle.
+fn reaches(desired: &Desired, from: &str, to: &str) -> bool {
+    let mut known = BTreeSet::new();
+    let mut open = vec![from];
+    while let Some(service) = open.pop() {
+        if service == to {
+            return true;
+        }
+        if let Some(target) = desired.services.get(service).filter(|_| known.insert(service)) {
+            open.extend(target.depends_on.keys().chain(&target.calls).map(String::as_str));
+        }
+    }
+    false
+}
+
+/// Whether a process that is started now is what the last restart asked for: not while it is still being built.
+pub(crate) fn is_prepared(desired: &Desired, observed: &Observed, service: &str) -> bool {
+    let built = desired.services.get(service).is_some_and(|target| is_built(target, observed));
+    built && observed.services.get(service).is_some_and(|seen| seen.preparation == Progress::Done)
 }
 
 fn is_built(target: &Target, observed: &Observed) -> bool {
@@ -363,7 +431,11 @@ fn lost(desired: &Desired, observed: &Observed, service: &str) -> Option<String>
         return Some("its preparation failed".to_owned());
     }
     let ended = seen.instances.values().find_map(|instance| match &instance.phase {
-        Phase::Ended { ending } if !restarts(desired, service, target, ending) => Some(ending),
+        Phase::Ended { ending }
+            if !waits(target.generation, instance) && !restarts(desired, service, target, ending) =>
+        {
+            Some(ending)
+        }
         _ => None,
     });
     if let Some(ending) = ended {
@@ -373,6 +445,6 @@ fn lost(desired: &Desired, observed: &Observed, service: &str) -> Option<String>
         });
     }
     let (needed, _) = unmet(target, desired, observed)?;
-    let idle = seen.instances.values().any(|instance| instance.phase == Phase::Idle);
+    let idle = seen.instances.values().any(|instance| waits(target.generation, instance));
     (idle && lost(desired, observed, needed).is_some()).then(|| format!("it needs `{needed}`, which does not come up"))
 }

@@ -1,6 +1,7 @@
 //! Asks a daemon on behalf of the command line. One connection a request: commands ask once or follow one stream.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -12,9 +13,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
-use crate::api::{dto, socket};
-use crate::project::Project;
+use crate::api::dto;
+use crate::project::{Project, socket};
+
+/// A daemon that lives begins to answer a question within this time, however busy it is.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// An answer larger than this is not one of ours.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -33,6 +38,8 @@ pub enum Error {
     Answer { source: serde_json::Error },
     #[error("the daemon's answer is too large")]
     TooLarge,
+    #[error("the daemon (pid in {lock}) does not answer")]
+    Silent { lock: String },
 }
 
 /// Where the daemon of one application listens.
@@ -48,8 +55,8 @@ impl Client {
 
     /// Asks for one JSON value.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let body = self.call(Method::GET, path, Bytes::new()).await?;
-        parse(&collect(body).await?)
+        let answer = async { collect(self.call(Method::GET, path, Bytes::new()).await?).await };
+        parse(&self.in_time(answer).await?)
     }
 
     /// Sends one JSON value; returns when the daemon has done what it says.
@@ -61,8 +68,13 @@ impl Client {
 
     /// Follows a stream of JSON lines.
     pub async fn stream(&self, path: &str) -> Result<Stream, Error> {
-        let body = self.call(Method::GET, path, Bytes::new()).await?;
+        let body = self.in_time(self.call(Method::GET, path, Bytes::new())).await?;
         Ok(Stream { body, buffer: Vec::new(), scanned: 0 })
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let silent = |_| Error::Silent { lock: self.project.lock_file().display().to_string() };
+        timeout(ANSWER_MAX, answer).await.map_err(silent)?
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Incoming, Error> {

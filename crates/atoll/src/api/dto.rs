@@ -38,9 +38,9 @@ pub struct Service {
     pub service: String,
     /// Whether it was asked to run.
     pub wanted: bool,
-    /// Why none of its instances can be started: a failed build or migration.
-    pub failure: Option<String>,
-    /// The end of what a failed build wrote.
+    /// Why it will not come up by itself: a failed build or migration, an instance that keeps ending.
+    pub given_up: Option<String>,
+    /// The end of what the failing build or instance wrote.
     pub last_lines: Vec<String>,
     pub instances: Vec<Instance>,
 }
@@ -97,7 +97,7 @@ pub struct Selection {
     pub services: Vec<String>,
     /// With a start: answer only when the services are ready, or cannot become so.
     pub wait: bool,
-    /// With a start: the printed plan that the caller believes to be running; another one is refused.
+    /// With a start: fingerprint of the plan that the caller believes to be running; another one is refused.
     pub plan: Option<String>,
 }
 
@@ -108,6 +108,14 @@ pub struct Problem {
     pub status: u16,
     pub detail: String,
     pub hint: Option<String>,
+}
+
+/// Query of `GET /v1/events`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Events {
+    /// Leave out what has happened already.
+    #[serde(default)]
+    pub new_only: bool,
 }
 
 /// A line of `GET /v1/events`: what happened to an instance, a service or a build.
@@ -140,5 +148,11 @@ pub struct Line {
 #[serde(rename_all = "snake_case")]
 pub enum Started {
     Listening,
-    Failed { message: String, causes: Vec<String>, hint: Option<String> },
+    /// Another daemon of the folder was faster.
+    Locked,
+    Failed {
+        message: String,
+        causes: Vec<String>,
+        hint: Option<String>,
+    },
 }

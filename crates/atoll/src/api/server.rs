@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::Stream;
@@ -75,8 +75,11 @@ async fn watch_services(State(control): Shared) -> Response {
     lines(snapshots.map(|snapshot| lower::service_views(&snapshot)))
 }
 
-async fn events(State(control): Shared) -> Response {
-    let (past, live) = control.supervisor.events();
+async fn events(State(control): Shared, Query(wanted): Query<dto::Events>) -> Response {
+    let (mut past, live) = control.supervisor.events();
+    if wanted.new_only {
+        past.clear();
+    }
     // A follower that fell behind has missed what it could not have shown in time.
     let live = BroadcastStream::new(live).filter_map(Result::ok);
     let all = tokio_stream::iter(past).chain(live);

@@ -6,6 +6,7 @@ use manifest::Severity;
 use crate::cli::output::{self, Format};
 use crate::cli::target::{self, Folder};
 use crate::cli::{Context, Failure};
+use crate::project::Reader;
 
 #[derive(Debug, Args)]
 pub struct Check {
@@ -22,7 +23,7 @@ impl Check {
             return explain(&code);
         }
         let target = self.folder.target()?;
-        let loaded = target.project.load();
+        let loaded = target.project.load(Reader::CommandLine);
         match context.format {
             Format::Table => target::print_diagnostics(&loaded),
             Format::Json => {

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use clap::Args;
 use manifest::Plan;
@@ -13,7 +11,7 @@ use serde::Serialize;
 use crate::cli::output::{self, Format};
 use crate::cli::target::Folder;
 use crate::cli::{Context, Failure};
-use crate::project::Project;
+use crate::project::{Project, Reader};
 
 /// Less free space than this, and logs or databases may soon fail to write.
 const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
@@ -120,7 +118,7 @@ fn disk(project: &Project) -> Finding {
 }
 
 fn application(project: &Project) -> Vec<Finding> {
-    let loaded = project.load();
+    let loaded = project.load(Reader::CommandLine);
     let Some(plan) = loaded.plan else {
         return vec![Finding::bad("the manifest has errors", "`atoll check` shows them all")];
     };
@@ -136,7 +134,7 @@ fn application(project: &Project) -> Vec<Finding> {
 
 fn gateway(project: &Project, plan: &Plan) -> Finding {
     let listen = plan.gateway.listen;
-    if project.is_locked() {
+    if project.is_running() {
         return Finding::good(format!("the application runs, its gateway on {listen}"));
     }
     match TcpListener::bind(listen) {
@@ -156,29 +154,21 @@ fn programs(plan: &Plan) -> Vec<(String, Option<Finding>)> {
         let builds = service.build.as_ref().map(|build| (&build.command, &build.working_dir));
         let commands = builds.into_iter().chain([(&service.command, &service.working_dir)]);
         for (words, folder) in commands {
-            let Some(program) = words.first().filter(|program| seen.insert((*program).clone())) else {
+            let Some(program) = words.first().map(|word| word.value.clone()) else { continue };
+            if !seen.insert(program.clone()) {
                 continue;
-            };
+            }
             let built = service.build.is_some() && std::ptr::eq(words, &service.command);
-            let missing = (!is_program(program, folder)).then(|| match built {
-                true => Finding::good(format!("`{program}` will be there once `{name}` is built")),
-                false => Finding::bad(
-                    format!("`{program}` is not there, and service `{name}` needs it"),
-                    "install it, or correct `build` or `command`",
-                ),
-            });
-            findings.push((program.clone(), missing));
+            // Builds and services both get Atoll's own PATH, unless a service declares one.
+            let declared = service.environment.get("PATH").map(|path| path.value.clone().into());
+            let path = declared.or_else(|| std::env::var_os("PATH"));
+            let missing = match supervisor::find_program(&program, folder, path.as_deref()) {
+                Ok(_) => None,
+                Err(_) if built => Some(Finding::good(format!("`{program}` will be there once `{name}` is built"))),
+                Err(error) => Some(Finding::bad(format!("service `{name}`: {error}"), "correct `build` or `command`")),
+            };
+            findings.push((program, missing));
         }
     }
     findings
-}
-
-/// Whether execvp(3) would find it.
-fn is_program(program: &str, folder: &Path) -> bool {
-    let runs = |path: &Path| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
-    if program.contains('/') {
-        return runs(&folder.join(program));
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| runs(&folder.join(program)))
 }

@@ -4,10 +4,14 @@ use std::fs;
 use std::io::{self, Write};
 
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::api::client::{Client, Error};
+use crate::api::dto::Status;
+use crate::cli::output::{self, Format};
 use crate::cli::target::Folder;
-use crate::cli::{Failure, block_on};
+use crate::cli::{Context, Failure, block_on};
 use crate::project::Project;
 
 #[derive(Debug, Args)]
@@ -20,28 +24,38 @@ pub struct Down {
 }
 
 impl Down {
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let project = self.folder.target()?.project;
         let said = match block_on(stop(&project))? {
             Ok(()) => "stopped",
             Err(Error::NotRunning { .. }) => clean_up(&project)?,
             Err(error) => return Err(Failure::from(error).into()),
         };
-        writeln!(anstream::stderr(), "{said}")?;
         if self.volumes {
             delete_data(&project)?;
-            writeln!(anstream::stderr(), "deleted the databases")?;
         }
-        Ok(())
+        let deleted = if self.volumes { ", and deleted the databases" } else { "" };
+        match context.format {
+            Format::Table => Ok(writeln!(anstream::stderr(), "{said}{deleted}")?),
+            Format::Json => output::json(&serde_json::json!({ "result": said, "databases_deleted": self.volumes })),
+        }
     }
 }
 
-/// Asks the daemon to stop everything, and returns when it is gone.
+/// Asks the daemon to stop everything, and returns when its process has ended.
 pub async fn stop(project: &Project) -> Result<(), Error> {
-    Client::new(project).post("/v1/down", &()).await?;
-    let project = project.clone();
-    let gone = tokio::task::spawn_blocking(move || project.wait_unlocked()).await;
-    gone.unwrap_or_else(|panic| Err(io::Error::other(panic))).map_err(|source| Error::Connect { source })
+    let client = Client::new(project);
+    let status: Status = client.get("/v1/status").await?;
+    let unknown = |source: io::Error| Error::Connect { source };
+    // Before the request, so that the pid cannot be another's.
+    let pid = Pid::from_raw(status.pid.cast_signed()).ok_or_else(|| unknown(io::Error::other("it has no pid")))?;
+    let daemon = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|errno| unknown(errno.into()))?;
+    client.post("/v1/down", &()).await?;
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut watched = [PollFd::new(&daemon, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut watched, None))
+    });
+    ended.await.unwrap_or(Ok(0)).map(drop).map_err(|errno| unknown(errno.into()))
 }
 
 /// Ends what a killed daemon left behind.

@@ -114,6 +114,9 @@ impl From<crate::api::client::Error> for Failure {
             Error::Broken { source } => Self::new(message).because(source),
             Error::Answer { source } => Self::new(message).because(source),
             Error::TooLarge => Self::new(message),
+            Error::Silent { .. } => {
+                Self::new(message).hint("`kill -9` that pid; the next `atoll up` or `atoll down` clears up".to_owned())
+            }
         }
     }
 }

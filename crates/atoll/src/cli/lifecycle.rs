@@ -5,9 +5,10 @@ use std::io::Write;
 use clap::Args;
 
 use crate::api::client::Client;
-use crate::api::dto::Selection;
+use crate::api::dto::{Instance, Selection};
+use crate::cli::output::{self, Format};
 use crate::cli::target::Words;
-use crate::cli::{Failure, block_on};
+use crate::cli::{Context, Failure, block_on};
 
 #[derive(Debug, Args)]
 pub struct Services {
@@ -23,7 +24,7 @@ pub enum Verb {
 }
 
 impl Services {
-    pub fn run(self, verb: Verb) -> anyhow::Result<()> {
+    pub fn run(self, context: &Context, verb: Verb) -> anyhow::Result<()> {
         let target = self.words.target()?;
         let (path, done) = match verb {
             Verb::Start => ("/v1/start", "started"),
@@ -32,8 +33,16 @@ impl Services {
         };
         let selection = Selection { services: target.services, wait: true, plan: None };
         let what = if selection.services.is_empty() { "all services".into() } else { selection.services.join(", ") };
-        block_on(Client::new(&target.project).post(path, &selection))?.map_err(Failure::from)?;
-        writeln!(anstream::stderr(), "{done} {what}")?;
-        Ok(())
+        let client = Client::new(&target.project);
+        block_on(client.post(path, &selection))?.map_err(Failure::from)?;
+        match context.format {
+            Format::Table => Ok(writeln!(anstream::stderr(), "{done} {what}")?),
+            Format::Json => {
+                let mut instances = block_on(client.get::<Vec<Instance>>("/v1/instances"))?.map_err(Failure::from)?;
+                let chosen = &selection.services;
+                instances.retain(|instance| chosen.is_empty() || chosen.contains(&instance.service));
+                output::json(&instances)
+            }
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::cli::output::{self, Format};
 use crate::cli::target::Target;
 use crate::cli::{Context, Failure, block_on};
 use crate::lower;
+use crate::project::Reader;
 
 /// Without `-n` so many of the last lines are shown: they are held in memory to be put in order.
 const LINES_MAX: usize = 100_000;
@@ -44,7 +45,7 @@ pub struct Logs {
 impl Logs {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let target = Target::find(self.file.as_deref(), &self.words)?;
-        if let Some(plan) = &target.project.load().plan {
+        if let Some(plan) = &target.project.load(Reader::CommandLine).plan {
             target.check_names(plan.services.keys())?;
         }
         block_on(self.show(&target, context.format))?
@@ -57,11 +58,11 @@ impl Logs {
             true => Some(client.stream("/v1/logs").await.map_err(Failure::from)?),
             false => None,
         };
-        let mut printer = Printer::new();
+        let mut printer = Printer::new(format);
         let mut newest: HashMap<(String, u32), Timestamp> = HashMap::new();
         for line in self.history(target)? {
             newest.insert((line.service.clone(), line.instance), line.at);
-            print(&mut printer, &line, format)?;
+            printer.print(&line)?;
         }
         let Some(mut live) = live else { return Ok(()) };
         loop {
@@ -73,7 +74,7 @@ impl Logs {
             let seen = newest.get(&(line.service.clone(), line.instance)).is_some_and(|newest| line.at <= *newest);
             let chosen = target.services.is_empty() || target.services.contains(&line.service);
             if chosen && !seen && self.grep.as_ref().is_none_or(|grep| grep.is_match(&line.text)) {
-                print(&mut printer, &line, format)?;
+                printer.print(&line)?;
             }
         }
     }
@@ -93,25 +94,22 @@ impl Logs {
     }
 }
 
-fn print(printer: &mut Printer, line: &Line, format: Format) -> anyhow::Result<()> {
-    match format {
-        Format::Table => printer.print(line),
-        Format::Json => output::line(&serde_json::to_string(line)?),
-    }
-}
-
-/// Prints lines behind the name of who wrote them, in a colour of its own.
+/// Prints lines behind the name of who wrote them, in a colour of its own; or as JSON.
 pub struct Printer {
+    format: Format,
     width: usize,
     stdout: anstream::AutoStream<std::io::Stdout>,
 }
 
 impl Printer {
-    pub fn new() -> Self {
-        Self { width: 0, stdout: anstream::stdout() }
+    pub fn new(format: Format) -> Self {
+        Self { format, width: 0, stdout: anstream::stdout() }
     }
 
     pub fn print(&mut self, line: &Line) -> anyhow::Result<()> {
+        if self.format == Format::Json {
+            return output::line(&serde_json::to_string(line)?);
+        }
         let name = format!("{}.{}", line.service, line.instance);
         self.width = self.width.max(name.len());
         let (style, width) = (colour(&line.service), self.width);
@@ -148,7 +146,10 @@ fn since(text: &str) -> Result<Timestamp, String> {
         return Ok(at);
     }
     let refused = || format!("`{text}` is neither an age such as 90s, 10m, 2h nor a time such as 2026-01-31T12:00:00Z");
-    let age: SignedDuration = text.parse().map_err(|_| refused())?;
+    let age: SignedDuration = match text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok()) {
+        Some(days) => SignedDuration::from_secs(days.checked_mul(24 * 60 * 60).ok_or_else(refused)?),
+        None => text.parse().map_err(|_| refused())?,
+    };
     Timestamp::now().checked_sub(age).map_err(|_| refused())
 }
 
@@ -162,6 +163,8 @@ mod tests {
         let parsed = since("60s").expect("an age");
         assert!(parsed.duration_since(minute_ago).as_secs().abs() < 5);
         assert_eq!(since("2026-01-31T12:00:00Z").expect("a time").as_second(), 1_769_860_800);
-        assert!(since("yesterday").is_err());
+        let days_ago = since("3d").expect("days").duration_since(Timestamp::now() - SignedDuration::from_hours(72));
+        assert!(days_ago.as_secs().abs() < 5);
+        assert!(since("yesterday").is_err() && since("99999999999999999d").is_err());
     }
 }

@@ -4,16 +4,18 @@ mod launch;
 mod progress;
 mod watch;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use clap::Args;
 use manifest::Plan;
 
 use crate::api::client::Client;
-use crate::api::dto::{Selection, Status};
-use crate::cli::target::Words;
-use crate::cli::{Failure, block_on, down};
-use crate::project::Project;
+use crate::api::dto::{Instance, Selection, Status};
+use crate::cli::output::{self, Format};
+use crate::cli::target::{Target, Words};
+use crate::cli::{Context, Failure, block_on, down};
+use launch::Launched;
 use watch::{Goal, Outcome, Watch};
 
 #[derive(Debug, Args)]
@@ -32,7 +34,7 @@ pub struct Up {
 }
 
 impl Up {
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let target = self.words.target()?;
         let plan = target.plan()?;
         let goal = match (self.detach, self.wait) {
@@ -40,32 +42,51 @@ impl Up {
             (true, false) => Goal::Started,
             (true, true) => Goal::Ready(Duration::from_secs(self.wait_timeout)),
         };
-        block_on(up(&target.project, &plan, target.services, goal))?
+        block_on(up(&target, &plan, goal, context.format))?
     }
 }
 
-async fn up(project: &Project, plan: &Plan, services: Vec<String>, goal: Goal) -> anyhow::Result<()> {
+async fn up(target: &Target, plan: &Plan, goal: Goal, format: Format) -> anyhow::Result<()> {
+    let project = &target.project;
     let client = Client::new(project);
     let mut interrupt = watch::Interrupt::new()?;
     let launched = launch::ensure_daemon(project, &client).await?;
     let status: Status = client.get("/v1/status").await.map_err(Failure::from)?;
-    let mut watch = Watch::open(&client, &plan.name, &services, &status.gateway).await.map_err(Failure::from)?;
+    let asked = with_dependencies(plan, &target.services);
+    let mut watch = Watch::open(&client, asked, &status, launched, format).await.map_err(Failure::from)?;
     // A daemon that was started just now has compiled the same files.
-    let plan = (!launched).then(|| plan.to_toml());
-    if let Err(error) = client.post("/v1/start", &Selection { services, wait: false, plan }).await {
-        if launched {
+    let fingerprint = (launched == Launched::Elsewhere).then(|| plan.fingerprint());
+    let selection = Selection { services: target.services.clone(), wait: false, plan: fingerprint };
+    if let Err(error) = client.post("/v1/start", &selection).await {
+        if launched == Launched::Here {
             // Nobody else knows of this daemon; it must not stay behind with nothing to run.
             let _ = down::stop(project).await;
         }
         return Err(Failure::from(error).into());
     }
-    match watch.follow(goal, &mut interrupt).await? {
-        Outcome::Reached => Ok(()),
-        Outcome::Interrupted => watch.drain(project, &mut interrupt).await,
-        Outcome::DaemonGone => Err(Failure::not_reached("the daemon has ended").into()),
-        Outcome::Failed { what, output } => {
+    match (watch.follow(goal, &mut interrupt).await?, launched) {
+        (Outcome::Reached, _) => match format {
+            Format::Table => Ok(()),
+            Format::Json => output::json(&client.get::<Vec<Instance>>("/v1/instances").await.map_err(Failure::from)?),
+        },
+        (Outcome::Interrupted, Launched::Here) => watch.drain(project, &mut interrupt).await,
+        (Outcome::Interrupted, Launched::Elsewhere) => watch.detach(goal),
+        (Outcome::DaemonGone, _) => Err(Failure::not_reached("the daemon has ended").into()),
+        (Outcome::Failed { what, output }, _) => {
             let hint = "`atoll ps` shows the state, `atoll logs` what the services wrote".to_owned();
             Err(Failure::not_reached(what).output(output).hint(hint).into())
         }
     }
+}
+
+/// The named services, or all, with everything that they depend on.
+fn with_dependencies(plan: &Plan, named: &[String]) -> HashSet<String> {
+    let mut open: Vec<&String> = if named.is_empty() { plan.services.keys().collect() } else { named.iter().collect() };
+    let mut all = HashSet::new();
+    while let Some(name) = open.pop() {
+        if all.insert(name.clone()) {
+            open.extend(plan.services.get(name).iter().flat_map(|service| service.depends_on.keys()));
+        }
+    }
+    all
 }

@@ -10,6 +10,7 @@ use supervisor::{InstanceState, ServiceStatus, Snapshot};
 use tokio::sync::watch;
 
 use crate::api::dto;
+use crate::lower;
 
 /// Handles to every engine. Plain data and no state of its own.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl Control {
         self.supervisor.start(services).await.map_err(|error| refused(&error))?;
         match selection.wait {
             false => Ok(()),
-            true => self.reach(&self.named(selection.services), is_up, "is ready").await,
+            true => self.reach(&self.named(selection.services), is_up, Hope::UntilGivenUp, "is ready").await,
         }
     }
 
@@ -68,14 +69,14 @@ impl Control {
     pub async fn stop(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
         let services = self.named(selection.services);
         self.supervisor.stop(services.clone()).await.map_err(|error| refused(&error))?;
-        self.reach(&services, is_down, "has stopped").await
+        self.reach(&services, is_down, Hope::Always, "has stopped").await
     }
 
     /// Restarts services and returns when they are ready again.
     pub async fn restart(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
         let services = self.named(selection.services);
         self.supervisor.restart(services.clone()).await.map_err(|error| refused(&error))?;
-        self.reach(&services, is_renewed, "is ready again").await
+        self.reach(&services, is_renewed, Hope::UntilGivenUp, "is ready again").await
     }
 
     fn named(&self, services: Vec<String>) -> Vec<String> {
@@ -84,7 +85,7 @@ impl Control {
 
     /// Refuses to go on with a manifest that is not the one that runs.
     fn check_plan(&self, plan: Option<&str>) -> Result<(), dto::Problem> {
-        if plan.is_none_or(|plan| plan == self.plan.to_toml()) {
+        if plan.is_none_or(|plan| plan == self.plan.fingerprint()) {
             return Ok(());
         }
         Err(dto::Problem {
@@ -100,6 +101,7 @@ impl Control {
         &self,
         services: &[String],
         reached: fn(&ServiceStatus) -> bool,
+        hope: Hope,
         goal: &str,
     ) -> Result<(), dto::Problem> {
         let mut snapshots = self.supervisor.watch();
@@ -110,8 +112,8 @@ impl Control {
             if all.clone().all(reached) {
                 return Ok(());
             }
-            if let Some((service, why)) = all.find_map(|service| Some((service, given_up(service)?))) {
-                return Err(unreached(format!("{}: {why}", service.name)));
+            if let (Hope::UntilGivenUp, Some(why)) = (hope, all.find_map(lower::given_up)) {
+                return Err(unreached(why));
             }
             tokio::select! {
                 changed = snapshots.changed() => if changed.is_err() {
@@ -123,6 +125,14 @@ impl Control {
             }
         }
     }
+}
+
+/// Whether a service that has given up can still reach what is waited for.
+#[derive(Clone, Copy)]
+enum Hope {
+    /// Every service can be stopped.
+    Always,
+    UntilGivenUp,
 }
 
 fn is_up(service: &ServiceStatus) -> bool {
@@ -137,16 +147,6 @@ fn is_down(service: &ServiceStatus) -> bool {
     service.instances.iter().all(|instance| {
         matches!(instance.state, InstanceState::Stopped | InstanceState::Exited | InstanceState::Failed)
     })
-}
-
-/// Why a service will not get further by itself.
-fn given_up(service: &ServiceStatus) -> Option<String> {
-    if let Some(reason) = &service.reason {
-        return Some(reason.clone());
-    }
-    let hopeless = |state: &InstanceState| matches!(state, InstanceState::Failed | InstanceState::CrashLoop { .. });
-    let instance = service.instances.iter().find(|instance| hopeless(&instance.state))?;
-    Some(instance.reason.clone().unwrap_or_else(|| "it keeps ending".to_owned()))
 }
 
 fn refused(error: &supervisor::Error) -> dto::Problem {

@@ -18,7 +18,7 @@ pub(super) fn begin(project: &Project) {
     let log = Rotating::new(project.daemon_log(), FILE_BYTES_MAX, FILES_MAX);
     let log = Arc::new(Mutex::new(log));
     let filter = EnvFilter::try_from_env("ATOLL_LOG").unwrap_or_else(|_| "info".into());
-    let lines = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter);
+    let lines = tracing_subscriber::fmt().json().flatten_event(true).log_internal_errors(false).with_env_filter(filter);
     lines.with_writer(move || Line(Arc::clone(&log))).init();
 }
 

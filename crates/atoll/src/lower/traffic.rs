@@ -125,7 +125,10 @@ fn path_rewrite(from: plan::PathRewrite) -> proxy::PathRewrite {
 
 fn header_edits(from: plan::HeaderEdits) -> proxy::HeaderEdits {
     let plan::HeaderEdits { set, add, remove } = from;
-    proxy::HeaderEdits { set, add, remove }
+    let values = |edits: std::collections::BTreeMap<String, plan::Text>| {
+        edits.into_iter().map(|(name, text)| (name, text.value)).collect()
+    };
+    proxy::HeaderEdits { set: values(set), add: values(add), remove }
 }
 
 fn backend(from: &plan::Backend) -> proxy::Backend {

@@ -37,15 +37,17 @@ fn lower_service(plan: &Plan, name: &str, service: &plan::Service) -> supervisor
     }
     supervisor::Service {
         name: name.to_owned(),
-        build: service
-            .build
-            .as_ref()
-            .map(|build| supervisor::Build { command: build.command.clone(), working_dir: build.working_dir.clone() }),
-        command: service.command.clone(),
+        build: service.build.as_ref().map(|build| supervisor::Build {
+            command: words(&build.command),
+            shown: build.command.iter().map(plan::Text::shown).collect::<Vec<_>>().join(" "),
+            working_dir: build.working_dir.clone(),
+        }),
+        command: words(&service.command),
         working_dir: service.working_dir.clone(),
         environment,
         instances: service.instances.iter().map(|instance| lower_instance(plan, name, service, instance)).collect(),
         depends_on: service.depends_on.iter().map(|(name, when)| (name.clone(), condition(*when))).collect(),
+        calls: service.edges.keys().cloned().collect(),
         probes: supervisor::Probes {
             startup: service.probes.startup.as_ref().map(probe),
             readiness: probe(&service.probes.readiness),
@@ -83,6 +85,11 @@ fn lower_instance(plan: &Plan, name: &str, service: &plan::Service, instance: &p
     }
 }
 
+/// What is run, secrets and all.
+fn words(command: &[plan::Text]) -> Vec<String> {
+    command.iter().map(|word| word.value.clone()).collect()
+}
+
 fn condition(from: plan::Condition) -> supervisor::Condition {
     match from {
         plan::Condition::Started => supervisor::Condition::Started,
@@ -97,7 +104,7 @@ fn probe(from: &plan::Probe) -> supervisor::Probe {
             plan::Check::Default => supervisor::Check::Default,
             plan::Check::Http(path) => supervisor::Check::Http(path.clone()),
             plan::Check::Tcp => supervisor::Check::Tcp,
-            plan::Check::Exec(words) => supervisor::Check::Exec(words.clone()),
+            plan::Check::Exec(command) => supervisor::Check::Exec(words(command)),
         },
         interval: from.interval,
         timeout: from.timeout,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use manifest::Plan;
-use supervisor::{BuildStatus, Event, InstanceState, Kind, ServiceStatus, Snapshot, Wanted};
+use supervisor::{BuildStatus, Event, InstanceState, InstanceStatus, Kind, ServiceStatus, Snapshot, Wanted};
 
 use crate::api::dto;
 
@@ -16,14 +16,33 @@ pub fn services(snapshot: &Snapshot) -> Vec<dto::Service> {
     let view = |service: &ServiceStatus| dto::Service {
         service: service.name.clone(),
         wanted: service.wanted == Wanted::Running,
-        failure: service.reason.clone(),
-        last_lines: match &service.build {
-            BuildStatus::Failed { last_lines, .. } => last_lines.clone(),
-            _ => Vec::new(),
-        },
+        given_up: given_up(service),
+        last_lines: last_lines(service).to_vec(),
         instances: service_instances(service).collect(),
     };
     snapshot.services.iter().map(view).collect()
+}
+
+/// Why a service will not come up by itself, or `None` while it may.
+pub fn given_up(service: &ServiceStatus) -> Option<String> {
+    if let Some(reason) = &service.reason {
+        return Some(format!("{}: {reason}", service.name));
+    }
+    let instance = hopeless(service)?;
+    let reason = instance.reason.as_deref().unwrap_or("it keeps ending");
+    Some(format!("{}.{}: {reason}", service.name, instance.index))
+}
+
+fn last_lines(service: &ServiceStatus) -> &[String] {
+    match &service.build {
+        BuildStatus::Failed { last_lines, .. } => last_lines,
+        _ => hopeless(service).map_or(&[], |instance| &instance.last_lines),
+    }
+}
+
+fn hopeless(service: &ServiceStatus) -> Option<&InstanceStatus> {
+    let is_hopeless = |state: &InstanceState| matches!(state, InstanceState::Failed | InstanceState::CrashLoop { .. });
+    service.instances.iter().find(|instance| is_hopeless(&instance.state))
 }
 
 fn service_instances(service: &ServiceStatus) -> impl Iterator<Item = dto::Instance> + '_ {
@@ -98,8 +117,10 @@ pub fn description(plan: &Plan, snapshot: &Snapshot, name: &str) -> Option<dto::
     })
 }
 
-fn words(words: &[String]) -> String {
-    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+/// A command as it may be shown.
+fn words(words: &[manifest::plan::Text]) -> String {
+    let words: Vec<&str> = words.iter().map(manifest::plan::Text::shown).collect();
+    shlex::try_join(words.iter().copied()).unwrap_or_else(|_| words.join(" "))
 }
 
 fn check(check: &manifest::plan::Check) -> String {

@@ -12,6 +12,15 @@ use crate::project::{Project, ports};
 /// A manifest may not be larger; what is read of a larger one is enough for the compiler to refuse it.
 const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
+/// On whose behalf a manifest is read, and so whom the ports of the ledger may belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// The daemon that is about to open them: whoever listens on one now is a stranger.
+    Daemon,
+    /// Anybody else: while a daemon of this folder answers, it is the one that listens.
+    CommandLine,
+}
+
 /// The compiler's answer together with what it was given.
 pub struct Loaded {
     pub sources: Sources,
@@ -21,12 +30,11 @@ pub struct Loaded {
 
 impl Project {
     /// Reads and compiles the manifest. Changes nothing on disk; blocking.
-    pub fn load(&self) -> Loaded {
+    pub fn load(&self, reader: Reader) -> Loaded {
         let range = ports::range();
         let ledger = ports::load_ledger(self);
-        let mut busy = ports::listening();
-        if self.is_locked() {
-            // Its own daemon listens on them.
+        let mut busy = supervisor::listening_ports();
+        if reader == Reader::CommandLine && self.is_running() {
             ledger.values().for_each(|port| {
                 busy.remove(port);
             });

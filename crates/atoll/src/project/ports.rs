@@ -1,6 +1,6 @@
-//! The port ledger on disk, and which ports of this machine are taken.
+//! The port ledger on disk, and where in the range of ports to look for new ones.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -54,41 +54,9 @@ pub fn first(range: &RangeInclusive<u16>, root: &Path) -> u16 {
     range.start() + u16::try_from(offset).unwrap_or(0)
 }
 
-/// Every TCP port on which some program of this network namespace listens.
-pub fn listening() -> BTreeSet<u16> {
-    ["/proc/net/tcp", "/proc/net/tcp6"]
-        .into_iter()
-        .flat_map(|table| {
-            fs::read_to_string(table).unwrap_or_default().lines().filter_map(listener).collect::<Vec<_>>()
-        })
-        .collect()
-}
-
-/// Reads one line of proc_net_tcp(5): the local port when the state is LISTEN (0A).
-fn listener(line: &str) -> Option<u16> {
-    let mut fields = line.split_whitespace().skip(1);
-    let (_, port) = fields.next()?.rsplit_once(':')?;
-    let state = fields.nth(1)?;
-    (state == "0A").then(|| u16::from_str_radix(port, 16).ok()).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_listening_sockets_count() {
-        let listening = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0";
-        let connected = "   1: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0";
-        let heading = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid";
-        assert_eq!([heading, listening, connected].map(listener), [None, Some(8080), None]);
-    }
-
-    #[test]
-    fn a_listener_of_ours_is_seen() {
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
-        assert!(listening().contains(&socket.local_addr().expect("an address").port()));
-    }
 
     #[test]
     fn the_first_port_lies_in_the_range_and_depends_on_the_folder_alone() {

@@ -2,6 +2,8 @@
 
 use std::io::Read;
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -19,6 +21,7 @@ pub struct Application {
     folder: TempDir,
     /// What `{GATEWAY}` in the manifest stands for.
     pub gateway: u16,
+    _reserved: UnixListener,
 }
 
 /// How a command ended.
@@ -47,7 +50,8 @@ impl Ended {
 impl Application {
     /// Writes the files, `atoll.toml` among them, into a new folder.
     pub fn new(files: &[(&str, &str)]) -> Self {
-        let application = Self { folder: tempfile::tempdir().unwrap(), gateway: free_port() };
+        let (gateway, reserved) = free_port();
+        let application = Self { folder: tempfile::tempdir().unwrap(), gateway, _reserved: reserved };
         application.write("echo.py", ECHO);
         for (name, text) in files {
             application.write(name, text);
@@ -159,10 +163,15 @@ pub fn curl(arguments: &[&str], url: &str) -> (u16, String, String) {
     (status, head.to_lowercase(), body.to_owned())
 }
 
-/// A port below the ephemeral range, so that no connection takes it meanwhile.
-pub fn free_port() -> u16 {
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    std::iter::repeat_with(|| fastrand::u16(30_000..32_000)).take(1000).find(free).unwrap()
+/// A port below the ephemeral range that no other test takes while the reservation is held: its name is an abstract
+/// socket, which goes with this process however that ends.
+pub fn free_port() -> (u16, UnixListener) {
+    let reserve = |port: u16| {
+        TcpListener::bind(("127.0.0.1", port)).ok()?;
+        let name = SocketAddr::from_abstract_name(format!("atoll-test-port-{port}")).ok()?;
+        Some((port, UnixListener::bind_addr(&name).ok()?))
+    };
+    std::iter::repeat_with(|| fastrand::u16(30_000..31_000)).take(1000).find_map(reserve).unwrap()
 }
 
 /// Whether a process of that id runs; a zombie does not.

@@ -1,5 +1,6 @@
 //! From `up` to `down`: what runs, what is shown, and what is left behind.
 
+use std::io::BufRead;
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -116,6 +117,87 @@ fn ctrl_c_drains_an_attached_up() {
     assert!(ended.stdout.contains("front.0") && ended.stdout.contains("listening on"), "{}", ended.stdout);
     assert!(!is_running(front));
     assert_eq!(app.atoll(&["ps"]).code(), 3);
+}
+
+#[test]
+fn ctrl_c_leaves_an_application_alone_that_ran_before() {
+    let app = Application::with_manifest(TWO_SERVICES);
+    app.up();
+    let front = app.pid("front", 0);
+    let mut up = app.attached();
+    let stdout = std::io::BufReader::new(up.stdout.take().unwrap());
+    let (sender, lines) = std::sync::mpsc::channel();
+    let reader =
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    until_blocking("the second up to follow", BOUND, || {
+        app.get("/seen");
+        lines.try_iter().any(|line| line.contains("/seen")).then_some(())
+    });
+    signal(i32::try_from(up.id()).unwrap(), Signal::INT);
+    assert_eq!(up.wait().unwrap().code(), Some(0));
+    drop(lines);
+    let _ = reader.join();
+    assert!(is_running(front));
+    assert_eq!(app.get("/").0, 200);
+}
+
+#[test]
+fn two_ups_at_once_are_one_application() {
+    let app = Application::with_manifest(TWO_SERVICES);
+    let ups: Vec<_> = (0..4)
+        .map(|_| app.command(&["up", "-d", "--wait"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        .collect();
+    for mut up in ups {
+        let ended = wait(&mut up);
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    }
+    assert_eq!(app.instances().len(), 3);
+}
+
+#[test]
+fn a_service_that_completes_lets_those_that_wait_for_it_start() {
+    let app = Application::with_manifest(
+        r#"
+[services.seed]
+command = "sh -c 'echo seeded > seed'"
+restart = "no"
+
+[services.web]
+command = "python3 echo.py"
+depends_on = { seed = "completed" }
+"#,
+    );
+    for arguments in [&["up", "-d"][..], &["up", "-d", "--wait"]] {
+        app.atoll(arguments).succeeded();
+    }
+    let states: Vec<_> = app.instances().iter().map(|i| i["state"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(states, ["exited", "running"]);
+    assert!(app.path("seed").exists());
+}
+
+#[test]
+fn a_changed_secret_is_noticed_and_not_shown() {
+    let app = Application::with_manifest(
+        &TWO_SERVICES.replace("environment = {", "env_file = \"keys.env\"\nenvironment = {"),
+    );
+    app.write("keys.env", "KEY=first-secret\n");
+    app.up();
+    assert!(app.get("/").1.contains("first-secret"), "the service has it");
+    for arguments in [&["plan"][..], &["plan", "-o", "json"], &["describe", "front", "-o", "json"]] {
+        assert!(!app.atoll(arguments).succeeded().stdout.contains("first-secret"), "{arguments:?}");
+    }
+    app.write("keys.env", "KEY=second-secret\n");
+    assert_eq!(app.atoll(&["up", "-d"]).code(), 1);
+}
+
+#[test]
+fn answers_to_programs_are_json() {
+    let app = Application::with_manifest(TWO_SERVICES);
+    let up = app.atoll(&["up", "-d", "--wait", "-o", "json"]).succeeded().json();
+    assert_eq!(up.as_array().unwrap().len(), 3);
+    let restarted = app.atoll(&["restart", "front", "-o", "json"]).succeeded().json();
+    assert_eq!((restarted[0]["service"].as_str(), restarted[0]["ready"].as_bool()), (Some("front"), Some(true)));
+    assert_eq!(app.atoll(&["down", "-o", "json"]).succeeded().json()["result"], "stopped");
 }
 
 #[test]

@@ -16,11 +16,12 @@ use crate::text::{as_variable, is_environment_name, parse_dotenv};
 /// Only the platform sets these: an instance that listened elsewhere would not be found.
 const RESERVED: [&str; 2] = ["HOST", "PORT"];
 /// Set for each instance when it starts.
-const AT_START: [&str; 8] = [
+const AT_START: [&str; 9] = [
     "HOST",
     "PORT",
     "ATOLL_SERVICE",
     "ATOLL_INSTANCE",
+    "ATOLL_RUN",
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
     "OTEL_EXPORTER_OTLP_ENDPOINT",

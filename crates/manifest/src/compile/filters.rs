@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::matches::{Wildcard, check_path, header_name, hostname};
+use super::matches::{Wildcard, header_name, hostname};
+use super::paths::check_path;
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::{Diagnostic, Place};
-use crate::plan::{Filter, HeaderEdits, Match, PathMatch, PathRewrite};
+use crate::plan::{self, Filter, HeaderEdits, Match, PathMatch, PathRewrite};
 use crate::reader::{Table, Text};
 
 /// Headers that belong to one connection or to the message's framing (RFC 9110 §7.6.1), or that have a key of their own.
@@ -104,7 +105,7 @@ fn header_edits(cx: &Context<'_>, table: &Table<'_>) -> HeaderEdits {
         let entries = table
             .map(key)
             .into_iter()
-            .filter_map(|(name, item)| Some((edited_name(cx, &name)?, header_value(cx, &item.text()?)?)));
+            .filter_map(|(name, item)| Some((edited_name(cx, &name)?, header_value(cx, item.text()?)?)));
         entries.collect()
     };
     HeaderEdits {
@@ -128,10 +129,10 @@ fn edited_name(cx: &Context<'_>, text: &Text<'_>) -> Option<String> {
 }
 
 /// Visible characters, blanks and tabs within (RFC 9110 §5.5).
-fn header_value(cx: &Context<'_>, text: &Text<'_>) -> Option<String> {
+fn header_value(cx: &Context<'_>, text: Text<'_>) -> Option<plan::Text> {
     let allowed = |byte: u8| byte == b'\t' || byte == b' ' || byte.is_ascii_graphic();
     if text.value.bytes().all(allowed) && text.value.trim() == text.value {
-        return Some(text.value.clone());
+        return Some(text.into());
     }
     let diagnostic = Diagnostic::new(Code::Header, &text.place, "the value cannot stand in a header");
     cx.report(diagnostic.hint("write ASCII without line breaks, and no blank at either end"));

@@ -1,7 +1,8 @@
-//! Conditions on requests, and the syntax of what stands in requests: hosts, paths, methods, header names.
+//! Conditions on requests, and the syntax of what stands in requests: hosts, methods, header names.
 
 use regex::RegexBuilder;
 
+use super::paths::check_path;
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
@@ -12,8 +13,6 @@ use crate::text::nearest;
 /// Limit: characters of a regular expression, and bytes of what it compiles to.
 const REGEX_BYTES_MAX: usize = 1_000;
 const REGEX_COMPILED_MAX: usize = 1 << 18;
-/// Limit: a path that is longer than this is no pattern.
-const PATH_BYTES_MAX: usize = 2_000;
 /// RFC 1035 §2.3.4.
 const HOSTNAME_BYTES_MAX: usize = 253;
 /// RFC 9110 §9.3 and RFC 5789, as the Gateway API lists them.
@@ -94,67 +93,6 @@ fn method(cx: &Context<'_>, text: &Text<'_>) -> Option<String> {
         None => diagnostic.hint(format!("write one of {}", METHODS.join(", "))),
     });
     None
-}
-
-/// Reports a path that no request can have: requests with `..`, `//` or an unencoded character are refused before.
-pub(crate) fn check_path(cx: &Context<'_>, text: &Text<'_>) -> bool {
-    let path = text.value.as_str();
-    check_path_part(
-        cx,
-        text,
-        path,
-        &suggestion(path),
-        "a path has no query here; use `query = [{ name = \"…\", exact = \"…\" }]`",
-    )
-}
-
-/// Reports what cannot be asked for with a GET: a path, which may have a query.
-pub(crate) fn check_target(cx: &Context<'_>, text: &Text<'_>) {
-    let (path, query) = text.value.split_once('?').unwrap_or((&text.value, ""));
-    let hint = "leave out what comes after `#`";
-    if check_path_part(cx, text, path, &suggestion(path), hint)
-        && !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
-    {
-        let message = format!("`{}` is not a valid path", text.value);
-        cx.report(
-            Diagnostic::new(Code::Path, &text.place, message)
-                .label("the query has a character that must be encoded")
-                .hint(hint),
-        );
-    }
-}
-
-fn check_path_part(cx: &Context<'_>, text: &Text<'_>, path: &str, fitting: &str, query_hint: &str) -> bool {
-    let encoded = path.to_ascii_lowercase();
-    let write = format!("write `\"{fitting}\"`");
-    let (why, hint) = if !path.starts_with('/') {
-        ("it must begin with `/`", write.as_str())
-    } else if path.len() > PATH_BYTES_MAX {
-        ("it is too long", "write a prefix or a regular expression")
-    } else if path.contains(['?', '#']) {
-        ("it has a query or a fragment", query_hint)
-    } else if path.contains("//") {
-        ("it has an empty segment", write.as_str())
-    } else if path.split('/').any(|segment| segment == "." || segment == "..") {
-        ("it has a segment `.` or `..`", "write the path that is meant")
-    } else if !path.bytes().all(|byte| byte.is_ascii_graphic()) || encoded.contains("%2f") || encoded.contains("%00") {
-        (
-            "it has a character that must be encoded, or must not be",
-            "percent-encode blanks and what is not ASCII; leave out `%2F` and `%00`",
-        )
-    } else {
-        return true;
-    };
-    cx.report(
-        Diagnostic::new(Code::Path, &text.place, format!("`{}` is not a valid path", text.value)).label(why).hint(hint),
-    );
-    false
-}
-
-fn suggestion(path: &str) -> String {
-    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-    let end = if path.ends_with('/') && !segments.is_empty() { "/" } else { "" };
-    format!("/{}{end}", segments.join("/"))
 }
 
 /// Whether `*.` may stand before a hostname.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::environment::Environment;
-use super::{matches, services};
+use super::{paths, services};
 use crate::context::Context;
 use crate::plan::{Check, Probe, Probes};
 use crate::reader::Table;
@@ -19,7 +19,7 @@ pub(crate) fn compile(
     let probe = |name: &str| {
         let table = table?.table(name)?;
         let check = if let Some(path) = table.text("http") {
-            matches::check_target(cx, &path);
+            paths::check_target(cx, &path);
             Check::Http(path.value)
         } else if table.has("tcp") {
             Check::Tcp

@@ -10,7 +10,7 @@ use super::{ports, probes};
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
-use crate::plan::{Build, Database, Edge, Instance, Service};
+use crate::plan::{self, Build, Database, Edge, Instance, Service};
 use crate::reader::{Item, Text};
 use crate::text::{nearest, parse_duration, quoted_list, split};
 
@@ -60,7 +60,7 @@ pub(crate) fn command(
     key: &str,
     environment: &Environment,
     working_dir: &Path,
-) -> Option<Vec<String>> {
+) -> Option<Vec<plan::Text>> {
     words(cx, item, key, working_dir, |name| environment.is_known_at_start(name))
 }
 
@@ -72,7 +72,7 @@ fn words(
     key: &str,
     working_dir: &Path,
     later: impl Fn(&str) -> bool,
-) -> Option<Vec<String>> {
+) -> Option<Vec<plan::Text>> {
     let report = |message: String, label: &str, hint: String| {
         cx.report(Diagnostic::new(Code::Command, &item.place, message).label(label).hint(hint));
         None
@@ -81,13 +81,15 @@ fn words(
         let label = "a quote is never closed, or a `\\` ends it";
         return report(format!("`{key}` cannot be split into words"), label, "close the quote".to_owned());
     };
+    // All of them are expanded before any is missed, so that each problem is told.
     let expanded: Vec<Option<Text<'_>>> = words.iter().map(|word| item.expand(word, &later)).collect();
-    let mut words: Vec<String> = expanded.into_iter().map(|word| Some(word?.value)).collect::<Option<_>>()?;
-    let Some(program) = words.first_mut().filter(|program| !program.is_empty()) else {
+    let mut words: Vec<plan::Text> = expanded.into_iter().map(|word| Some(word?.into())).collect::<Option<_>>()?;
+    let Some(program) = words.first_mut().filter(|program| !program.value.is_empty()) else {
         return report(format!("`{key}` names no program"), "empty", format!("write `{key} = \"program argument …\"`"));
     };
-    if program.contains('/') && !program.starts_with(['/', '$']) {
-        *program = crate::reader::normal(&working_dir.join(&*program)).to_string_lossy().into_owned();
+    program.expanded = false;
+    if program.value.contains('/') && !program.value.starts_with(['/', '$']) {
+        program.value = crate::reader::normal(&working_dir.join(&program.value)).to_string_lossy().into_owned();
     }
     Some(words)
 }

@@ -59,11 +59,21 @@ fn a_plan_survives_its_own_ledger() {
 fn no_secret_is_printed() {
     let text = r#"
 name = "store"
+[[routes]]
+name = "all"
+filters = [
+    { request_headers = { set = { authorization = "Bearer ${TOKEN}" } } },
+    { response_headers = { add = { x-token = "${TOKEN}" } } },
+]
+backends = [{ service = "hello" }]
 [services.hello]
-command = "hello"
+build = "make --key ${TOKEN}"
+command = "${FOLDER:-bin}/hello --token=${TOKEN} --level ${LEVEL:-readable}"
+probes.liveness.exec = "check ${TOKEN}"
 env_file = ".env.hello"
 environment = { TOKEN = "${TOKEN}", PLAIN = "seen" }
 #- env TOKEN=from-outside
+#- env FOLDER=/opt
 #- file .env.hello
 PASSWORD=hunter2
 a broken line with hunter3
@@ -79,7 +89,44 @@ a broken line with hunter3
     );
     let printed = format!("{}{plan:?}{}", plan.to_toml(), serde_json::to_string(&plan).unwrap());
     assert!(!printed.contains("hunter2") && !printed.contains("from-outside"), "{printed}");
-    assert!(printed.contains("seen"));
+    for readable in ["seen", "/opt/hello", "readable", "make", "--key", "check"] {
+        assert!(printed.contains(readable), "{readable} is missing in {printed}");
+    }
+    let run: Vec<&str> = plan.services["hello"].command.iter().map(|word| word.value.as_str()).collect();
+    // `${TOKEN}` is also a variable of the service's own, and waits for its start.
+    assert_eq!(run, ["/opt/hello", "--token=${TOKEN}", "--level", "readable"]);
+}
+
+#[test]
+fn a_fingerprint_changes_with_every_secret_and_with_nothing_else() {
+    let text = r#"
+name = "store"
+[[routes]]
+name = "all"
+filters = [{ request_headers = { set = { authorization = "${HEADER}" } } }]
+backends = [{ service = "hello" }]
+[services.hello]
+build = "make ${BUILD}"
+command = "hello ${COMMAND}"
+env_file = ".env.hello"
+environment = { TOKEN = "${OUTSIDE}" }
+#- env HEADER=secret-a
+#- env BUILD=secret-b
+#- env COMMAND=secret-c
+#- env OUTSIDE=secret-d
+#- file .env.hello
+PASSWORD=secret-e
+"#;
+    let plan = |text: &str| Compiled::of(text).plan.expect("a plan");
+    let first = plan(text);
+    assert_eq!(first.fingerprint(), plan(&format!("# a comment\n{text}")).fingerprint());
+    assert_eq!(first.fingerprint().len(), 64);
+    assert!(!first.to_toml().contains("secret-"), "{}", first.to_toml());
+    for secret in ["secret-a", "secret-b", "secret-c", "secret-d", "secret-e"] {
+        let other = plan(&text.replace(secret, "other"));
+        assert_eq!(other.to_toml(), first.to_toml(), "{secret}");
+        assert_ne!(other.fingerprint(), first.fingerprint(), "{secret}");
+    }
 }
 
 #[test]

@@ -170,6 +170,20 @@ async fn snapshots_change_under_load_without_a_lost_request() {
 }
 
 #[tokio::test]
+async fn a_change_of_endpoints_compiles_nothing() {
+    let origin = Server::http(|_| Answer::ok("x")).await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    let before = proxy.handle.tables();
+    let table = |tables: &proxy::Tables| Arc::clone(tables.listener("gateway").unwrap());
+    proxy.handle.apply(snapshot(2, vec![route("all", "/", "a")], &[])).unwrap();
+    assert!(Arc::ptr_eq(&table(&before), &table(&proxy.handle.tables())));
+    assert_eq!(proxy.client().await.get("/").await.unwrap().status(), 503, "the endpoints have changed");
+    proxy.handle.apply(snapshot(3, vec![route("all", "/x", "a")], &[])).unwrap();
+    assert_eq!(proxy.client().await.get("/").await.unwrap().status(), 404, "the routes have changed");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn older_and_broken_snapshots_change_nothing() {
     let origin = Server::http(|_| Answer::ok("x")).await;
     let serving = |generation| snapshot(generation, vec![route("all", "/", "a")], &[origin.address]);

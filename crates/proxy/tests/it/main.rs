@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, in its helpers as in itself")]
 
 mod access;
+mod deadlines;
 mod failures;
 mod forwarding;
 mod lifecycle;

@@ -184,6 +184,49 @@ async fn an_upgrade_becomes_a_tunnel_of_bytes() {
 }
 
 #[tokio::test]
+async fn a_service_that_ends_its_half_of_a_tunnel_still_gets_all_of_the_clients() {
+    let (go, going) = tokio::sync::watch::channel(false);
+    let (told, mut hears) = tokio::sync::mpsc::channel(1);
+    let origin = Server::raw(move |stream| {
+        let (told, mut going) = (told.clone(), going.clone());
+        async move {
+            let mut client = Client { stream: BufReader::new(stream) };
+            client.head().await.unwrap();
+            client.send("HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await.unwrap();
+            client.stream.read_u8().await.unwrap();
+            client.stream.get_mut().shutdown().await.unwrap();
+            going.wait_for(|go| *go).await.unwrap();
+            let mut rest = Vec::new();
+            client.stream.read_to_end(&mut rest).await.unwrap();
+            told.send(rest.len()).await.unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    let mut client = proxy.client().await;
+    client.send("GET / HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await.unwrap();
+    assert_eq!(client.head().await.unwrap().status(), 101);
+    client.send("x").await.unwrap();
+    assert_eq!(client.stream.read(&mut [0; 8]).await.unwrap(), 0, "the service has ended its half");
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&written);
+    let upload = tokio::spawn(async move {
+        while count.load(Ordering::SeqCst) < LARGE {
+            client.send(vec![b'x'; PIECE]).await.unwrap();
+            count.fetch_add(PIECE, Ordering::SeqCst);
+        }
+        client.stream.get_mut().shutdown().await.unwrap();
+        client
+    });
+    let stalled = standstill(&written).await;
+    assert!(stalled < LARGE / 2, "{stalled} bytes were taken from the client before the service read them");
+    go.send(true).unwrap();
+    assert_eq!(tokio::time::timeout(BOUND, hears.recv()).await.expect("the tunnel ends"), Some(LARGE));
+    drop(upload.await.unwrap());
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn an_upgrade_that_is_declined_or_not_allowed_is_an_ordinary_request() {
     let origin = Server::http(|request| Answer::ok(request.field("upgrade").unwrap_or("none"))).await;
     let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;

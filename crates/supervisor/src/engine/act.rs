@@ -11,11 +11,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{CRASH_LOOP_ATTEMPTS, Engine, Report};
-use crate::config::{Build, Prepare};
+use crate::config::{Build, Instance, Prepare, Service};
+use crate::environment::{Environment, RUN, SERVICE};
 use crate::event::Kind;
 use crate::life::{self, ORDERS_MAX, Order, Reporter};
 use crate::process::Spec;
-use crate::reconcile::{Action, BuildState, Cause, Force, Health, Phase, Progress};
+use crate::reconcile::{Action, BuildState, Cause, Force, Health, Phase, Progress, is_prepared};
 use crate::{builds, environment};
 
 impl Engine {
@@ -61,12 +62,12 @@ impl Engine {
         let spec = Spec {
             words: build.command.clone(),
             working_dir: build.working_dir.clone(),
-            // A build is the developer's own command: it needs their toolchain, proxies and credentials.
-            environment: std::env::vars_os().collect(),
+            environment: self.build_environment(&service),
+            open_files_soft: self.settings.open_files_soft,
         };
         let log_file = self.settings.log_dir.join(format!("build-{service}.log"));
         let reports = self.reports.clone();
-        let command = build.command.join(" ");
+        let command = build.shown.clone();
         tracing::info!(service, command, "build started");
         self.outward.events.emit(&service, None, Kind::BuildStarted { command });
         self.observed.builds.insert(build.clone(), BuildState::Running);
@@ -98,9 +99,14 @@ impl Engine {
 
     fn start_life(&mut self, service: &str, instance: u32) {
         let generation = self.desired.services[service].generation;
+        let is_new = is_prepared(&self.desired, &self.observed, service);
         let seen = self.instance(service, instance);
         let is_restart = matches!(seen.phase, Phase::Backoff { .. });
-        (seen.phase, seen.generation) = (Phase::Live { health: Health::Spawning }, generation);
+        seen.phase = Phase::Live { health: Health::Spawning };
+        // One that crashed during the build of its successor comes back as the old one, and is replaced later.
+        if is_new {
+            seen.generation = generation;
+        }
         let declared = &self.services[service];
         let Some(of) = declared.instances.iter().find(|of| of.index == instance) else {
             return;
@@ -113,7 +119,8 @@ impl Engine {
             spec: Spec {
                 words: declared.command.clone(),
                 working_dir: declared.working_dir.clone(),
-                environment: environment::complete(&self.settings.passed, &[&declared.environment, &of.environment]),
+                environment: self.instance_environment(declared, of),
+                open_files_soft: self.settings.open_files_soft,
             },
             probes: declared.probes.clone(),
             log: self.settings.log,
@@ -165,6 +172,21 @@ impl Engine {
         let in_ms = millis(delay);
         tracing::info!(service, instance, in_ms, attempt, "restarting");
         self.emit(service, instance, Kind::Restarting { in_ms, attempt });
+    }
+
+    /// A build is the developer's own command: it needs their toolchain, proxies and credentials.
+    fn build_environment(&self, service: &str) -> Environment {
+        let mut environment: Environment = std::env::vars_os().collect();
+        environment.insert(SERVICE.into(), service.into());
+        environment.insert(RUN.into(), self.settings.run.clone());
+        environment
+    }
+
+    fn instance_environment(&self, service: &Service, instance: &Instance) -> Environment {
+        let declared = [&service.environment, &instance.environment];
+        let mut environment = environment::complete(&self.settings.passed, &declared);
+        environment.insert(RUN.into(), self.settings.run.clone());
+        environment
     }
 
     fn order(&mut self, service: &str, instance: u32, order: Order) {

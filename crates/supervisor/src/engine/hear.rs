@@ -13,7 +13,7 @@ use crate::event::Kind;
 use crate::leftovers;
 use crate::life::News;
 use crate::probe::{Notice, Verdict};
-use crate::reconcile::{BuildState, Cause, Ending, Health, Phase, Progress, restarts};
+use crate::reconcile::{BuildState, Cause, Ending, Health, Phase, Progress, restarts, waits};
 use crate::status::Exit;
 
 impl Engine {
@@ -79,8 +79,12 @@ impl Engine {
             News::Started { pid } => self.hear_started(service, instance, pid),
             News::Probed(verdict) => {
                 // One that was told to stop is not asked any more; an older answer may still be on its way.
-                if matches!(self.instance(service, instance).phase, Phase::Live { .. }) {
-                    self.hear_verdict(service, instance, verdict);
+                // Invariant: unhealthy is final. It is acted on only after the whole batch of reports, and the liveness
+                // probe, which has ended with it, would not say it again.
+                match &self.instance(service, instance).phase {
+                    Phase::Live { health: Health::Unhealthy { .. } } => {}
+                    Phase::Live { .. } => self.hear_verdict(service, instance, verdict),
+                    _ => {}
                 }
             }
             News::Exited { exit, seen_at } => self.hear_exited(service, instance, exit, seen_at),
@@ -129,8 +133,9 @@ impl Engine {
         let Some(health) = health else { return };
         let state = if health == Health::Ready { State::Ready } else { State::Unready };
         self.set_endpoint(service, instance, state);
-        let next = Phase::Live { health };
         let seen = self.instance(service, instance);
+        seen.was_ready |= health == Health::Ready;
+        let next = Phase::Live { health };
         if seen.phase != next {
             seen.phase = next;
             tracing::info!(service, instance, ?state, "readiness changed");
@@ -162,7 +167,8 @@ impl Engine {
     fn end(&mut self, service: &str, instance: u32, ending: Ending) {
         let seen = self.instance(service, instance);
         let ending = match &seen.phase {
-            Phase::Stopping { cause: Cause::Asked | Cause::Replaced, .. } => {
+            Phase::Stopping { cause: cause @ (Cause::Asked | Cause::Replaced), .. } => {
+                seen.was_ready &= *cause == Cause::Replaced;
                 (seen.phase, seen.attempts) = (Phase::Idle, 0);
                 self.record(service, instance).reason = None;
                 tracing::info!(service, instance, "stopped");
@@ -178,7 +184,9 @@ impl Engine {
         };
         self.record(service, instance).reason = (!ending.is_success()).then(|| why.clone());
         let target = &self.desired.services[service];
-        if !ending.is_success() && !restarts(&self.desired, service, target, &ending) {
+        let comes = restarts(&self.desired, service, target, &ending)
+            || waits(target.generation, &self.observed.services[service].instances[&instance]);
+        if !ending.is_success() && !comes {
             tracing::warn!(service, instance, why, "failed");
             self.emit(service, instance, Kind::Failed { why });
         }

@@ -1,12 +1,13 @@
 //! Commands: they change what is desired, and let what failed or waits be tried again. Nothing is started here.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use super::Engine;
 use crate::Error;
 use crate::config::Preparation;
 use crate::handle::{Command, Verb};
-use crate::reconcile::{BuildState, Phase, Progress};
+use crate::reconcile::{BuildState, Cause, Force, Phase, Progress};
 use crate::status::Wanted;
 
 /// How a service came to be started.
@@ -29,7 +30,7 @@ impl Engine {
         let _ = reply.send(result);
     }
 
-    fn change(&mut self, verb: Verb, services: Option<Vec<String>>) -> Result<(), Error> {
+    pub(super) fn change(&mut self, verb: Verb, services: Option<Vec<String>>) -> Result<(), Error> {
         let named = services.unwrap_or_default();
         if let Some(unknown) = named.iter().find(|name| !self.services.contains_key(*name)) {
             return Err(Error::UnknownService { service: unknown.clone() });
@@ -64,10 +65,21 @@ impl Engine {
             let retry = match &instance.phase {
                 Phase::Idle | Phase::Backoff { .. } => true,
                 Phase::Ended { ending } => again || !ending.is_success(),
-                Phase::Live { .. } | Phase::Stopping { .. } | Phase::Leaving { .. } => false,
+                Phase::Leaving { ending } => again || !ending.is_success(),
+                Phase::Stopping { cause: Cause::Unhealthy { .. }, .. } => true,
+                Phase::Live { .. } | Phase::Stopping { .. } => false,
             };
             if retry {
-                (instance.phase, instance.attempts) = (Phase::Idle, 0);
+                instance.attempts = 0;
+                match &mut instance.phase {
+                    // Something of it is still there. As one that is replaced it starts again when it is gone.
+                    Phase::Stopping { cause, .. } => *cause = Cause::Replaced,
+                    phase @ Phase::Leaving { .. } => {
+                        // No grace period: its process has ended, and its life already kills what it left.
+                        *phase = Phase::Stopping { since: Instant::now(), cause: Cause::Replaced, force: Force::Kill };
+                    }
+                    phase => *phase = Phase::Idle,
+                }
                 let record = self.records.entry((service.to_owned(), index)).or_default();
                 (record.restarts, record.reason) = (0, None);
             }

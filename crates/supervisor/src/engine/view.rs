@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{CRASH_LOOP_ATTEMPTS, Engine, Record};
 use crate::config::{Instance, Service};
-use crate::reconcile::{BuildState, Health, ObservedInstance, Phase, Progress, blocked};
+use crate::reconcile::{BuildState, Health, ObservedInstance, Phase, Progress, blocked, waits};
 use crate::status::{BuildStatus, InstanceState, InstanceStatus, ServiceStatus, Snapshot, Wanted};
 
 impl Engine {
@@ -56,7 +56,7 @@ impl Engine {
         let reason = match state {
             InstanceState::Stopped | InstanceState::Building | InstanceState::Preparing => None,
             InstanceState::Pending => blocked(&self.desired, &self.observed, &service.name),
-            _ => record.reason.clone().or_else(|| service.reason.clone().filter(|_| seen.phase == Phase::Idle)),
+            _ => record.reason.clone().or_else(|| service.reason.clone().filter(|_| waits(service.generation, seen))),
         };
         let is_alive = record.pid.is_some();
         InstanceStatus {
@@ -88,9 +88,11 @@ impl Engine {
                     false => InstanceState::Backoff { attempt, until },
                 }
             }
-            Phase::Ended { ending } if ending.is_success() => InstanceState::Exited,
-            Phase::Ended { .. } => InstanceState::Failed,
-            Phase::Idle => match (&service.build, preparation) {
+            Phase::Ended { ending } if !waits(service.generation, seen) => match ending.is_success() {
+                true => InstanceState::Exited,
+                false => InstanceState::Failed,
+            },
+            Phase::Ended { .. } | Phase::Idle => match (&service.build, preparation) {
                 (BuildStatus::Failed { .. }, _) | (_, Progress::Failed { .. }) => InstanceState::Failed,
                 (BuildStatus::Waiting | BuildStatus::Running, _) => InstanceState::Building,
                 (_, Progress::Needed | Progress::Running) => InstanceState::Preparing,

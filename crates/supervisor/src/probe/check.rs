@@ -10,11 +10,14 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config;
-use crate::environment::Environment;
 use crate::process::{Output, Process, Spec};
 
 /// Limit: bytes of an answer that are read for its status line (RFC 9112 §4).
 const ANSWER_BYTES_MAX: usize = 256;
+
+/// How often in a row the same refusal must come until a connection is enough: while it boots a server may answer 404
+/// before its routes are there.
+const REFUSALS_MIN: u32 = 3;
 
 /// What the default check asks for.
 const DEFAULT_PATH: &str = "/readyz";
@@ -23,9 +26,8 @@ const DEFAULT_PATH: &str = "/readyz";
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    /// For commands: those of the instance.
-    pub(crate) environment: Environment,
-    pub(crate) working_dir: std::path::PathBuf,
+    /// That of the instance: commands run in the same surroundings.
+    pub(crate) spec: Spec,
 }
 
 /// A check and what it has learned of its instance.
@@ -37,8 +39,8 @@ pub(crate) struct Check<'a> {
 
 #[derive(Debug)]
 enum Method<'a> {
-    /// The default, before anything was learned.
-    Undecided,
+    /// The default, before anything was learned; how often in a row the answer was the same refusal.
+    Undecided(Refusal, u32),
     Http(&'a str),
     Tcp,
     Exec(&'a [String]),
@@ -47,12 +49,17 @@ enum Method<'a> {
 impl<'a> Check<'a> {
     pub(crate) fn new(check: &'a config::Check, target: &'a Target) -> Self {
         let method = match check {
-            config::Check::Default => Method::Undecided,
+            config::Check::Default => Method::Undecided(Refusal::None, 0),
             config::Check::Http(path) => Method::Http(path),
             config::Check::Tcp => Method::Tcp,
             config::Check::Exec(words) => Method::Exec(words),
         };
         Self { target, method }
+    }
+
+    /// Whether the default was refused by one that answers, and it is not yet certain that it always will be.
+    pub(crate) fn was_refused(&self) -> bool {
+        matches!(self.method, Method::Undecided(Refusal::Status(_) | Refusal::NotHttp, _))
     }
 
     /// Asks once.
@@ -62,16 +69,18 @@ impl<'a> Check<'a> {
     pub(crate) async fn ask(&mut self, limit: Duration) -> Result<(), String> {
         let address = self.target.address;
         match self.method {
-            Method::Undecided => {
+            Method::Undecided(last, count) => {
                 let answer = get(address, DEFAULT_PATH, limit).await;
-                match answer {
-                    Answer::Status(404 | 405 | 501) | Answer::NotHttp => {
+                let refusal = answer.refusal();
+                let count = if refusal == last { count + 1 } else { 1 };
+                self.method = match answer {
+                    Answer::Status(200..400) => Method::Http(DEFAULT_PATH),
+                    _ if refusal != Refusal::None && count >= REFUSALS_MIN => {
                         self.method = Method::Tcp;
                         return connect(address, limit).await;
                     }
-                    Answer::Status(200..400) => self.method = Method::Http(DEFAULT_PATH),
-                    _ => {}
-                }
+                    _ => Method::Undecided(refusal, count),
+                };
                 answer.judge(address, DEFAULT_PATH, limit)
             }
             Method::Http(path) => get(address, path, limit).await.judge(address, path, limit),
@@ -81,24 +90,45 @@ impl<'a> Check<'a> {
     }
 }
 
+/// What an answer says of a server that does not know the default path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// Nothing.
+    None,
+    Status(u16),
+    NotHttp,
+}
+
 /// What came back of a GET.
 #[derive(Debug)]
 enum Answer {
     Status(u16),
-    /// The connection was accepted, and what came back, if anything, is no HTTP/1 answer.
+    /// Bytes came back that begin no HTTP/1 answer.
     NotHttp,
-    NoConnection(io::Error),
+    /// No connection, or one that broke.
+    Broken(io::Error),
+    /// The connection was closed before there was an answer, as by a server that is just starting or ending.
+    Closed,
     /// Accepted, and then silent.
     Late,
 }
 
 impl Answer {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Status(status @ (404 | 405 | 501)) => Refusal::Status(*status),
+            Self::NotHttp => Refusal::NotHttp,
+            _ => Refusal::None,
+        }
+    }
+
     fn judge(self, address: SocketAddr, path: &str, limit: Duration) -> Result<(), String> {
         let what = match self {
             Self::Status(200..400) => return Ok(()),
             Self::Status(status) => status.to_string(),
             Self::NotHttp => "the answer is no HTTP".to_owned(),
-            Self::NoConnection(error) => describe(&error),
+            Self::Broken(error) => describe(&error),
+            Self::Closed => "closed without an answer".to_owned(),
             Self::Late => format!("no answer within {} ms", limit.as_millis()),
         };
         Err(format!("GET http://{address}{path}: {what}"))
@@ -109,22 +139,22 @@ async fn get(address: SocketAddr, path: &str, limit: Duration) -> Answer {
     let exchange = async {
         let mut stream = match TcpStream::connect(address).await {
             Ok(stream) => stream,
-            Err(error) => return Answer::NoConnection(error),
+            Err(error) => return Answer::Broken(error),
         };
         let request = format!(
             "GET {path} HTTP/1.1\r\nhost: {address}\r\nuser-agent: atoll-probe\r\naccept: */*\r\nconnection: close\r\n\r\n"
         );
         let mut answer = Vec::with_capacity(ANSWER_BYTES_MAX);
-        if stream.write_all(request.as_bytes()).await.is_err() {
-            return Answer::NotHttp;
-        }
+        // A server may answer before it has read everything, and close: what it said counts, if it said anything.
+        let written = stream.write_all(request.as_bytes()).await;
         let mut answer_limited = stream.take(ANSWER_BYTES_MAX as u64);
         loop {
             if let Some(status) = parse_status(&answer) {
                 return status.map_or(Answer::NotHttp, Answer::Status);
             }
             match answer_limited.read_buf(&mut answer).await {
-                Ok(0) | Err(_) => return Answer::NotHttp,
+                Ok(0) => return written.err().map_or(Answer::Closed, Answer::Broken),
+                Err(error) => return Answer::Broken(error),
                 Ok(_) => {}
             }
         }
@@ -154,11 +184,7 @@ async fn connect(address: SocketAddr, limit: Duration) -> Result<(), String> {
 
 /// Runs a command in the instance's surroundings and kills it, with all that it started, when its time is over.
 async fn execute(words: &[String], target: &Target, limit: Duration) -> Result<(), String> {
-    let spec = Spec {
-        words: words.to_vec(),
-        working_dir: target.working_dir.clone(),
-        environment: target.environment.clone(),
-    };
+    let spec = Spec { words: words.to_vec(), ..target.spec.clone() };
     let name = words.join(" ");
     let spawned = Process::spawn(&spec, &Output::Discarded);
     let (process, _) = spawned.map_err(|error| format!("exec `{name}`: {}", kit::Chain(&error)))?;
@@ -196,7 +222,8 @@ mod tests {
 
     fn target(address: SocketAddr) -> Target {
         let environment = BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into()), ("WORD".into(), "yes".into())]);
-        Target { address, environment, working_dir: std::env::temp_dir() }
+        let working_dir = std::env::temp_dir();
+        Target { address, spec: Spec { words: Vec::new(), working_dir, environment, open_files_soft: None } }
     }
 
     /// Answers each connection with the next of `answers`, the last one for ever.
@@ -231,10 +258,17 @@ mod tests {
         const REFUSED: &str = "HTTP/1.1 404 Not Found\r\n\r\n";
         const BROKEN: &str = "HTTP/1.1 500 Internal\r\n\r\n";
         let failed = "GET http://ADDRESS/readyz: 500";
+        const GOOD: &str = "HTTP/1.0 204 x\r\n";
+        const ODD: &str = "-ERR unknown command\r\n";
+        let (refused, odd) = ("GET http://ADDRESS/readyz: 404", "GET http://ADDRESS/readyz: the answer is no HTTP");
+        let closed = "GET http://ADDRESS/readyz: closed without an answer";
         for (answers, expected) in [
-            (&[REFUSED, "", BROKEN][..], &["ok", "ok", "ok"][..]),
-            (&["-ERR unknown command\r\n"], &["ok"]),
-            (&[""], &["ok"]),
+            (&[REFUSED, REFUSED, REFUSED, "", BROKEN][..], &[refused, refused, "ok", "ok", "ok"][..]),
+            (&[ODD, ODD, ODD, BROKEN], &[odd, odd, "ok", "ok"]),
+            // A server whose routes are not there yet, and one that changes while it boots.
+            (&[REFUSED, REFUSED, GOOD, BROKEN], &[refused, refused, "ok", failed]),
+            (&[REFUSED, REFUSED, BROKEN, REFUSED, ODD, GOOD], &[refused, refused, failed, refused, odd, "ok"]),
+            (&["", "HTTP/", "", "", GOOD], &[closed, closed, closed, closed, "ok"]),
             (
                 &[BROKEN, "HTTP/1.0 204 x\r\n", BROKEN, REFUSED],
                 &[failed, "ok", failed, "GET http://ADDRESS/readyz: 404"],

@@ -30,6 +30,7 @@ impl World {
                 generation: 0,
                 build: None,
                 depends_on: BTreeMap::new(),
+                calls: Vec::new(),
                 restart: Restart::Always,
                 stop_grace_period: GRACE,
             };
@@ -63,8 +64,9 @@ impl World {
                 };
                 target.depends_on.insert(service.to_owned(), condition);
             }
+            ["calls", service] => target.calls.push(service.to_owned()),
             ["build", name, state] => {
-                let build = Build { command: vec![name.to_owned()], working_dir: "/".into() };
+                let build = Build { command: vec![name.to_owned()], shown: name.to_owned(), working_dir: "/".into() };
                 target.build = Some(build.clone());
                 let state = match state {
                     "needed" => BuildState::Needed,
@@ -92,9 +94,17 @@ impl World {
         let words: Vec<&str> = text.split(' ').collect();
         let at = |millis: &str| self.start + Duration::from_millis(millis.parse().unwrap());
         let asked = |since, force| Phase::Stopping { since, cause: Cause::Asked, force };
-        let (words, attempts) = match words[..] {
-            [.., "attempts", number] => (&words[..words.len() - 2], number.parse().unwrap()),
+        let (words, generation) = match words[..] {
+            [.., "generation", number] => (&words[..words.len() - 2], number.parse().unwrap()),
             _ => (&words[..], 0),
+        };
+        let (words, was_ready) = match *words {
+            [.., "again"] => (&words[..words.len() - 1], true),
+            _ => (words, words == ["live", "ready"]),
+        };
+        let (words, attempts) = match *words {
+            [.., "attempts", number] => (&words[..words.len() - 2], number.parse().unwrap()),
+            _ => (words, 0),
         };
         let exit = |status: &str| Ending::Exit(Exit::Status(status.parse().unwrap()));
         let why = || "no".to_owned();
@@ -114,7 +124,7 @@ impl World {
             ["backoff", until] => Phase::Backoff { until: at(until), attempt: attempts },
             _ => panic!("{text}"),
         };
-        ObservedInstance { phase, generation: 0, attempts }
+        ObservedInstance { phase, generation, attempts, was_ready }
     }
 
     fn describe(&self) -> String {
@@ -384,18 +394,78 @@ fn an_unhealthy_instance_is_stopped() {
 
 #[test]
 fn a_restart_gives_up_what_runs_only_when_its_successor_can_start() {
-    check(
-        "a: running, generation 1 | live ready | live starting",
-        expect![[r#"
-        stop a/0 replaced
-        stop a/1 replaced"#]],
-    );
+    check("a: running, generation 1 | live ready", expect!["stop a/0 replaced"]);
     check("a: running, generation 1, build x running | live ready", expect![""]);
     check("a: running, generation 1, build x failed | live ready", expect![""]);
     check("a: running, generation 1, prepare failed | live ready", expect![""]);
     check("a: running, generation 1, after b healthy | live ready\n b: running | live starting", expect![""]);
     check("a: running, generation 1 | stopping 99000", expect![""]);
     check("a: running, generation 1 | idle", expect!["start a/0"]);
+}
+
+#[test]
+fn replicas_are_replaced_one_at_a_time() {
+    for (instances, decided) in [
+        ("live ready | live ready", "stop a/0 replaced"),
+        ("stopping 99000 again | live ready", ""),
+        ("idle again | live ready", "start a/0"),
+        ("live starting again generation 1 | live ready", ""),
+        ("live ready generation 1 | live ready", "stop a/1 replaced"),
+        ("live ready generation 1 | live ready generation 1", ""),
+        // One that comes back by itself is waited for.
+        ("backoff 200000 again | live ready", ""),
+        ("ended 1 again generation 1 | live ready", "backoff a/0 attempt 0"),
+        ("ended 1 again | live ready", "start a/0"),
+        // Those that serve nobody go at once, and one that was ready before holds the last.
+        ("live starting | live starting", "stop a/0 replaced\nstop a/1 replaced"),
+        ("live unready again | live ready", "stop a/0 replaced"),
+        // Those that never served hold nobody up.
+        ("live starting generation 1 | live ready", "stop a/1 replaced"),
+        ("backoff 200000 | live ready", "stop a/1 replaced"),
+    ] {
+        let world = format!("a: running, generation 1 | {instances}");
+        assert_eq!(World::parse(&world).describe(), decided, "{instances}");
+    }
+    let failed = "a: running, no, generation 1 | ended 1 again generation 1 | live ready";
+    check(failed, expect!["stop a/1 replaced"]);
+}
+
+#[test]
+fn one_that_ended_during_its_restart_starts_when_it_can() {
+    for policy in ["no", "on-failure", "always"] {
+        let decide = |build: &str| {
+            World::parse(&format!("a: running, {policy}, generation 1, build x {build} | ended 0")).describe()
+        };
+        assert_eq!(decide("done"), "start a/0");
+        assert_eq!(decide("running"), if policy == "always" { "backoff a/0 attempt 0" } else { "" });
+    }
+}
+
+#[test]
+fn callers_stop_before_those_whom_they_call_when_everything_stops() {
+    check("web: stopped, calls api | live ready\n api: stopped | live ready", expect!["stop web/0 asked"]);
+    check("web: stopped, calls api | leaving 0\n api: stopped | live ready", expect![""]);
+    check("web: stopped, calls api | idle\n api: stopped | live ready", expect!["stop api/0 asked"]);
+    check(
+        "web: stopped, calls api | live ready\n api: stopped | live ready\n x: running | live ready",
+        expect![[r#"
+            stop api/0 asked
+            stop web/0 asked"#]],
+    );
+    // A circle orders nothing, alone or together with dependencies, and those outside of it are ordered still.
+    check(
+        "web: stopped, calls a | live ready\n a: stopped, calls b | live ready\n b: stopped, calls a, calls gone | live ready",
+        expect![[r#"
+            stop b/0 asked
+            stop web/0 asked"#]],
+    );
+    check(
+        "a: stopped, calls b, calls a | live ready\n b: stopped, calls a | live ready",
+        expect![[r#"
+            stop a/0 asked
+            stop b/0 asked"#]],
+    );
+    check("a: stopped, after b healthy | live ready\n b: stopped, calls a | live ready", expect!["stop a/0 asked"]);
 }
 
 #[test]

@@ -30,8 +30,11 @@ async fn a_failed_build_fails_only_those_who_need_it() {
     let mut broken = world.service("broken", sh("sleep 1000"));
     broken.build = world.build("for i in 1 2 3; do echo line $i; done; echo 'error: no' >&2; exit 101");
     let mut missing = world.service("missing", sh("sleep 1000"));
-    missing.build =
-        Some(Build { command: words(&["no-such-tool", "build"]), working_dir: world.dir.path().to_owned() });
+    missing.build = Some(Build {
+        command: words(&["no-such-tool", "build"]),
+        shown: "no-such-tool build".into(),
+        working_dir: world.dir.path().to_owned(),
+    });
     let mut waiting = world.service("waiting", sh("sleep 1000"));
     waiting.depends_on.insert("broken".to_owned(), supervisor::Condition::Healthy);
     let running = world.run(vec![broken, missing, waiting, world.service("well", sh("sleep 1000"))]);

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use registry::State;
-use supervisor::{Error, Kind, Restart, bind};
+use supervisor::{Error, Kind, RUN, Restart, bind};
 use testkit::wait::until;
 
 use crate::fixture::{BOUND, World, is_running, kill, sh, words};
@@ -198,6 +198,38 @@ async fn a_process_that_only_has_the_same_pid_is_left_alone() {
     other.kill().unwrap();
     other.wait().unwrap();
     running.drain().await;
+}
+
+#[tokio::test]
+async fn what_was_never_written_down_is_found_by_its_mark() {
+    let world = World::new();
+    std::fs::create_dir(world.path("run")).unwrap();
+    let (mark, other) = (world.path("run/instances.json"), world.path("run/other.json"));
+    let leave = |name: &str, mark: &std::path::Path, setsid: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{setsid} sleep 1000 & echo $! > {}; wait", world.path(name).display())]);
+        command.env("ATOLL_SERVICE", "a").env("ATOLL_INSTANCE", "a.3").env(RUN, mark).stdin(Stdio::null());
+        command.process_group(0).spawn().expect("works")
+    };
+    let mut leader = leave("child", &mark, "");
+    let mut another = leave("other", &other, "");
+    let mut escaping = leave("escaped", &mark, "setsid");
+    let child = world.numbers("child", 1).await[0];
+    let left = [world.numbers("other", 1).await[0], world.numbers("escaped", 1).await[0]];
+    until("a session of its own", BOUND, || async {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", left[1])).ok()?;
+        (stat.rsplit_once(") ")?.1.split(' ').nth(3)? == left[1].to_string()).then_some(())
+    })
+    .await;
+    let processes = supervisor::stop_leftovers(&mark).await.processes;
+    let named = processes.iter().all(|(service, instance, _)| (service.as_str(), *instance) == ("a", 3));
+    assert!(named && processes.len() == 2, "{processes:?}");
+    assert_eq!([&mut leader, &mut escaping].map(|shell| shell.wait().unwrap().signal()), [Some(15); 2]);
+    assert!(!is_running(child));
+    // Another supervisor's, and what left for a session of its own.
+    assert!(another.try_wait().unwrap().is_none() && left.iter().all(|pid| is_running(*pid)));
+    left.iter().for_each(|pid| kill(u32::try_from(*pid).unwrap()));
+    another.wait().unwrap();
 }
 
 #[tokio::test]

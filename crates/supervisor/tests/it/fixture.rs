@@ -73,6 +73,7 @@ impl World {
             environment: BTreeMap::new(),
             instances: vec![instance(0)],
             depends_on: BTreeMap::new(),
+            calls: Vec::new(),
             probes: Probes { startup: None, readiness, liveness: None },
             restart: Restart::Always,
             stop_signal: 15,
@@ -88,7 +89,7 @@ impl World {
     }
 
     pub(crate) fn build(&self, script: &str) -> Option<Build> {
-        Some(Build { command: sh(script), working_dir: self.dir.path().to_owned() })
+        Some(Build { command: sh(script), shown: sh(script).join(" "), working_dir: self.dir.path().to_owned() })
     }
 
     pub(crate) fn config(&self, services: Vec<Service>) -> (Config, mpsc::Receiver<Prepare>) {
@@ -104,6 +105,7 @@ impl World {
             backoff: Backoff { first: Duration::from_millis(1), max: Duration::from_millis(20) },
             stable_after: Duration::from_secs(10),
             builds_max: 2,
+            open_files_soft: None,
         };
         (config, prepares)
     }

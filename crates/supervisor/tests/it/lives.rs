@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use registry::State;
-use supervisor::{Check, Exit, Kind, PASSED, PASSED_PREFIX, Restart};
+use supervisor::{Check, Exit, Kind, PASSED, PASSED_PREFIX, RUN, Restart};
 use testkit::wait::until;
 
 use crate::fixture::{BOUND, World, instance, kill, probe, sh, words};
@@ -24,7 +24,8 @@ async fn an_instance_is_given_only_what_is_declared() {
     running.drain().await;
     let is_passed = |name: &str| PASSED.contains(&name) || name.starts_with(PASSED_PREFIX);
     let passed = std::env::vars().filter(|(name, _)| is_passed(name)).map(|(name, value)| format!("{name}={value}"));
-    let declared = [format!("PORT={port}"), "GREETING=hello".to_owned()];
+    let run = world.path("run").canonicalize().unwrap().join("instances.json");
+    let declared = [format!("PORT={port}"), "GREETING=hello".to_owned(), format!("{RUN}={}", run.display())];
     let expected: BTreeSet<String> = passed.chain(declared).collect();
     assert_eq!(world.lines().into_iter().collect::<BTreeSet<_>>(), expected);
 }
@@ -69,6 +70,40 @@ async fn a_killed_instance_leaves_the_registry_and_comes_back() {
     let exited = running.position("a", |kind| matches!(kind, Kind::Exited { .. }));
     let restarting = running.position("a", |kind| matches!(kind, Kind::Restarting { attempt: 1, .. }));
     assert!(exited < restarting);
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn a_restart_leaves_one_of_two_ready() {
+    let world = World::new();
+    let mut service = world.server("a");
+    service.instances.push(instance(1));
+    let running = world.run(vec![service]);
+    running.start().await;
+    let ready = |registry: &registry::Snapshot| {
+        registry.services.get("a").map_or(0, |all| all.iter().filter(|e| e.state == State::Ready).count())
+    };
+    until("two ready", BOUND, || async { (ready(&running.registry.snapshot()) == 2).then_some(()) }).await;
+    let mut watcher = running.registry.watch();
+    watcher.current();
+    running.handle.restart(vec!["a".to_owned()]).await.unwrap();
+    let renewed = async {
+        running
+            .see("two renewed", |snapshot| {
+                snapshot.services[0].instances.iter().all(|i| i.ready && i.generation == 1).then_some(())
+            })
+            .await;
+    };
+    let watched = async {
+        while let Some(snapshot) = watcher.changed().await {
+            assert!(ready(&snapshot) >= 1, "{snapshot:?}");
+        }
+    };
+    tokio::select! {
+        biased;
+        () = watched => {}
+        () = renewed => {}
+    }
     running.drain().await;
 }
 

@@ -13,13 +13,11 @@ use store_kit::{Pool, Problem, openapi, server};
 use uuid::Uuid;
 
 use crate::catalog::Catalog;
-use crate::rows::{self, LINES_MAX, Line, Set};
+use crate::rows::{self, Change, LINES_MAX, QUANTITY_MAX, Set};
 use crate::view::View;
 
 /// What this service offers, for people and programs.
 pub const DOCUMENT: &str = include_str!("../openapi.json");
-
-const QUANTITY_MAX: i64 = 99;
 
 #[derive(Clone, Debug)]
 struct Carts {
@@ -39,11 +37,12 @@ pub fn paths(pool: &Pool) -> Vec<&'static str> {
     routes(pool).into_iter().map(|(path, _)| path).collect()
 }
 
-fn routes(pool: &Pool) -> [(&'static str, MethodRouter<Carts>); 7] {
+fn routes(pool: &Pool) -> [(&'static str, MethodRouter<Carts>); 8] {
     [
         ("/carts", post(create)),
         ("/carts/{id}", get(read).delete(delete)),
         ("/carts/{id}/count", get(count)),
+        ("/carts/{id}/items", post(add)),
         ("/carts/{id}/items/{product_id}", put(set).delete(remove)),
         ("/openapi.json", openapi::document(DOCUMENT)),
         ("/readyz", server::readyz(pool.clone())),
@@ -61,6 +60,14 @@ struct Count {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Quantity {
+    quantity: i64,
+}
+
+/// How many pieces of a product there shall be more.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Addition {
+    product_id: String,
     quantity: i64,
 }
 
@@ -89,24 +96,29 @@ async fn delete(State(carts): State<Carts>, Path(id): Path<String>) -> Result<St
     if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(no_such_cart()) }
 }
 
+async fn add(
+    State(carts): State<Carts>,
+    Path(id): Path<String>,
+    Body(Addition { product_id, quantity }): Body<Addition>,
+) -> Result<Response, Problem> {
+    check_quantity(quantity)?;
+    carts.set(id, &product_id, Change::By(quantity)).await
+}
+
 async fn set(
     State(carts): State<Carts>,
     Path((id, product_id)): Path<(String, String)>,
     Body(Quantity { quantity }): Body<Quantity>,
 ) -> Result<Response, Problem> {
-    if !(1..=QUANTITY_MAX).contains(&quantity) {
-        return Err(refused("quantity", format!("it must be from 1 to {QUANTITY_MAX}")));
+    check_quantity(quantity)?;
+    carts.set(id, &product_id, Change::To(quantity)).await
+}
+
+fn check_quantity(quantity: i64) -> Result<(), Problem> {
+    if (1..=QUANTITY_MAX).contains(&quantity) {
+        return Ok(());
     }
-    let product = carts.catalog.fetch(&product_id).await?;
-    let product = product.ok_or_else(|| refused("product_id", "the catalog has no such product"))?;
-    let line = Line { product, quantity };
-    let cart = id.clone();
-    match carts.pool.write(move |transaction| rows::set(transaction, &cart, &line)).await? {
-        Set::Done => carts.view(id).await,
-        Set::NoSuchCart => Err(no_such_cart()),
-        Set::Full => Err(refused("product_id", format!("the cart already has {LINES_MAX} products"))),
-        Set::OtherCurrency => Err(refused("product_id", "its price is in another currency than the cart")),
-    }
+    Err(refused("quantity", format!("it must be from 1 to {QUANTITY_MAX}")))
 }
 
 async fn remove(
@@ -119,6 +131,19 @@ async fn remove(
 }
 
 impl Carts {
+    /// Changes a line to the product of now, and gives the cart as it then is.
+    async fn set(&self, id: String, product_id: &str, change: Change) -> Result<Response, Problem> {
+        let product = self.catalog.fetch(product_id).await?;
+        let product = product.ok_or_else(|| refused("product_id", "the catalog has no such product"))?;
+        let cart = id.clone();
+        match self.pool.write(move |transaction| rows::set(transaction, &cart, &product, change)).await? {
+            Set::Done => self.view(id).await,
+            Set::NoSuchCart => Err(no_such_cart()),
+            Set::Full => Err(refused("product_id", format!("the cart already has {LINES_MAX} products"))),
+            Set::OtherCurrency => Err(refused("product_id", "its price is in another currency than the cart")),
+        }
+    }
+
     /// A cart beside the prices of now. It is shown without them when the catalog is away.
     async fn view(&self, id: String) -> Result<Response, Problem> {
         let key = id.clone();

@@ -4,6 +4,8 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::catalog::Product;
 
+/// Pieces of one line.
+pub(crate) const QUANTITY_MAX: i64 = 99;
 /// Lines of one cart.
 pub(crate) const LINES_MAX: usize = 100;
 /// A cart that nobody touched for so long is deleted.
@@ -18,7 +20,16 @@ pub(crate) struct Line {
     pub(crate) quantity: i64,
 }
 
-/// How setting a quantity ended.
+/// What a quantity does to the one that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Takes its place.
+    To(i64),
+    /// Is added to it, as far as a line holds it.
+    By(i64),
+}
+
+/// How changing a quantity ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Set {
     Done,
@@ -59,14 +70,18 @@ pub(crate) fn load(connection: &Connection, id: &str) -> rusqlite::Result<Option
     lines.collect::<rusqlite::Result<_>>().map(Some)
 }
 
-/// Sets a line's quantity, and with it the price that was just seen.
-pub(crate) fn set(transaction: &Transaction<'_>, id: &str, line: &Line) -> rusqlite::Result<Set> {
+/// Changes a line's quantity, and with it the price that was just seen. What was there is read in the same transaction, so
+/// that of two additions none is lost.
+pub(crate) fn set(transaction: &Transaction<'_>, id: &str, product: &Product, change: Change) -> rusqlite::Result<Set> {
     let Some(lines) = load(transaction, id)? else {
         return Ok(Set::NoSuchCart);
     };
-    let product = &line.product;
-    let is_new = lines.iter().all(|line| line.product.id != product.id);
-    if is_new && lines.len() >= LINES_MAX {
+    let there = lines.iter().find(|line| line.product.id == product.id);
+    let quantity = match change {
+        Change::To(quantity) => quantity,
+        Change::By(more) => there.map_or(0, |line| line.quantity).saturating_add(more).min(QUANTITY_MAX),
+    };
+    if there.is_none() && lines.len() >= LINES_MAX {
         return Ok(Set::Full);
     }
     if lines.iter().any(|line| line.product.id != product.id && line.product.currency != product.currency) {
@@ -76,16 +91,8 @@ pub(crate) fn set(transaction: &Transaction<'_>, id: &str, line: &Line) -> rusql
                (SELECT ifnull(max(position), 0) + 1 FROM lines WHERE cart_id = ?1)) \
                ON CONFLICT DO UPDATE SET slug = excluded.slug, name = excluded.name, image = excluded.image, \
                price = excluded.price, currency = excluded.currency, quantity = excluded.quantity";
-    let values = params![
-        id,
-        product.id,
-        product.slug,
-        product.name,
-        product.image,
-        product.price,
-        product.currency,
-        line.quantity
-    ];
+    let values =
+        params![id, product.id, product.slug, product.name, product.image, product.price, product.currency, quantity];
     transaction.prepare_cached(sql)?.execute(values)?;
     touch(transaction, id)?;
     Ok(Set::Done)

@@ -31,6 +31,8 @@ pub(crate) struct Item {
     total: i64,
     /// `null` when the catalog could not be asked, or has the product no more.
     current_price: Option<i64>,
+    /// Of the current price: it may have changed as well.
+    current_currency: Option<String>,
     price_changed: bool,
     /// `false` when the catalog has the product no more.
     available: bool,
@@ -65,6 +67,7 @@ impl Item {
             // Limit: 99 pieces of at most 10^8 in 100 lines are far below 2^63.
             total: product.price * quantity,
             current_price: current.map(|now| now.price),
+            current_currency: current.map(|now| now.currency.clone()),
             price_changed: current.is_some_and(is_changed),
             available: now.is_none() || current.is_some(),
         }

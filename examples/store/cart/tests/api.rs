@@ -161,6 +161,30 @@ async fn products_are_added_changed_and_removed() {
 }
 
 #[tokio::test]
+async fn of_additions_at_once_none_is_lost() {
+    let carts = carts().await;
+    let cart = carts.create().await;
+    let items = format!("{cart}/items");
+    let add = |product: &str, quantity: i64| {
+        carts.send("POST", &items, Some(json!({ "product_id": product, "quantity": quantity })))
+    };
+    let (first, second, third, fourth) = tokio::join!(add("mug", 1), add("mug", 2), add("mug", 3), add("lamp", 4));
+    for (status, ..) in [first, second, third, fourth] {
+        assert_eq!(status, 200);
+    }
+    assert_eq!(carts.read(&cart).await["count"], 10);
+    let (_, capped, _) = add("mug", 99).await;
+    assert_eq!(capped["count"], 103, "a line holds 99");
+    for (product, quantity, at_fault) in [("mug", 0, "quantity"), ("mug", -5, "quantity"), ("boat", 1, "product_id")] {
+        let (status, problem, _) = add(product, quantity).await;
+        assert_eq!((status.as_u16(), &problem["parameter"]), (422, &json!(at_fault)));
+    }
+    let body = json!({ "product_id": "mug", "quantity": 1 });
+    assert_eq!(carts.send("POST", "/carts/none/items", Some(body)).await.0, 404);
+    assert_eq!(carts.read(&cart).await["count"], 103);
+}
+
+#[tokio::test]
 async fn ids_cannot_be_guessed_and_carts_do_not_mix() {
     let carts = carts().await;
     let (one, other) = (carts.create().await, carts.create().await);
@@ -181,6 +205,9 @@ async fn the_price_that_was_seen_stays_and_the_new_one_is_shown() {
     assert_eq!(seen, [&json!(1990), &json!(3980), &json!(2490), &json!(true)]);
     let (_, accepted) = carts.put(&cart, "mug", 2).await;
     assert_eq!((&accepted["subtotal"], &accepted["items"][0]["price_changed"]), (&json!(4980), &json!(false)));
+    carts.shelf.put("mug", 2490, "USD");
+    let item = &carts.read(&cart).await["items"][0];
+    assert_eq!((&item["current_currency"], &item["price_changed"]), (&json!("USD"), &json!(true)));
     carts.shelf.take("mug");
     assert_eq!(carts.read(&cart).await["items"][0]["available"], false);
 }

@@ -2,10 +2,13 @@
 //! missing or wrong is an error that names it; there are no silent defaults.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use http::Uri;
+use percent_encoding::percent_decode_str;
 
 /// A variable that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +52,14 @@ impl Environment {
         })
     }
 
-    /// File of this service's database: the path in `DATABASE_URL`.
+    /// File of this service's database: the path in `DATABASE_URL`, whose escapes are decoded (RFC 3986 §2.1).
     ///
     /// # Errors
     /// When it is missing or not a `sqlite:///` address.
     pub fn database(&self) -> Result<PathBuf, Error> {
         self.parsed("DATABASE_URL", "an address such as sqlite:///absolute/path.db", |value| {
-            value.strip_prefix("sqlite://").filter(|path| path.starts_with('/')).map(PathBuf::from)
+            let path = value.strip_prefix("sqlite://").filter(|path| path.starts_with('/'))?;
+            Some(PathBuf::from(OsString::from_vec(percent_decode_str(path).collect())))
         })
     }
 
@@ -83,11 +87,11 @@ mod tests {
             ("HOST", "127.0.0.1"),
             ("PORT", "9000"),
             ("PRICE_LIST_URL", "http://127.0.0.1:9001"),
-            ("DATABASE_URL", "sqlite:///tmp/a b/catalog.db"),
+            ("DATABASE_URL", "sqlite:///srv/My%20Projects/50%25/café/catalog.db"),
         ]);
         assert_eq!(given.listen().unwrap().to_string(), "127.0.0.1:9000");
         assert_eq!(given.upstream("price-list").unwrap().to_string(), "http://127.0.0.1:9001/");
-        assert_eq!(given.database().unwrap(), PathBuf::from("/tmp/a b/catalog.db"));
+        assert_eq!(given.database().unwrap(), PathBuf::from("/srv/My Projects/50%/café/catalog.db"));
     }
 
     #[test]

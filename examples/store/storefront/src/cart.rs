@@ -29,6 +29,7 @@ pub(crate) struct Item {
     pub(crate) price: i64,
     pub(crate) total: i64,
     pub(crate) current_price: Option<i64>,
+    pub(crate) current_currency: Option<String>,
     pub(crate) price_changed: bool,
     pub(crate) available: bool,
 }
@@ -84,6 +85,12 @@ impl Carts {
                 None
             }
         }
+    }
+
+    /// Adds to what is there, which only the service itself can do without losing somebody else's addition.
+    pub(crate) async fn add(&self, id: &str, product: &str, quantity: i64) -> Result<Changed, client::Error> {
+        let body = json!({ "product_id": product, "quantity": quantity });
+        outcome(&self.0.send_json(Method::POST, &format!("/carts/{}/items", escape(id)), &body).await?)
     }
 
     pub(crate) async fn set(&self, id: &str, product: &str, quantity: i64) -> Result<Changed, client::Error> {

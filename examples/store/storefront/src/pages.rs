@@ -218,6 +218,7 @@ impl CartPage {
 impl Line {
     fn new(item: &Item, currency: &str) -> Self {
         let new_price = item.current_price.filter(|_| item.price_changed);
+        let new_currency = item.current_currency.as_deref().unwrap_or(currency);
         Self {
             product_id: item.product_id.clone(),
             slug: item.slug.clone(),
@@ -226,7 +227,7 @@ impl Line {
             quantity: item.quantity,
             price: money::format(item.price, currency),
             total: money::format(item.total, currency),
-            new_price: new_price.map(|price| money::format(price, currency)),
+            new_price: new_price.map(|price| money::format(price, new_currency)),
             is_available: item.available,
         }
     }

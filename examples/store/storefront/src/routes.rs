@@ -229,17 +229,19 @@ async fn add(State(shop): State<Shop>, headers: HeaderMap, Form(addition): Form<
         if !visitor::is_from_here(&headers) {
             return Err(Failure::Foreign);
         }
-        let cart = match visitor::cart(&headers) {
-            Some(id) => shop.carts.fetch(&id).await?,
-            None => None,
-        };
-        let there = cart.iter().flat_map(|cart| &cart.items).find(|item| item.product_id == addition.product_id);
-        let quantity = there.map_or(0, |item| item.quantity).saturating_add(addition.quantity).min(QUANTITY_MAX);
-        let id = match cart {
-            Some(cart) => cart.id,
-            None => shop.carts.create().await?,
-        };
-        match shop.carts.set(&id, &addition.product_id, quantity).await? {
+        if !(1..=QUANTITY_MAX).contains(&addition.quantity) {
+            return Err(Failure::Other(StatusCode::UNPROCESSABLE_ENTITY));
+        }
+        if let Some(id) = visitor::cart(&headers) {
+            match shop.carts.add(&id, &addition.product_id, addition.quantity).await? {
+                Changed::Done => return Ok(id),
+                Changed::Refused => return Err(Failure::Refused),
+                // It was swept away: the visitor begins a new one.
+                Changed::NoSuchCart => {}
+            }
+        }
+        let id = shop.carts.create().await?;
+        match shop.carts.add(&id, &addition.product_id, addition.quantity).await? {
             Changed::Done => Ok(id),
             Changed::NoSuchCart => Err(Failure::Away),
             Changed::Refused => Err(Failure::Refused),

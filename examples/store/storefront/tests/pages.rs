@@ -33,6 +33,7 @@ struct World {
     lines: BTreeMap<String, i64>,
     has_cart: bool,
     price_now: i64,
+    currency_now: &'static str,
 }
 
 fn product(id: &str) -> Value {
@@ -80,7 +81,8 @@ fn cart(world: &World) -> Response {
     let item = |(id, quantity): (&String, &i64)| {
         json!({
             "product_id": id, "slug": id, "name": HOSTILE, "image": "/i", "quantity": quantity, "price": 1000,
-            "total": 1000 * quantity, "current_price": world.price_now, "price_changed": world.price_now != 1000,
+            "total": 1000 * quantity, "current_price": world.price_now, "current_currency": world.currency_now,
+            "price_changed": world.price_now != 1000 || world.currency_now != "EUR",
             "available": true,
         })
     };
@@ -100,6 +102,18 @@ async fn read_cart(State(behind): State<Behind>, Path(id): Path<String>) -> Resp
 async fn create_cart(State(behind): State<Behind>) -> Response {
     let mut world = behind.0.lock().unwrap();
     world.has_cart = true;
+    cart(&world)
+}
+
+async fn add_line(State(behind): State<Behind>, axum::Json(body): axum::Json<Value>) -> Response {
+    let mut world = behind.0.lock().unwrap();
+    let id = body["product_id"].as_str().unwrap();
+    if id == "gone" {
+        return StatusCode::UNPROCESSABLE_ENTITY.into_response();
+    }
+    if world.has_cart {
+        *world.lines.entry(id.to_owned()).or_default() += body["quantity"].as_i64().unwrap();
+    }
     cart(&world)
 }
 
@@ -128,7 +142,10 @@ struct Shop {
 
 async fn shop() -> Shop {
     let behind = Behind::default();
-    behind.0.lock().unwrap().price_now = 1000;
+    {
+        let mut world = behind.0.lock().unwrap();
+        (world.price_now, world.currency_now) = (1000, "EUR");
+    }
     let catalog = Router::new()
         .route("/products", get(list))
         .route("/products/{id}", get(one))
@@ -137,6 +154,7 @@ async fn shop() -> Shop {
         .route("/carts", post(create_cart))
         .route("/carts/{id}", get(read_cart))
         .route("/carts/{id}/count", get(read_cart))
+        .route("/carts/{id}/items", post(add_line))
         .route("/carts/{id}/items/{product}", put(set_line).delete(remove_line));
     let (catalog, carts) =
         (listen(catalog.with_state(behind.clone())).await, listen(carts.with_state(behind.clone())).await);
@@ -249,11 +267,29 @@ async fn a_product_goes_into_the_cart_is_counted_changed_and_removed() {
     shop.post("/cart/items/p1", "quantity=7", &with_cookie).await;
     shop.world().price_now = 1200;
     shop.get("/cart").await.is_whole(200).has("€70.00").has("The price is now €12.00");
+    shop.world().currency_now = "USD";
+    shop.get("/cart").await.is_whole(200).has("€70.00").has("The price is now $12.00");
     let removed = shop.post("/cart/items/p1", "quantity=0", &with_cookie).await;
     assert_eq!((removed.status, shop.world().lines.len()), (StatusCode::SEE_OTHER, 0));
     let again = shop.post("/cart/items/p1", "quantity=0", &with_cookie).await;
     assert_eq!(again.status, 303);
     shop.post("/cart/items", "product_id=gone&quantity=1", &with_cookie).await.is_whole(422).has("did not fit");
+    shop.world().has_cart = false;
+    assert_eq!(shop.post("/cart/items", "product_id=p2&quantity=1", &with_cookie).await.status, 303);
+    assert_eq!(shop.world().lines["p2"], 1, "a cart that is gone is replaced");
+}
+
+#[tokio::test]
+async fn a_quantity_below_one_or_beyond_a_line_changes_nothing() {
+    let shop = shop().await;
+    let with_cookie = [("cookie", &*format!("cart={CART}"))];
+    shop.post("/cart/items", "product_id=p1&quantity=5", &with_cookie).await;
+    for quantity in ["0", "-3", "100", "9223372036854775807"] {
+        let form = format!("product_id=p1&quantity={quantity}");
+        shop.post("/cart/items", &form, &with_cookie).await.is_whole(422).has("Nothing was changed");
+        shop.post("/cart/items", &form, &[]).await.is_whole(422);
+    }
+    assert_eq!(shop.world().lines["p1"], 5);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -11,17 +12,41 @@ use crate::api::dto::{Started, Status};
 use crate::cli::Failure;
 use crate::project::{self, Project};
 
-/// Makes sure that a daemon runs; says whether this call started it.
-pub async fn ensure_daemon(project: &Project, client: &Client) -> Result<bool, Failure> {
-    match client.get::<Status>("/v1/status").await {
-        Ok(_) => Ok(false),
-        Err(Error::NotRunning { .. }) => start_daemon(project).await.map(|()| true),
-        Err(error) => Err(error.into()),
+/// How long another daemon of this folder may take from its lock to its socket, or from its last word to its end.
+const OTHER_DAEMON_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked for.
+const OTHER_DAEMON_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Who brought the daemon up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launched {
+    Here,
+    /// It ran already, or another `up` was faster.
+    Elsewhere,
+}
+
+/// Makes sure that a daemon runs.
+pub async fn ensure_daemon(project: &Project, client: &Client) -> Result<Launched, Failure> {
+    let deadline = Instant::now() + OTHER_DAEMON_MAX;
+    loop {
+        match client.get::<Status>("/v1/status").await {
+            Ok(_) => return Ok(Launched::Elsewhere),
+            Err(Error::NotRunning { .. } | Error::Broken { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if start_daemon(project).await? {
+            return Ok(Launched::Here);
+        }
+        if Instant::now() >= deadline {
+            return Err(project::Error::Locked.into());
+        }
+        tokio::time::sleep(OTHER_DAEMON_INTERVAL).await;
     }
 }
 
-async fn start_daemon(project: &Project) -> Result<(), Failure> {
-    project.prepare_state()?;
+/// Says whether it was this one that got the folder's lock.
+async fn start_daemon(project: &Project) -> Result<bool, Failure> {
+    project.make_folders()?;
     let path = project.daemon_log();
     let log = OpenOptions::new().create(true).append(true).open(&path);
     let log = log.map_err(|source| project::Error::State { path: path.clone(), source })?;
@@ -40,7 +65,8 @@ async fn start_daemon(project: &Project) -> Result<(), Failure> {
     let read = BufReader::new(stdout).read_line(&mut line).await;
     read.map_err(|error| Failure::new("lost the starting daemon").because(error))?;
     match serde_json::from_str(&line) {
-        Ok(Started::Listening) => Ok(()),
+        Ok(Started::Listening) => Ok(true),
+        Ok(Started::Locked) => Ok(false),
         Ok(Started::Failed { message, causes, hint }) => {
             let failure = Failure::new(message).hint(hint);
             Err(if causes.is_empty() { failure } else { failure.because(causes.join(": ")) })

@@ -7,7 +7,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use crate::api::client::{Client, Error, Stream};
-use crate::api::dto::{Event, Instance, Line, Service};
+use crate::api::dto::{Event, Instance, Line, Service, Status};
+use crate::cli::output::Format;
+use crate::cli::up::launch::Launched;
 use crate::cli::up::progress::Progress;
 use crate::cli::{Failure, down, logs};
 use crate::project::Project;
@@ -63,23 +65,32 @@ pub struct Watch {
     services: Stream,
     events: Stream,
     logs: Stream,
-    selected: HashSet<String>,
+    /// The services that this command is about.
+    asked: HashSet<String>,
     latest: Vec<Service>,
     progress: Progress,
     printer: logs::Printer,
 }
 
 impl Watch {
-    /// Opens the streams before anything is started, so that nothing is missed.
-    pub async fn open(client: &Client, name: &str, selected: &[String], gateway: &str) -> Result<Self, Error> {
+    /// Opens the streams before anything is started, so that nothing is missed. What happened in the past of a daemon
+    /// that ran already is left out.
+    pub async fn open(
+        client: &Client,
+        asked: HashSet<String>,
+        status: &Status,
+        launched: Launched,
+        format: Format,
+    ) -> Result<Self, Error> {
+        let new_only = launched == Launched::Elsewhere;
         Ok(Self {
             services: client.stream("/v1/watch").await?,
-            events: client.stream("/v1/events").await?,
+            events: client.stream(&format!("/v1/events?new_only={new_only}")).await?,
             logs: client.stream("/v1/logs").await?,
-            selected: selected.iter().cloned().collect(),
+            asked,
             latest: Vec::new(),
-            progress: Progress::new(name, gateway),
-            printer: logs::Printer::new(),
+            progress: Progress::new(&status.application, &status.gateway),
+            printer: logs::Printer::new(format),
         })
     }
 
@@ -136,32 +147,42 @@ impl Watch {
         }
     }
 
+    /// Leaves an application alone that this command did not bring up.
+    pub fn detach(&self, goal: Goal) -> anyhow::Result<()> {
+        self.progress.say("the application was already running and goes on; `atoll down` stops it");
+        match goal {
+            Goal::Stay => Ok(()),
+            Goal::Started | Goal::Ready(_) => Err(Failure::not_reached("interrupted").into()),
+        }
+    }
+
     /// Updates the picture, and says whether the goal is reached or out of reach.
     fn judge(&mut self, goal: Goal) -> Option<Outcome> {
-        let asked: Vec<&Service> = self.latest.iter().filter(|service| service.wanted).collect();
+        let asked: Vec<&Service> = selected(&self.latest, &self.asked).collect();
         if asked.is_empty() {
             return None;
         }
-        let wanted = |service: &&&Service| self.selected.is_empty() || self.selected.contains(&service.service);
         let instances: Vec<&Instance> = asked.iter().flat_map(|service| &service.instances).collect();
-        let settled = instances.iter().all(|instance| is_done(instance));
         self.progress.instances(&instances);
-        let failed = asked.iter().filter(wanted).find_map(|service| failure(service));
-        match (goal, failed) {
-            (Goal::Stay, _) => None,
-            (_, Some(failed)) => {
+        let reached = match goal {
+            Goal::Stay => return None,
+            Goal::Started => instances.iter().all(|instance| was_started(instance)),
+            Goal::Ready(_) => instances.iter().all(|instance| is_done(instance)),
+        };
+        let failed = asked.iter().find_map(|service| Some((service.given_up.clone()?, service.last_lines.clone())));
+        match failed {
+            Some((what, output)) => {
                 self.progress.clear();
-                Some(failed)
+                Some(Outcome::Failed { what, output })
             }
-            (Goal::Started, None) if instances.iter().all(|instance| was_started(instance)) => Some(Outcome::Reached),
-            (Goal::Ready(_), None) if settled => Some(Outcome::Reached),
-            (_, None) => None,
+            None => reached.then_some(Outcome::Reached),
         }
     }
 
     fn not_ready(&self, bound: Duration) -> String {
-        let instances = self.latest.iter().filter(|service| service.wanted).flat_map(|service| &service.instances);
-        let late = instances.filter(|instance| !is_done(instance));
+        let late = selected(&self.latest, &self.asked)
+            .flat_map(|service| &service.instances)
+            .filter(|instance| !is_done(instance));
         let late: Vec<String> = late
             .map(|i| match &i.reason {
                 Some(reason) => format!("{}.{} ({reason})", i.service, i.instance),
@@ -172,24 +193,16 @@ impl Watch {
     }
 }
 
+fn selected<'s>(services: &'s [Service], names: &HashSet<String>) -> impl Iterator<Item = &'s Service> {
+    services.iter().filter(|service| service.wanted && names.contains(&service.service))
+}
+
 /// Ready, or ended as it was meant to.
 fn is_done(instance: &Instance) -> bool {
     instance.ready || instance.state == "exited"
 }
 
+/// Runs, or has run.
 fn was_started(instance: &Instance) -> bool {
-    instance.pid.is_some() || instance.started_at.is_some()
-}
-
-/// Why a service will not come up by itself.
-fn failure(service: &Service) -> Option<Outcome> {
-    if let Some(failure) = &service.failure {
-        let what = format!("{}: {failure}", service.service);
-        return Some(Outcome::Failed { what, output: service.last_lines.clone() });
-    }
-    let given_up = |instance: &&Instance| matches!(instance.state.as_str(), "failed" | "crash_loop");
-    let instance = service.instances.iter().find(given_up)?;
-    let reason = instance.reason.as_deref().unwrap_or("it keeps ending");
-    let what = format!("{}.{}: {reason}", instance.service, instance.instance);
-    Some(Outcome::Failed { what, output: instance.last_lines.clone() })
+    instance.pid.is_some() || matches!(instance.state.as_str(), "exited" | "backoff" | "crash_loop" | "failed")
 }
