@@ -20,16 +20,19 @@ mod tests {
 
     use super::*;
 
-    /// The plan of `lower/golden.toml`, as if it stood in `/app`.
-    fn plan() -> Plan {
-        let root = PathBuf::from("/app/atoll.toml");
-        let sources = Sources {
-            files: BTreeMap::from([(root.clone(), Ok(include_str!("lower/golden.toml").to_owned()))]),
+    fn sources(root: PathBuf, text: &str) -> Sources {
+        Sources {
+            files: BTreeMap::from([(root.clone(), Ok(text.to_owned()))]),
             root,
             globs: BTreeMap::new(),
             environment: BTreeMap::new(),
             ports: Ports { range: 20_000..=20_999, first: 20_000, ledger: BTreeMap::new(), busy: BTreeSet::new() },
-        };
+        }
+    }
+
+    /// The plan of `lower/golden.toml`, as if it stood in `/app`.
+    fn plan() -> Plan {
+        let sources = sources(PathBuf::from("/app/atoll.toml"), include_str!("lower/golden.toml"));
         assert_eq!(manifest::wanted(&sources), []);
         let (plan, diagnostics) = manifest::compile(&sources);
         plan.unwrap_or_else(|| panic!("{diagnostics:#?}"))
@@ -49,6 +52,54 @@ mod tests {
             registry.set("orders", registry::Endpoint { instance, address, state });
         }
         expect_file!["lower/golden/snapshot.txt"].assert_debug_eq(&snapshot(&plan, &registry.snapshot()));
+    }
+
+    #[test]
+    fn compiler_and_data_plane_agree_about_paths() {
+        for path in [
+            "/",
+            "/a",
+            "/a/",
+            "/a.b/c~d",
+            "/a%20b",
+            "/caf%C3%A9",
+            "/a//b",
+            "//a",
+            "/a/../b",
+            "/a/./b",
+            "/%2e%2e/x",
+            "/a%2fb",
+            "/a%5Cb",
+            "/a\\\\b",
+            "/50%",
+            "/a%zz",
+            "/%c0",
+            "/a?b",
+            "/a#b",
+            "/a b",
+            "/a%7eb",
+            "/a%41",
+            "a",
+            "",
+            "/ü",
+            "/a%00",
+            "/a;b=c",
+            "/a:b@c",
+            "/a%2Eb",
+            "/..a",
+            "/a..",
+            "/%25",
+        ] {
+            let root = PathBuf::from("/app/atoll.toml");
+            let text = format!(
+                "name = \"paths\"\n[[routes]]\nname = \"one\"\nmatches = [{{ path = {{ exact = \"{path}\" }} }}]\n\
+                 backends = [{{ service = \"web\" }}]\n[services.web]\ncommand = \"web\"\n"
+            );
+            let (plan, diagnostics) = manifest::compile(&sources(root, &text));
+            // The text writes a backslash as TOML does.
+            let checked = proxy::check_pattern(&path.replace("\\\\", "\\"));
+            assert_eq!(plan.is_some(), checked.is_ok(), "{path}: {checked:?} {diagnostics:#?}");
+        }
     }
 
     #[test]

@@ -49,9 +49,7 @@ pub fn first(range: &RangeInclusive<u16>, root: &Path) -> u16 {
     let mut hasher = DefaultHasher::new();
     root.hash(&mut hasher);
     let size = u64::from(range.end() - range.start()) + 1;
-    // Steps of 100 leave room for an application's ports to stand together.
-    let offset = (hasher.finish() % size) / 100 * 100;
-    range.start() + u16::try_from(offset).unwrap_or(0)
+    range.start() + u16::try_from(hasher.finish() % size).unwrap_or(0)
 }
 
 #[cfg(test)]
