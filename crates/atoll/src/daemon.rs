@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::api::{dto, server};
 use crate::lower;
-use crate::project::{self, Project, Reader, socket};
+use crate::project::{self, Claims, Loaded, Project, socket};
 
 pub use control::Control;
 
@@ -118,6 +118,7 @@ struct Daemon {
     drained: watch::Sender<bool>,
     /// Held until the process ends: one daemon a folder.
     _lock: std::fs::File,
+    _claims: Claims,
 }
 
 impl Daemon {
@@ -129,7 +130,8 @@ impl Daemon {
         log::begin(&project);
         // Before the ports are chosen: what a killed daemon left still holds some.
         let leftovers = supervisor::stop_leftovers(&project.instances_file()).await;
-        let plan = Arc::new(compile(&project)?);
+        let (loaded, claims) = project.load_and_claim();
+        let plan = Arc::new(accepted(loaded)?);
         project.store_ports(&plan).context("cannot keep the port ledger")?;
 
         let open_files_soft = raise_open_files();
@@ -171,11 +173,37 @@ impl Daemon {
             down: down_sender,
             drained: drained_receiver,
         });
-        Ok(Self { project, control, registry, proxy, supervisor, api, access, prepares, down, drained, _lock: lock })
+        Ok(Self {
+            project,
+            control,
+            registry,
+            proxy,
+            supervisor,
+            api,
+            access,
+            prepares,
+            down,
+            drained,
+            _lock: lock,
+            _claims: claims,
+        })
     }
 
     async fn run(self) -> anyhow::Result<()> {
-        let Self { project, control, registry, proxy, supervisor, api, access, prepares, down, drained, _lock } = self;
+        let Self {
+            project,
+            control,
+            registry,
+            proxy,
+            supervisor,
+            api,
+            access,
+            prepares,
+            down,
+            drained,
+            _lock,
+            _claims,
+        } = self;
         let tasks = kit::tasks::Tasks::default();
         let (supervisor_drain, supervisor_watch) = drain::channel();
         let (proxy_drain, proxy_watch) = drain::channel();
@@ -297,8 +325,7 @@ async fn asked_to_stop(mut down: watch::Receiver<bool>) -> &'static str {
     }
 }
 
-fn compile(project: &Project) -> anyhow::Result<Plan> {
-    let loaded = project.load(Reader::Daemon);
+fn accepted(loaded: Loaded) -> anyhow::Result<Plan> {
     match loaded.plan {
         Some(plan) => Ok(plan),
         None => {

@@ -6,7 +6,6 @@ use manifest::Severity;
 use crate::cli::output::{self, Format};
 use crate::cli::target::{self, Folder};
 use crate::cli::{Context, Failure};
-use crate::project::Reader;
 
 #[derive(Debug, Args)]
 pub struct Check {
@@ -23,7 +22,7 @@ impl Check {
             return explain(&code);
         }
         let target = self.folder.target()?;
-        let loaded = target.project.load(Reader::CommandLine);
+        let loaded = target.project.load();
         match context.format {
             Format::Table => target::print_diagnostics(&loaded),
             Format::Json => {

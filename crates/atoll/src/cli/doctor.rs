@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cli::output::{self, Format};
 use crate::cli::target::Folder;
 use crate::cli::{Context, Failure};
-use crate::project::{Project, Reader};
+use crate::project::Project;
 
 /// Less free space than this, and logs or databases may soon fail to write.
 const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
@@ -118,7 +118,7 @@ fn disk(project: &Project) -> Finding {
 }
 
 fn application(project: &Project) -> Vec<Finding> {
-    let loaded = project.load(Reader::CommandLine);
+    let loaded = project.load();
     let Some(plan) = loaded.plan else {
         return vec![Finding::bad("the manifest has errors", "`atoll check` shows them all")];
     };

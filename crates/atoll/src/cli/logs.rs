@@ -15,7 +15,6 @@ use crate::cli::output::{self, Format};
 use crate::cli::target::Target;
 use crate::cli::{Context, Failure, block_on};
 use crate::lower;
-use crate::project::Reader;
 
 /// Without `-n` so many of the last lines are shown: they are held in memory to be put in order.
 const LINES_MAX: usize = 100_000;
@@ -45,7 +44,7 @@ pub struct Logs {
 impl Logs {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let target = Target::find(self.file.as_deref(), &self.words)?;
-        if let Some(plan) = &target.project.load(Reader::CommandLine).plan {
+        if let Some(plan) = &target.project.load().plan {
             target.check_names(plan.services.keys())?;
         }
         block_on(self.show(&target, context.format))?

@@ -7,7 +7,7 @@ use clap::Args;
 use manifest::{Color, Plan, Severity};
 
 use crate::cli::Failure;
-use crate::project::{Loaded, MANIFEST, Project, Reader};
+use crate::project::{Loaded, MANIFEST, Project};
 
 /// A project and the services that were named; none means all.
 pub struct Target {
@@ -68,7 +68,7 @@ impl Target {
 
     /// Reads and compiles the manifest; prints every diagnostic, and fails if one is an error.
     pub fn plan(&self) -> Result<Plan, Failure> {
-        let loaded = self.project.load(Reader::CommandLine);
+        let loaded = self.project.load();
         print_diagnostics(&loaded);
         match loaded.plan {
             Some(plan) => {

@@ -1,25 +1,20 @@
 //! Reads what the manifest asks for, file by file, until the compiler wants nothing more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use manifest::{Diagnostic, Plan, Sources, Want};
 
-use crate::project::{Project, ports};
+use crate::project::Project;
+use crate::project::ports::{self, Claims};
 
 /// A manifest may not be larger; what is read of a larger one is enough for the compiler to refuse it.
 const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
-/// On whose behalf a manifest is read, and so whom the ports of the ledger may belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
-    /// The daemon that is about to open them: whoever listens on one now is a stranger.
-    Daemon,
-    /// Anybody else: while a daemon of this folder answers, it is the one that listens.
-    CommandLine,
-}
+/// Each round finds every port that another daemon has; more are needed only while others start at the same time.
+const CLAIM_ROUNDS_MAX: usize = 16;
 
 /// The compiler's answer together with what it was given.
 pub struct Loaded {
@@ -29,16 +24,38 @@ pub struct Loaded {
 }
 
 impl Project {
-    /// Reads and compiles the manifest. Changes nothing on disk; blocking.
-    pub fn load(&self, reader: Reader) -> Loaded {
-        let range = ports::range();
-        let ledger = ports::load_ledger(self);
+    /// Reads and compiles the manifest for the command line. Changes nothing on disk; blocking.
+    pub fn load(&self) -> Loaded {
         let mut busy = supervisor::listening_ports();
-        if reader == Reader::CommandLine && self.is_running() {
-            ledger.values().for_each(|port| {
+        if self.is_running() {
+            // Its own daemon listens on them.
+            ports::load_ledger(self).values().for_each(|port| {
                 busy.remove(port);
             });
         }
+        self.compile(busy)
+    }
+
+    /// The same for the daemon that is about to open the ports: whoever listens on one now is a stranger, and each one is
+    /// claimed among all daemons of this machine, so that an instance finds its port again although nobody listened there
+    /// while it was away.
+    pub fn load_and_claim(&self) -> (Loaded, Claims) {
+        let mut busy = supervisor::listening_ports();
+        for _ in 0..CLAIM_ROUNDS_MAX {
+            let loaded = self.compile(busy.clone());
+            let Some(plan) = &loaded.plan else { return (loaded, Claims::default()) };
+            let chosen = plan.ports.iter().filter(|(key, _)| !(plan.gateway.written && *key == ports::GATEWAY));
+            match ports::claim(chosen.map(|(_, port)| *port)) {
+                Ok(claims) => return (loaded, claims),
+                Err(claimed) => busy.extend(claimed),
+            }
+        }
+        (self.compile(busy), Claims::default())
+    }
+
+    fn compile(&self, busy: BTreeSet<u16>) -> Loaded {
+        let range = ports::range();
+        let ledger = ports::load_ledger(self);
         let first = ports::first(&range, self.root());
         let mut sources = Sources {
             root: self.manifest.clone(),

@@ -1,12 +1,17 @@
-//! The port ledger on disk, and where in the range of ports to look for new ones.
+//! The port ledger on disk, where in the range to look for new ports, and claims that keep daemons out of each other's way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::RangeInclusive;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::{fs, io};
 
 use crate::project::Project;
+
+/// The ledger's key of the gateway.
+pub const GATEWAY: &str = "gateway";
 
 /// Below the usual ephemeral range, above what services commonly claim. Narrowed where the kernel hands out ports.
 const RANGE: RangeInclusive<u16> = 20_000..=29_999;
@@ -52,9 +57,43 @@ pub fn first(range: &RangeInclusive<u16>, root: &Path) -> u16 {
     range.start() + u16::try_from(hasher.finish() % size).unwrap_or(0)
 }
 
+/// Ports that no other daemon of this network namespace chooses while this is held. They go with the process, however
+/// that ends: each is the name of an abstract socket (unix(7)).
+#[derive(Debug, Default)]
+pub struct Claims {
+    _names: Vec<UnixListener>,
+}
+
+/// Claims all of these ports, or gives those that another daemon has and claims none.
+pub fn claim(ports: impl Iterator<Item = u16>) -> Result<Claims, BTreeSet<u16>> {
+    let mut names = Vec::new();
+    let mut claimed = BTreeSet::new();
+    for port in ports {
+        let name = SocketAddr::from_abstract_name(format!("atoll/port/{port}"));
+        match name.and_then(|name| UnixListener::bind_addr(&name)) {
+            Ok(name) => names.push(name),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                claimed.insert(port);
+            }
+            // Where there are no such sockets, listeners alone tell what is taken.
+            Err(_) => {}
+        }
+    }
+    if claimed.is_empty() { Ok(Claims { _names: names }) } else { Err(claimed) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_claimed_port_is_not_claimed_twice_until_it_is_let_go() {
+        let ports = 40_001..40_004;
+        let claims = claim(ports.clone()).expect("free");
+        assert_eq!(claim(40_003..40_006).expect_err("one is taken"), BTreeSet::from([40_003]));
+        drop(claims);
+        claim(ports).expect("free again");
+    }
 
     #[test]
     fn the_first_port_lies_in_the_range_and_depends_on_the_folder_alone() {

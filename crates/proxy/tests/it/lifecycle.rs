@@ -83,8 +83,9 @@ async fn a_drain_finishes_what_has_begun_and_takes_nothing_new() {
     busy.stream.read_exact(&mut body).await.unwrap();
     assert_eq!(&body, b"begun!");
     tokio::time::timeout(BOUND, &mut proxy.run).await.expect("the drain ends").unwrap().unwrap();
-    let line = &proxy.lines(2).await[1];
-    assert_eq!((line["status"].as_u64(), line["reason"].is_null()), (Some(200), true));
+    // Each core writes its own lines, in no order between them.
+    let lines = proxy.lines(2).await;
+    assert!(lines.iter().any(|line| line["status"] == 200 && line["reason"].is_null()), "{lines:?}");
 }
 
 #[tokio::test]
