@@ -215,16 +215,7 @@ impl Daemon {
         tasks.spawn(endpoints::run(Arc::clone(&control), registry.watch()));
         tasks.spawn(databases::run(Arc::clone(&control), prepares));
         tasks.spawn(access::run(project.logs(), access));
-        {
-            let mut drained = control.drained.clone();
-            let stop = async move { drained.wait_for(|drained| *drained).await.map(drop).unwrap_or_default() };
-            let serve = axum::serve(api, server::router(Arc::clone(&control))).with_graceful_shutdown(stop);
-            tasks.spawn(async move {
-                if let Err(error) = serve.await {
-                    tracing::error!(%error, "the API failed");
-                }
-            });
-        }
+        tasks.spawn(serve_api(api, Arc::clone(&control)));
         tracing::info!(application = control.plan.name, gateway = %control.gateway, "listening");
 
         let lost = tokio::select! {
@@ -245,12 +236,11 @@ impl Daemon {
         }
         if !proxy.is_finished() {
             proxy_drain.start();
-            match tokio::time::timeout(PROXY_DRAIN_MAX, &mut proxy).await {
-                Ok(result) => log_end("proxy", result),
-                Err(_) => {
-                    tracing::warn!("some requests did not end in time and are cut");
-                    proxy.abort();
-                }
+            if let Ok(result) = tokio::time::timeout(PROXY_DRAIN_MAX, &mut proxy).await {
+                log_end("proxy", result);
+            } else {
+                tracing::warn!("some requests did not end in time and are cut");
+                proxy.abort();
             }
         }
         drained.send_replace(true);
@@ -268,6 +258,15 @@ impl Daemon {
                 std::process::exit(i32::from(crate::EXIT_BUG));
             }
         }
+    }
+}
+
+/// Answers until everything has stopped and the followers of its streams have seen that.
+async fn serve_api(listener: UnixListener, control: Arc<Control>) {
+    let mut drained = control.drained.clone();
+    let stop = async move { drained.wait_for(|drained| *drained).await.map(drop).unwrap_or_default() };
+    if let Err(error) = axum::serve(listener, server::router(control)).with_graceful_shutdown(stop).await {
+        tracing::error!(%error, "the API failed");
     }
 }
 
