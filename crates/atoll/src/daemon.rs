@@ -4,6 +4,7 @@
 mod access;
 mod control;
 mod databases;
+mod drains;
 mod endpoints;
 mod log;
 
@@ -38,6 +39,8 @@ const OPEN_FILES_RESERVED: usize = 512;
 const THREADS: usize = 2;
 /// Batches of access lines on their way to the disk.
 const ACCESS_BATCHES_MAX: usize = 64;
+/// Instances that wait for the end of their requests.
+const DRAINS_MAX: usize = 64;
 /// Services whose databases wait to be prepared.
 const PREPARES_MAX: usize = 64;
 
@@ -93,8 +96,18 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             return project.hint();
         }
         let proxy::Error::Listen { listener, address, source } = cause.downcast_ref()? else { return None };
-        if source.kind() != io::ErrorKind::AddrInUse {
-            return None;
+        match source.kind() {
+            io::ErrorKind::AddrInUse => {}
+            io::ErrorKind::AddrNotAvailable => {
+                return Some(format!(
+                    "this machine has no address {}: write one of its own, or 0.0.0.0 for all of them",
+                    address.ip()
+                ));
+            }
+            io::ErrorKind::PermissionDenied => {
+                return Some(format!("ports below 1024 are for root: write a higher one than {}", address.port()));
+            }
+            _ => return None,
         }
         let holder = supervisor::port_holder(*address).unwrap_or_else(|| "another program".to_owned());
         Some(match listener.as_str() {
@@ -114,6 +127,7 @@ struct Daemon {
     api: UnixListener,
     access: mpsc::Receiver<Vec<u8>>,
     prepares: mpsc::Receiver<supervisor::Prepare>,
+    drains: mpsc::Receiver<supervisor::Drain>,
     down: watch::Receiver<bool>,
     drained: watch::Sender<bool>,
     /// Held until the process ends: one daemon a folder.
@@ -146,6 +160,7 @@ impl Daemon {
         // What the data plane cannot serve must fail here, and not be 404 for ever.
         proxy.handle().apply(lower::snapshot(&plan, &registry.snapshot()))?;
         let (prepare, prepares) = mpsc::channel(PREPARES_MAX);
+        let (drain, drains) = mpsc::channel(DRAINS_MAX);
         let supervisor = supervisor::bind(supervisor::Config {
             services: lower::services(&plan),
             log_dir: project.logs(),
@@ -154,6 +169,7 @@ impl Daemon {
             open_files_soft,
             registry: registry.clone(),
             prepare,
+            drain,
             log: supervisor::logs::Limits::default(),
             backoff: supervisor::RESTART_BACKOFF,
             stable_after: supervisor::STABLE_AFTER,
@@ -182,6 +198,7 @@ impl Daemon {
             api,
             access,
             prepares,
+            drains,
             down,
             drained,
             _lock: lock,
@@ -199,6 +216,7 @@ impl Daemon {
             api,
             access,
             prepares,
+            drains,
             down,
             drained,
             _lock,
@@ -214,6 +232,7 @@ impl Daemon {
         let mut supervisor = tasks.spawn(supervisor.run(token, supervisor_watch));
         tasks.spawn(endpoints::run(Arc::clone(&control), registry.watch()));
         tasks.spawn(databases::run(Arc::clone(&control), prepares));
+        tasks.spawn(drains::run(Arc::clone(&control), drains));
         tasks.spawn(access::run(project.logs(), access));
         tasks.spawn(serve_api(api, Arc::clone(&control)));
         tracing::info!(application = control.plan.name, gateway = %control.gateway, "listening");

@@ -24,7 +24,7 @@ mod tests {
         Sources {
             files: BTreeMap::from([(root.clone(), Ok(text.to_owned()))]),
             root,
-            globs: BTreeMap::new(),
+            globs: BTreeMap::from([("/app/migrations/".into(), vec!["/app/migrations".into()])]),
             environment: BTreeMap::new(),
             ports: Ports { range: 20_000..=20_999, first: 20_000, ledger: BTreeMap::new(), busy: BTreeSet::new() },
         }

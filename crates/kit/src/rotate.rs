@@ -39,7 +39,8 @@ impl Rotating {
     /// Appends whole lines. After an error the file is opened anew by the next call, behind a line end.
     ///
     /// # Errors
-    /// Any of the file system, a full disk included; a part of `lines` may then have been written.
+    /// Any of the file system, a full disk included; nothing of `lines` is then in the file, unless it could not be cut
+    /// back either.
     pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let result = self.write(lines);
         if result.is_err() {
@@ -57,9 +58,14 @@ impl Rotating {
             Some(open) => open,
             None => self.open.insert(open(&self.path)?),
         };
-        file.write_all(lines)?;
-        *length += lines.len() as u64;
-        Ok(())
+        let written = file.write_all(lines);
+        if written.is_err() {
+            // Half a line would not be JSON any more. Where it cannot be cut off, the next one begins behind a line end.
+            let _ = file.set_len(*length);
+        } else {
+            *length += lines.len() as u64;
+        }
+        written
     }
 
     /// Moves every file one generation on; the oldest is replaced. With one file only, it starts empty again.

@@ -49,8 +49,10 @@ codes! {
     Limit = "E0003": "a limit is exceeded",
     NulCharacter = "E0004": "a string contains a NUL character",
     NoMatch = "E0005": "an include matches no file",
-    Pattern = "E0006": "an include is not a valid pattern",
+    Pattern = "E0006": "a pattern is malformed",
     RootOnly = "E0007": "a key belongs to the root manifest",
+    FolderMissing = "E0008": "a folder is missing",
+    FolderNotYet = "W0009": "a folder is missing until something makes it",
 
     UnknownKey = "E0101": "a key is unknown",
     NotYet = "E0102": "a key is known, but not supported by this version",
@@ -63,6 +65,7 @@ codes! {
     DurationRange = "E0109": "a duration is out of range",
     UndefinedVariable = "E0110": "a variable is not defined",
     Expansion = "E0111": "a `${…}` is malformed",
+    Quantity = "E0112": "a size or an amount of CPU cannot be read",
 
     Name = "E0201": "a name is malformed",
     ReservedName = "E0202": "a name is taken by the platform",
@@ -75,6 +78,8 @@ codes! {
     VariableCollision = "E0209": "two things are given in the same variable",
     NeverFulfilled = "E0210": "a dependency can never be fulfilled",
     Empty = "E0211": "nothing to run",
+    UpdateEndless = "E0212": "an update that could never finish",
+    WatchIdle = "E0213": "a `watch` that could do nothing",
 
     Listen = "E0301": "an address cannot be listened on",
     ListenExposed = "W0302": "the gateway can be reached from other machines",
@@ -93,6 +98,7 @@ codes! {
     ReservedVariable = "E0403": "a variable that only the platform sets",
     EnvFile = "E0404": "an `env_file` is malformed",
     PortsExhausted = "E0405": "no port is left",
+    ShellSyntax = "W0406": "a command has the syntax of a shell",
 
     DatabaseUnused = "W0501": "a database is not used",
     DatabaseShared = "W0502": "a database is shared by services",

@@ -6,6 +6,7 @@ mod declared;
 mod documents;
 mod environment;
 mod filters;
+mod folders;
 mod gateway;
 mod graph;
 mod matches;
@@ -14,6 +15,7 @@ mod ports;
 mod probes;
 mod routes;
 mod services;
+mod update;
 mod wiring;
 
 use std::path::Path;
@@ -37,6 +39,7 @@ pub(crate) fn compile(cx: &Context<'_>) -> Option<Plan> {
     let services =
         wired.values().map(|unit| (unit.name.value.clone(), services::compile(cx, unit, &ports, &databases)));
     let services = services.collect();
+    folders::check(cx, &declared, &wired, &services, &databases);
     let routes = routes::compile(cx, &declared);
     let gateway = gateway.settle(&ports);
     Some(Plan { name: name?, root, gateway, routes, services, databases, ports })

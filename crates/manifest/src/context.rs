@@ -1,7 +1,8 @@
 //! One compilation: what it may look at, what it found missing, what it found wrong. Shared by all of its parts.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::{Diagnostic, Place};
@@ -16,7 +17,7 @@ pub(crate) struct Context<'d> {
     diagnostics: RefCell<Vec<Diagnostic>>,
     dropped: Cell<usize>,
     wants: RefCell<BTreeSet<Want>>,
-    incomplete: Cell<bool>,
+    unread: OnceCell<String>,
 }
 
 impl<'d> Context<'d> {
@@ -26,7 +27,7 @@ impl<'d> Context<'d> {
             diagnostics: RefCell::default(),
             dropped: Cell::default(),
             wants: RefCell::default(),
-            incomplete: Cell::default(),
+            unread: OnceCell::new(),
         }
     }
 
@@ -58,9 +59,22 @@ impl<'d> Context<'d> {
         found.map(Vec::as_slice)
     }
 
-    /// Some declarations are not known: a file could not be read. Nothing can then be called undeclared.
-    pub(crate) fn mark_incomplete(&self) {
-        self.incomplete.set(true);
+    /// Whether a folder is there. One that nobody has looked for yet is wanted, and counts as being there.
+    pub(crate) fn has_folder(&self, path: &Path) -> bool {
+        let escaped = glob::Pattern::escape(&path.to_string_lossy());
+        let pattern = PathBuf::from(format!("{}/", escaped.trim_end_matches('/')));
+        self.glob(&pattern).is_none_or(|found| !found.is_empty())
+    }
+
+    /// Some declarations are not known: `place` could not be read. What seems undeclared may stand there, and what seems
+    /// unused may be used there. The first place is remembered.
+    pub(crate) fn mark_unread(&self, place: impl FnOnce() -> String) {
+        self.unread.get_or_init(place);
+    }
+
+    /// A place that could not be read, if there is one.
+    pub(crate) fn unread(&self) -> Option<&str> {
+        self.unread.get().map(String::as_str)
     }
 
     /// A path as messages show it.
@@ -76,7 +90,10 @@ impl<'d> Context<'d> {
     pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {
         let root = self.sources.root.as_path();
         let mut all = self.diagnostics.into_inner();
-        drop_consequences(&mut all, self.sources, self.incomplete.get());
+        drop_consequences(&mut all, self.sources);
+        if self.unread.get().is_some() {
+            all.retain(|diagnostic| !matches!(diagnostic.code, Code::Empty | Code::DatabaseUnused));
+        }
         all.sort_by(|a, b| {
             let key = |d: &Diagnostic| (d.file != root, d.file.clone(), d.span.start, d.span.end, d.code);
             key(a).cmp(&key(b))
@@ -94,15 +111,20 @@ impl<'d> Context<'d> {
     }
 }
 
-/// What a syntax error makes of the rest: its line is read wrongly, its table seems to lack a key, and a broken header
-/// seems to declare nothing. None of that is worth a word.
-fn drop_consequences(all: &mut Vec<Diagnostic>, sources: &Sources, mut incomplete: bool) {
+/// What a syntax error makes of the rest: its line is read wrongly, and its table seems to lack a key. None of that is
+/// worth a word.
+fn drop_consequences(all: &mut Vec<Diagnostic>, sources: &Sources) {
     let mut broken: BTreeMap<PathBuf, BTreeSet<usize>> = BTreeMap::new();
+    let mut astray: BTreeMap<PathBuf, Vec<Range<usize>>> = BTreeMap::new();
     for diagnostic in all.iter().filter(|diagnostic| diagnostic.code == Code::Syntax) {
         let text = render::text(sources, &diagnostic.file);
         let line = render::line_start(text, diagnostic.span.start);
         let header = text[..line].rfind("\n[").map_or(0, |newline| newline + 1);
-        incomplete |= text[line..].starts_with('[');
+        // The lines below a broken header are taken for those of another table.
+        if text[line..].starts_with('[') {
+            let end = text[line..].find("\n[").map_or(text.len(), |newline| line + newline + 1);
+            astray.entry(diagnostic.file.clone()).or_default().push(line..end);
+        }
         broken.entry(diagnostic.file.clone()).or_default().extend([line, header]);
     }
     all.retain(|diagnostic| {
@@ -111,7 +133,11 @@ fn drop_consequences(all: &mut Vec<Diagnostic>, sources: &Sources, mut incomplet
         let at_broken = broken.get(&diagnostic.file).is_some_and(|lines| lines.contains(&line));
         match diagnostic.code {
             Code::Syntax => true,
-            Code::UnknownService | Code::UnknownDatabase | Code::Empty | Code::DatabaseUnused if incomplete => false,
+            Code::UnknownKey | Code::WrongType | Code::Duplicate
+                if astray.get(&diagnostic.file).is_some_and(|all| all.iter().any(|lines| lines.contains(&line))) =>
+            {
+                false
+            }
             Code::MissingKey => !at_broken,
             // Lines that begin with a bracket are headers; what is said of one stays true.
             _ => !at_broken || text[line..].starts_with('['),

@@ -59,11 +59,13 @@ pub struct Ports {
 pub enum Want {
     /// Belongs into [`Sources::files`], under this absolute path.
     File(PathBuf),
-    /// Belongs into [`Sources::globs`], under this absolute pattern (of the `glob` crate).
+    /// Belongs into [`Sources::globs`], under this absolute pattern (of the `glob` crate). It asks for files, or for
+    /// folders where it ends in `/`.
     Glob(PathBuf),
 }
 
-/// Says what is still to be read: the root, its includes, and the `env_file`s of all services. Asked again after each
+/// Says what is still to be read: the root, its includes, and of all services the
+/// `env_file`s and the folders that must be there. Asked again after each
 /// reading, it has nothing left after at most four rounds, because an included file includes nothing.
 #[must_use]
 pub fn wanted(sources: &Sources) -> Vec<Want> {

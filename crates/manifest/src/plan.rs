@@ -155,6 +155,65 @@ pub struct Service {
     pub stop_grace_period: Duration,
     /// Names of declared databases.
     pub databases: Vec<String>,
+    pub update: Update,
+    pub watch: Option<Watch>,
+    pub limits: ResourceLimits,
+}
+
+/// How running instances are replaced by those of another plan.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
+pub struct Update {
+    pub strategy: Strategy,
+    /// Instances above `replicas` while it goes on; 0 with `Recreate`.
+    pub max_surge: u32,
+    /// Instances below `replicas` while it goes on; 0 with `Recreate`. With `Rolling` one of the two is not 0.
+    pub max_unavailable: u32,
+    /// How long a new instance must have been ready to count; less than `progress_deadline`.
+    #[serde(serialize_with = "crate::text::duration")]
+    pub min_ready: Duration,
+    /// Whether an update that has failed is taken back.
+    pub auto_revert: bool,
+    /// Without one more new instance for so long, it has failed.
+    #[serde(serialize_with = "crate::text::duration")]
+    pub progress_deadline: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// New instances beside the old ones, a few at a time.
+    Rolling,
+    /// All old instances stop before a new one starts.
+    Recreate,
+}
+
+/// Which files of a service are watched, and what happens when one changes.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
+pub struct Watch {
+    /// Absolute files and folders, with all that is in them; never empty. They need not exist.
+    #[serde(serialize_with = "crate::print::paths")]
+    pub paths: Vec<PathBuf>,
+    /// Patterns of the `glob` crate for what is passed over, in the order of the manifest.
+    pub ignore: Vec<String>,
+    pub action: Action,
+}
+
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Builds, then replaces the instances. The service has a `build`.
+    Rebuild,
+    Restart,
+}
+
+/// What each instance may use at most; `None` is no limit.
+#[derive(Clone, Debug, Default, Hash, PartialEq, Eq, Serialize)]
+pub struct ResourceLimits {
+    /// Thousandths of a core, at least 1.
+    pub cpu_millis: Option<u32>,
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -161,6 +161,11 @@ pub(crate) fn path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S
     serializer.serialize_str(&path.to_string_lossy())
 }
 
+/// The same for many.
+pub(crate) fn paths<S: Serializer>(paths: &[std::path::PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
+}
+
 /// The same for one that may be missing.
 pub(crate) fn path_optional<S: Serializer>(
     path: &Option<std::path::PathBuf>,

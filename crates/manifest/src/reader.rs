@@ -1,7 +1,9 @@
 //! Typed access to tables that `shape::check` has gone over. Expands strings, reports what a value is when it cannot be
 //! used, and then answers as if it were not written: each problem is told once, and reading goes on.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
@@ -13,7 +15,13 @@ use crate::plan;
 use crate::shape::check::fits;
 use crate::shape::{Kind, Table as Shape};
 use crate::syntax::Value;
-use crate::text::{Lookup, Problem, expand, format_duration, nearest, parse_duration, quoted_list};
+use crate::text::{
+    Lookup, Problem, expand, format_cpu, format_duration, format_size, nearest, parse_cpu, parse_duration, parse_size,
+    quoted_list,
+};
+
+/// Stands for a table that is not written: all of its keys have their defaults.
+static UNWRITTEN: LazyLock<DeTable<'static>> = LazyLock::new(DeTable::new);
 
 /// A string and where it stands.
 #[derive(Clone, Debug)]
@@ -91,6 +99,18 @@ impl<'d> Table<'d> {
         self.get(name)?.table()
     }
 
+    /// The table of a key, or one in which nothing is written.
+    pub(crate) fn table_or_default(&self, name: &str) -> Table<'d> {
+        match (self.table(name), self.shape.key(name).map(|key| &key.kind)) {
+            (Some(table), _) => table,
+            (None, Some(Kind::Table(shape))) => Table::new(self.cx, shape, &UNWRITTEN, self.place_of(name)),
+            _ => {
+                debug_assert!(false, "`{name}` of `{}` is no table", self.shape.name);
+                self.clone()
+            }
+        }
+    }
+
     /// The entries of a list; none where it is not written.
     pub(crate) fn list(&self, name: &str) -> Vec<Item<'d>> {
         self.get(name).map(|item| item.list()).unwrap_or_default()
@@ -119,6 +139,10 @@ impl<'d> Table<'d> {
     pub(crate) fn integer(&self, name: &str) -> i64 {
         let written = self.get(name).and_then(|item| item.integer());
         written.or_else(|| self.default(name).parse().ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn boolean(&self, name: &str) -> bool {
+        self.get(name).and_then(|item| item.boolean()).unwrap_or_else(|| self.default(name) == "true")
     }
 
     /// The chosen word, or the default of the shape.
@@ -219,10 +243,15 @@ impl<'d> Item<'d> {
 
     /// The part of the value that reads `needle`, if it stands there without escapes.
     fn place_within(&self, needle: &str) -> Place<'d> {
+        self.place_of(needle, 0..needle.len())
+    }
+
+    /// A range of the string as it is written, or all of it where escapes stand between the two.
+    pub(crate) fn place_of(&self, written: &str, part: Range<usize>) -> Place<'d> {
         let text = self.cx.sources.files.get(self.place.file).and_then(|content| content.as_deref().ok());
-        let found = text.and_then(|text| text.get(self.place.span.clone())).and_then(|value| value.find(needle));
-        let start = self.place.span.start;
-        let span = found.map_or_else(|| self.place.span.clone(), |at| start + at..start + at + needle.len());
+        let found = text.and_then(|text| text.get(self.place.span.clone())).and_then(|value| value.find(written));
+        let start = self.place.span.start + found.unwrap_or_default();
+        let span = found.map_or_else(|| self.place.span.clone(), |_| start + part.start..start + part.end);
         Place { file: self.place.file, span }
     }
 
@@ -269,6 +298,51 @@ impl<'d> Item<'d> {
             return None;
         }
         Some(duration)
+    }
+
+    /// Bytes.
+    pub(crate) fn size(&self) -> Option<u64> {
+        let Kind::Size { min, max } = self.kind else { return None };
+        let text = self.text()?;
+        let Some(size) = parse_size(&text.value) else {
+            let hint = "write a whole number with a unit: `\"64KiB\"`, `\"128MiB\"`, `\"2GiB\"`";
+            return self.report_quantity(Code::Quantity, format!("`{}` is not a size", text.value), "", hint);
+        };
+        self.within((size, *min, *max), format_size)
+    }
+
+    /// Thousandths of a core.
+    pub(crate) fn cpu(&self) -> Option<u32> {
+        let Kind::Cpu { min, max } = self.kind else { return None };
+        let written = match self.value.get_ref() {
+            DeValue::Integer(number) => number.to_string(),
+            DeValue::Float(number) => number.to_string(),
+            _ => self.text()?.value,
+        };
+        let Some(millis) = parse_cpu(&written) else {
+            let hint = "write thousandths of a core, `\"500m\"`, or cores with at most three decimals, `0.5`";
+            return self.report_quantity(Code::Quantity, format!("`{written}` is not an amount of CPU"), "", hint);
+        };
+        self.within((millis, *min, *max), format_cpu)
+    }
+
+    fn within<N: PartialOrd + Copy>(&self, (number, min, max): (N, N, N), shown: impl Fn(N) -> String) -> Option<N> {
+        if number >= min && number <= max {
+            return Some(number);
+        }
+        let message = format!("`{}` must be from {} to {}", self.key, shown(min), shown(max));
+        let nearest = shown(if number < min { min } else { max });
+        let hint = format!("write `{} = \"{nearest}\"`, or what lies between", self.key);
+        self.report_quantity(Code::Range, message, "out of range", &hint)
+    }
+
+    fn report_quantity<N>(&self, code: Code, message: String, label: &str, hint: &str) -> Option<N> {
+        self.cx.report(Diagnostic::new(code, &self.place, message).label(label).hint(hint));
+        None
+    }
+
+    pub(crate) fn boolean(&self) -> Option<bool> {
+        self.value.get_ref().as_bool()
     }
 
     pub(crate) fn integer(&self) -> Option<i64> {
@@ -343,6 +417,15 @@ impl Context<'_> {
         }
         let folder = text.place.file.parent().unwrap_or(Path::new("/"));
         Some(normal(&folder.join(&text.value)))
+    }
+
+    /// Whether it is a pattern of the `glob` crate; reports it when not.
+    pub(crate) fn is_pattern(&self, text: &Text<'_>) -> bool {
+        let Err(error) = glob::Pattern::new(&text.value) else { return true };
+        let message = format!("`{}` is not a valid pattern: {}", text.value, error.msg);
+        let hint = "write `*`, `**`, `?` or `[abc]`; a bracket that means itself is `[[]`";
+        self.report(Diagnostic::new(Code::Pattern, &text.place, message).hint(hint));
+        false
     }
 }
 

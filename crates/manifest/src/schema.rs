@@ -52,9 +52,11 @@ fn property(key: &'static Key, definitions: &mut Object<String, Value>) -> Value
     let mut schema = value(&key.kind, definitions);
     schema["description"] = json!(key.doc);
     if let Need::Default(text) = key.need {
-        let is_number = matches!(key.kind, Kind::Integer { .. } | Kind::Number(_));
-        schema["default"] =
-            text.parse::<i64>().ok().filter(|_| is_number).map_or_else(|| json!(text), |number| json!(number));
+        schema["default"] = match key.kind {
+            Kind::Integer { .. } | Kind::Number(_) => json!(text.parse::<i64>().ok()),
+            Kind::Boolean => json!(text == "true"),
+            _ => json!(text),
+        };
     }
     schema
 }
@@ -69,6 +71,16 @@ fn value(kind: &'static Kind, definitions: &mut Object<String, Value>) -> Value 
         Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::Number(known) => json!({ "enum": known }),
         Kind::True => json!({ "const": true }),
+        Kind::Boolean => json!({ "type": "boolean" }),
+        Kind::Size { .. } => json!({ "type": "string", "pattern": format!("^[0-9]+([KMGT]i?B|kB|B)$|{EXPANSION}") }),
+        Kind::Cpu { min, max } => {
+            let cores = |millis: &u32| f64::from(*millis) / 1_000.0;
+            let text = format!(r"^([0-9]+m|[0-9]+(\.[0-9]{{1,3}})?)$|{EXPANSION}");
+            json!({ "anyOf": [
+                { "type": "number", "minimum": cores(min), "maximum": cores(max) },
+                { "type": "string", "pattern": text },
+            ] })
+        }
         Kind::List(kind, max) => json!({ "type": "array", "items": value(kind, definitions), "maxItems": max }),
         Kind::Map(map) => {
             let names = json!({ "description": format!("The name of the {}.", map.key) });

@@ -8,7 +8,7 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use keys::{EDGE, READINESS, ROOT};
+pub(crate) use keys::{EDGE, ROOT};
 
 /// A table with known keys.
 #[derive(Debug)]
@@ -89,6 +89,17 @@ pub(crate) enum Kind {
     Number(&'static [i64]),
     /// Only `true`.
     True,
+    Boolean,
+    /// Bytes, with a unit.
+    Size {
+        min: u64,
+        max: u64,
+    },
+    /// Thousandths of a core, as a string or a number.
+    Cpu {
+        min: u32,
+        max: u32,
+    },
     List(&'static Kind, usize),
     Table(&'static Table),
     Map(&'static Map),
@@ -119,6 +130,9 @@ impl Kind {
             Self::Choice { known, .. } => format!("one of {}", crate::text::quoted_list(known)),
             Self::Integer { .. } | Self::Number(_) => "an integer".to_owned(),
             Self::True => "`true`".to_owned(),
+            Self::Boolean => "`true` or `false`".to_owned(),
+            Self::Size { .. } => "a size in quotes, such as \"128MiB\"".to_owned(),
+            Self::Cpu { .. } => "an amount of CPU, such as \"500m\" or 0.5".to_owned(),
             Self::List(Self::Table(_), _) => "a list of tables".to_owned(),
             Self::List(..) => "a list of strings".to_owned(),
             Self::Table(_) | Self::Map(_) => "a table".to_owned(),

@@ -40,8 +40,15 @@ pub(crate) fn parse<'d>(cx: &Context<'_>, file: &'d Path, text: &'d str) -> Opti
         let start = text.floor_char_boundary(span.start);
         let place = Place { file, span: start..text.floor_char_boundary(span.end.max(span.start)) };
         // What follows on the same line is most often an echo.
-        if lines.len() < ERRORS_MAX && lines.insert(render::line_start(text, start)) {
-            cx.report(describe(error.message(), text, &place));
+        let line = render::line_start(text, start);
+        if lines.len() < ERRORS_MAX && lines.insert(line) {
+            let diagnostic = describe(error.message(), text, &place);
+            // A broken header seems to declare nothing.
+            if diagnostic.code == Code::Syntax && text[line..].starts_with('[') {
+                let number = text[..line].matches('\n').count() + 1;
+                cx.mark_unread(|| format!("line {number} of {}", cx.shown(file)));
+            }
+            cx.report(diagnostic);
         }
     }
     Some(tree.into_inner())

@@ -1,5 +1,5 @@
-//! The access log: one JSON line for every request whose head could be read, written when its answer has ended or
-//! broken. What is no request has no line and is not counted: what the HTTP library cannot parse (its bare 400) or take
+//! The access log: one JSON line for every request, written when its answer has ended or broken. A head that could not
+//! be read has a line, too, in which what is not known is null: what the HTTP library cannot parse (its bare 400) or take
 //! in (its bare 414 and 431), and a head that never ends (408). Lines gather in a buffer of the core and leave it in
 //! batches; a request never waits for its log.
 
@@ -51,6 +51,32 @@ impl Log {
         {
             self.counts.access_lines_dropped.add(lines);
         }
+    }
+
+    /// Writes down a head that could not be read: not a request, but somebody who may wonder why there is no answer.
+    pub(crate) fn refuse_head(&self, listener: &str, caller: Option<&str>, client: SocketAddr, reason: Reason) {
+        self.counts.heads_refused.add(1);
+        self.append(&Line {
+            ts: format_args!("{:.3}", jiff::Timestamp::now()),
+            listener,
+            role: caller.unwrap_or("gateway"),
+            client,
+            method: None,
+            host: None,
+            path: None,
+            route: None,
+            service: None,
+            instance: None,
+            status: reason.status().as_u16(),
+            reason: Some(reason.code()),
+            attempts: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration_ms: 0.0,
+            upstream_ms: None,
+            request_id: None,
+            trace_id: None,
+        });
     }
 
     fn append(&self, line: &Line<'_>) {
@@ -143,9 +169,9 @@ impl Drop for Record {
             listener: &self.listener,
             role: self.caller.as_deref().unwrap_or("gateway"),
             client: self.client,
-            method: self.method.as_str(),
-            host: &self.host,
-            path: &self.path,
+            method: Some(self.method.as_str()),
+            host: Some(&self.host),
+            path: Some(&self.path),
             route: self.route.as_deref(),
             service: self.service.as_deref(),
             instance: self.instance,
@@ -156,7 +182,7 @@ impl Drop for Record {
             bytes_out: self.bytes_out,
             duration_ms: milliseconds(self.began_instant.elapsed()),
             upstream_ms: self.upstream.map(milliseconds),
-            request_id: &self.request_id,
+            request_id: Some(&self.request_id),
             trace_id: (self.trace_id != 0).then(|| format!("{:032x}", self.trace_id)),
         });
     }
@@ -175,9 +201,9 @@ struct Line<'a> {
     /// `gateway`, or the caller of an edge.
     role: &'a str,
     client: SocketAddr,
-    method: &'a str,
-    host: &'a str,
-    path: &'a str,
+    method: Option<&'a str>,
+    host: Option<&'a str>,
+    path: Option<&'a str>,
     route: Option<&'a str>,
     service: Option<&'a str>,
     instance: Option<u32>,
@@ -188,6 +214,6 @@ struct Line<'a> {
     bytes_out: u64,
     duration_ms: f64,
     upstream_ms: Option<f64>,
-    request_id: &'a str,
+    request_id: Option<&'a str>,
     trace_id: Option<String>,
 }

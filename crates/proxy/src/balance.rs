@@ -2,11 +2,18 @@
 //! for the whole process; it outlives snapshots, so that a new generation forgets nothing.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::Notify;
 
 use crate::snapshot::{self, Snapshot, State};
+
+/// One request that a drain waits for, in the upper half of `Endpoint::load`; the lower half counts all of them.
+const HELD: u64 = 1 << 32;
 
 /// One instance of one service at one address.
 #[derive(Debug)]
@@ -15,30 +22,82 @@ pub(crate) struct Endpoint {
     pub(crate) id: u64,
     pub(crate) instance: u32,
     pub(crate) address: SocketAddr,
-    outstanding: AtomicU32,
+    /// Outstanding requests, and those of them that a drain waits for: one number, so that both change in one step.
+    load: AtomicU64,
     /// Whether the newest snapshot has it ready. Requests that hold an older snapshot must see it too.
     ready: AtomicBool,
+    /// Rung when it may have become drained.
+    bell: Notify,
 }
 
+// Invariant: a request is sent only while it is held, and who wants to send raises `load` first and looks at `ready`
+// second; who retires lowers `ready` first and looks at `load` second. All four are sequentially consistent, so that one
+// of the two sees the other: an endpoint that was seen neither ready nor held gets no request until it is ready again.
+// The same pair, the other way round, makes that either the last request to end or the one who retires rings the bell.
 impl Endpoint {
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.ready.load(Ordering::SeqCst)
     }
 
-    /// Counts a request as outstanding until the guard is dropped.
-    pub(crate) fn occupy(self: &Arc<Self>) -> Occupied {
-        self.outstanding.fetch_add(1, Ordering::Relaxed);
-        Occupied(Arc::clone(self))
+    /// Counts a request as outstanding until the guard is dropped. `None` when it takes no requests.
+    fn occupy(self: &Arc<Self>) -> Option<Occupied> {
+        self.load.fetch_add(HELD + 1, Ordering::SeqCst);
+        let occupied = Occupied { endpoint: Arc::clone(self), is_held: true };
+        self.is_ready().then_some(occupied)
+    }
+
+    fn outstanding(&self) -> u32 {
+        (self.load.load(Ordering::Relaxed) % HELD) as u32
+    }
+
+    fn is_drained(&self) -> bool {
+        !self.is_ready() && self.load.load(Ordering::SeqCst) < HELD
+    }
+
+    fn ring(&self) {
+        if self.is_drained() {
+            self.bell.notify_waiters();
+        }
+    }
+
+    async fn drained(&self) {
+        loop {
+            let mut rung = pin!(self.bell.notified());
+            // Order: listen before looking.
+            rung.as_mut().enable();
+            if self.is_drained() {
+                return;
+            }
+            rung.await;
+        }
     }
 }
 
 /// One outstanding request.
 #[derive(Debug)]
-pub(crate) struct Occupied(Arc<Endpoint>);
+pub(crate) struct Occupied {
+    endpoint: Arc<Endpoint>,
+    is_held: bool,
+}
+
+impl Occupied {
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// The answer has no end of its own: it goes on counting for the balance, but a drain does not wait for it.
+    pub(crate) fn become_endless(&mut self) {
+        if std::mem::take(&mut self.is_held) {
+            self.endpoint.load.fetch_sub(HELD, Ordering::SeqCst);
+            self.endpoint.ring();
+        }
+    }
+}
 
 impl Drop for Occupied {
     fn drop(&mut self) {
-        self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
+        self.become_endless();
+        self.endpoint.load.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -51,7 +110,17 @@ pub(crate) struct Service {
 impl Service {
     /// Picks two at random among those not `tried` and takes the one with fewer outstanding requests. `None` when all
     /// were tried or none is ready.
-    pub(crate) fn choose(&self, tried: &[u64], mut random: impl FnMut(usize) -> usize) -> Option<&Arc<Endpoint>> {
+    pub(crate) fn choose(&self, tried: &[u64], mut random: impl FnMut(usize) -> usize) -> Option<Occupied> {
+        loop {
+            let chosen = self.pick(tried, &mut random)?;
+            // It may have been retired between the look and the step; then it is not picked again.
+            if let Some(occupied) = chosen.occupy() {
+                return Some(occupied);
+            }
+        }
+    }
+
+    fn pick(&self, tried: &[u64], random: &mut impl FnMut(usize) -> usize) -> Option<&Arc<Endpoint>> {
         let fit = |endpoint: &&Arc<Endpoint>| endpoint.is_ready() && !tried.contains(&endpoint.id);
         let count = self.endpoints.iter().filter(fit).count();
         let nth = |position: usize| self.endpoints.iter().filter(fit).nth(position);
@@ -61,16 +130,21 @@ impl Service {
         let first = random(count);
         // Any other than the first, each as likely.
         let second = (first + 1 + random(count - 1)) % count;
-        let (first, second) = (nth(first)?, nth(second)?);
-        let outstanding = |endpoint: &Endpoint| endpoint.outstanding.load(Ordering::Relaxed);
-        Some(if outstanding(second) < outstanding(first) { second } else { first })
+        // One that was retired meanwhile leaves a position empty.
+        let (Some(first), Some(second)) = (nth(first), nth(second)) else { return nth(0) };
+        Some(if second.outstanding() < first.outstanding() { second } else { first })
     }
 }
 
-/// Every endpoint that the newest snapshot or a request still knows. One per process, touched only by `apply`.
+type Key = (String, u32, SocketAddr);
+
+/// Every endpoint that the newest snapshot or a request still knows. One per process.
 #[derive(Debug, Default)]
 pub(crate) struct Endpoints {
-    known: HashMap<(String, u32, SocketAddr), Arc<Endpoint>>,
+    known: HashMap<Key, Arc<Endpoint>>,
+    /// Those that no snapshot has any more.
+    // Limit: those that left with the newest snapshot, and of those before only who still has a request.
+    gone: Vec<(Key, Arc<Endpoint>)>,
     next_id: u64,
 }
 
@@ -89,7 +163,7 @@ impl Endpoints {
                 let known = known.unwrap_or_else(|| self.meet(endpoint));
                 match endpoint.state {
                     State::Ready => {
-                        known.ready.store(true, Ordering::Release);
+                        known.ready.store(true, Ordering::SeqCst);
                         ready.push(Arc::clone(&known));
                     }
                     State::Draining => retired.push(Arc::clone(&known)),
@@ -98,9 +172,31 @@ impl Endpoints {
             }
             services.insert(name.clone(), Arc::new(Service { endpoints: ready }));
         }
-        // What is left was in the last snapshot and is not in this one.
-        retired.extend(std::mem::replace(&mut self.known, seen).into_values());
+        self.gone.retain(|(_, endpoint)| !endpoint.is_drained());
+        // What is left was in the last snapshot and is not in this one. Should it come back, then as another: whoever
+        // listens at its address by then knows nothing of the connections that we have.
+        for (key, endpoint) in std::mem::replace(&mut self.known, seen) {
+            retired.push(Arc::clone(&endpoint));
+            self.gone.push((key, endpoint));
+        }
         (services, Retired(retired))
+    }
+
+    /// See [`crate::Handle::drained`].
+    pub(crate) fn drained(
+        &self,
+        service: &str,
+        instance: u32,
+        address: SocketAddr,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let key = (service.to_owned(), instance, address);
+        let gone = self.gone.iter().filter(|(known, _)| *known == key).map(|(_, endpoint)| endpoint);
+        let asked: Vec<_> = self.known.get(&key).into_iter().chain(gone).cloned().collect();
+        async move {
+            for endpoint in asked {
+                endpoint.drained().await;
+            }
+        }
     }
 
     fn meet(&mut self, endpoint: &snapshot::Endpoint) -> Arc<Endpoint> {
@@ -109,8 +205,9 @@ impl Endpoints {
             id: self.next_id,
             instance: endpoint.instance,
             address: endpoint.address,
-            outstanding: AtomicU32::new(0),
+            load: AtomicU64::new(0),
             ready: AtomicBool::new(false),
+            bell: Notify::new(),
         })
     }
 }
@@ -123,7 +220,8 @@ impl Retired {
     /// Order: only once the snapshot is the one that is served. Who then finds nobody ready looks at it.
     pub(crate) fn retire(self) {
         for endpoint in self.0 {
-            endpoint.ready.store(false, Ordering::Release);
+            endpoint.ready.store(false, Ordering::SeqCst);
+            endpoint.ring();
         }
     }
 }
@@ -131,6 +229,7 @@ impl Retired {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use super::*;
 
@@ -156,7 +255,9 @@ mod tests {
         let mut seen: Vec<u32> = pairs
             .filter_map(|pair| {
                 let mut rolls = pair.into_iter();
-                service.choose(tried, |count| rolls.next().unwrap() % count).map(|endpoint| endpoint.instance)
+                service
+                    .choose(tried, |count| rolls.next().unwrap() % count)
+                    .map(|occupied| occupied.endpoint().instance)
             })
             .collect();
         seen.sort_unstable();
@@ -169,7 +270,7 @@ mod tests {
         let mut endpoints = Endpoints::default();
         let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready), (1, State::Draining), (2, State::Ready)]));
         assert_eq!(instances(&service, &[]), [0, 2]);
-        let first = service.choose(&[], |_| 0).unwrap().id;
+        let first = service.choose(&[], |_| 0).unwrap().endpoint().id;
         assert_eq!(instances(&service, &[first]).len(), 1);
         apply(&mut endpoints, &snapshot(&[(0, State::Draining)]));
         assert_eq!(instances(&service, &[]), [0u32; 0], "an older snapshot sees the new states");
@@ -180,11 +281,72 @@ mod tests {
         let mut endpoints = Endpoints::default();
         let both = snapshot(&[(0, State::Ready), (1, State::Ready)]);
         let service = apply(&mut endpoints, &both);
-        let busy = service.choose(&[], |_| 0).unwrap();
-        let guard = busy.occupy();
+        let mut busy = service.choose(&[], |_| 0).unwrap();
         let service = apply(&mut endpoints, &both);
-        assert_eq!(instances(&service, &[]), [1 - busy.instance]);
-        drop(guard);
+        let other = 1 - busy.endpoint().instance;
+        assert_eq!(instances(&service, &[]), [other]);
+        busy.become_endless();
+        assert_eq!(instances(&service, &[]), [other], "a stream is a load, too");
+        drop(busy);
         assert_eq!(instances(&service, &[]), [0, 1]);
+    }
+
+    async fn ends(waiting: tokio::task::JoinHandle<()>) {
+        tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it is drained").unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_is_drained_when_it_is_retired_and_its_last_request_has_ended() {
+        let mut endpoints = Endpoints::default();
+        let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready)]));
+        let (first, mut second) = (service.choose(&[], |_| 0).unwrap(), service.choose(&[], |_| 0).unwrap());
+        let address = first.endpoint().address;
+        ends(tokio::spawn(endpoints.drained("a", 1, address))).await;
+        let before = tokio::spawn(endpoints.drained("a", 0, address));
+        apply(&mut endpoints, &snapshot(&[(0, State::Draining)]));
+        apply(&mut endpoints, &snapshot(&[]));
+        apply(&mut endpoints, &snapshot(&[(1, State::Ready)]));
+        let after = tokio::spawn(endpoints.drained("a", 0, address));
+        drop(first);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!before.is_finished() && !after.is_finished(), "one request is left");
+        second.become_endless();
+        ends(before).await;
+        ends(after).await;
+        assert!(service.choose(&[], |_| 0).is_none());
+        apply(&mut endpoints, &snapshot(&[]));
+        assert_eq!(endpoints.gone.len(), 1, "who has no request is forgotten");
+    }
+
+    #[test]
+    fn nobody_sends_to_an_endpoint_that_was_seen_drained() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for _ in 0..500 {
+            let mut endpoints = Endpoints::default();
+            let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready)]));
+            let address = service.endpoints[0].address;
+            let is_drained = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        while let Some(occupied) = service.choose(&[], |_| 0) {
+                            assert!(!is_drained.load(Ordering::SeqCst));
+                            drop(occupied);
+                        }
+                    });
+                }
+                let drained = endpoints.drained("a", 0, address);
+                apply_none(&mut endpoints);
+                runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), drained).await.unwrap() });
+                is_drained.store(true, Ordering::SeqCst);
+            });
+        }
+    }
+
+    fn apply_none(endpoints: &mut Endpoints) {
+        let (_, retired) = endpoints.apply(&Snapshot::default());
+        retired.retire();
     }
 }

@@ -2,6 +2,8 @@
 //! asked for only when the other side takes it, which is what keeps a slow reader from filling the memory.
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -160,7 +162,7 @@ impl Source {
                 self.end();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(source))) => self.fail(Reason::ClientClosed, Broken::Cut(source)),
+            Poll::Ready(Some(Err(source))) => self.fail(blame(&source), Broken::Cut(source)),
             Poll::Ready(Some(Ok(frame))) => {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.bytes.set(self.bytes.get() + length);
@@ -179,6 +181,19 @@ impl Source {
         self.is_ended.set(true);
         self.activity.body_ended();
     }
+}
+
+/// Tells chunks that break the rules (RFC 9112 §7.1) from a client that went away in the middle.
+fn blame(error: &hyper::Error) -> Reason {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            let is_malformed = matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+            return if is_malformed { Reason::BadRequest } else { Reason::ClientClosed };
+        }
+        source = cause.source();
+    }
+    Reason::ClientClosed
 }
 
 impl Body for Upload {

@@ -34,8 +34,25 @@ const LATE: Duration = Duration::from_millis(100);
 /// How a connection ended.
 enum End {
     Closed,
+    /// The library could not read a head. It has said so as far as it does.
+    Unreadable(Reason),
     /// It waited too long in this phase.
     Expired(Phase),
+}
+
+impl End {
+    /// Finds out whether a head could not be read. A client that went away in the middle of one is no news.
+    fn of(end: hyper::Result<()>) -> Self {
+        match end {
+            // The library tells the two apart in words only.
+            Err(error) if error.is_parse_too_large() && error.to_string().contains("URI") => {
+                Self::Unreadable(Reason::UriTooLong)
+            }
+            Err(error) if error.is_parse_too_large() => Self::Unreadable(Reason::HeadTooLarge),
+            Err(error) if error.is_parse() => Self::Unreadable(Reason::BadRequest),
+            _ => Self::Closed,
+        }
+    }
 }
 
 /// Serves a connection until it closes, stalls or, in a drain, has finished what it began.
@@ -46,8 +63,9 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>) {
         let _ = timeout(LATE, stream.readable()).await;
     }
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+    let server = Rc::clone(&peer);
     let service = service_fn(move |request: Request<Incoming>| {
-        let peer = Rc::clone(&peer);
+        let peer = Rc::clone(&server);
         async move { Ok::<_, Infallible>(exchange::answer(peer, request).await) }
     });
     let mut connection = builder(&core.limits).serve_connection(io, service).with_upgrades();
@@ -57,8 +75,8 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>) {
     let end = poll_fn(|context| {
         // Order: what has arrived is read before the connection learns that it is to end.
         loop {
-            if Pin::new(&mut connection).poll(context).is_ready() {
-                return Poll::Ready(End::Closed);
+            if let Poll::Ready(end) = Pin::new(&mut connection).poll(context) {
+                return Poll::Ready(End::of(end));
             }
             if is_stopping || stopping.as_mut().poll(context).is_pending() {
                 break;
@@ -75,17 +93,34 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>) {
                 break;
             }
             if Instant::now() >= deadline {
-                return Poll::Ready(End::Expired(activity.phase()));
+                // A connection that has lingered for long enough ends by itself, and says why.
+                let phase = activity.phase();
+                let last = (phase == Phase::Lingering).then(|| Pin::new(&mut connection).poll(context));
+                return match last {
+                    Some(Poll::Ready(end)) => Poll::Ready(End::of(end)),
+                    _ => Poll::Ready(End::Expired(phase)),
+                };
             }
             watchdog.as_mut().reset(deadline);
         }
         Poll::Pending
     });
-    if let End::Expired(Phase::Head) = end.await
-        && let Some(parts) = connection.into_parts()
-    {
-        say_farewell(parts.io.into_inner()).await;
+    match end.await {
+        End::Unreadable(reason) => note_refusal(&peer, reason),
+        End::Expired(Phase::Head) => {
+            note_refusal(&peer, Reason::RequestTimeout);
+            if let Some(parts) = connection.into_parts() {
+                say_farewell(parts.io.into_inner()).await;
+            }
+        }
+        End::Closed | End::Expired(_) => {}
     }
+}
+
+fn note_refusal(peer: &Peer, reason: Reason) {
+    let current = peer.core.shared.current.load();
+    let caller = current.tables.listener(&peer.listener).and_then(|table| table.caller.as_deref());
+    peer.core.log.refuse_head(&peer.listener, caller, peer.address, reason);
 }
 
 /// The library's own limits stand above ours, so that ours answer, with a reason. A head beyond the library's gets its
@@ -94,6 +129,8 @@ fn builder(limits: &Limits) -> Builder {
     let mut builder = Builder::new();
     builder
         .header_read_timeout(None)
+        // Else the end of the client's half would cancel its request; `watched` looks who is gone.
+        .half_close(true)
         .max_headers(limits.headers_max.saturating_mul(2))
         .max_buf_size(limits.head_bytes_max.saturating_mul(2).max(BUFFER_BYTES_MIN));
     builder

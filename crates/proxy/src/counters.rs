@@ -14,6 +14,8 @@ pub struct Counters {
     pub requests: u64,
     /// Of them, those without a complete answer yet; tunnels included.
     pub requests_active: u64,
+    /// Heads that could not be read: malformed, too large, or never ended. They are not among the requests.
+    pub heads_refused: u64,
     /// Connections to endpoints opened.
     pub upstream_connections: u64,
     /// Records of the access log lost because nobody took them in time.
@@ -27,6 +29,7 @@ pub(crate) struct Counts {
     pub(crate) connections_closed: Count,
     pub(crate) requests: Count,
     pub(crate) requests_ended: Count,
+    pub(crate) heads_refused: Count,
     pub(crate) upstream_connections: Count,
     pub(crate) access_lines_dropped: Count,
 }
@@ -54,6 +57,7 @@ pub(crate) fn sum(cores: &[Arc<Counts>]) -> Counters {
         connections_active: connections.saturating_sub(closed),
         requests,
         requests_active: requests.saturating_sub(ended),
+        heads_refused: total(|core| &core.heads_refused),
         upstream_connections: total(|core| &core.upstream_connections),
         access_lines_dropped: total(|core| &core.access_lines_dropped),
     }

@@ -15,7 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use crate::access::Record;
-use crate::balance::Endpoint;
+use crate::balance::Occupied;
 use crate::body::{Reply, Upload};
 use crate::cores::{Core, Room};
 use crate::handle::Current;
@@ -183,16 +183,17 @@ async fn attempt(
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
     let service = record.service.clone().unwrap_or_default();
     let mut tried = Vec::new();
-    let mut again: Option<Arc<Endpoint>> = None;
+    let mut again: Option<Occupied> = None;
     let mut failure = None;
     loop {
         outbound.patience.check(&outbound.upload)?;
         let chosen = choose(core, &mut current, &service, &tried).or(again.take());
-        let Some(endpoint) = chosen else { return Err(refused(failure)) };
+        let Some(occupied) = chosen else { return Err(refused(failure)) };
+        let endpoint = occupied.endpoint().id;
         record.attempts += 1;
-        record.instance = Some(endpoint.instance);
+        record.instance = Some(occupied.endpoint().instance);
         let began = Instant::now();
-        let failed = match core.pool.send(&endpoint, outbound.request()).await {
+        let (failed, occupied) = match core.pool.send(occupied, outbound.request()).await {
             Ok((response, lease)) => {
                 record.upstream = Some(began.elapsed());
                 // A change of protocol that nobody asked for is no answer.
@@ -200,35 +201,36 @@ async fn attempt(
                 let is_answer = outbound.is_upgrade || !is_switch;
                 return if is_answer { Ok((response, lease)) } else { Err(refused(Some(Failure::Invalid))) };
             }
-            Err(Failed { failure, request }) => {
+            Err(Failed { failure, occupied, request }) => {
                 if let Some(unsent) = request {
                     outbound.headers = unsent.into_parts().0.headers;
                 }
-                failure
+                (failure, occupied)
             }
         };
         if let Some(reason) = outbound.upload.failure() {
             return Err(refused_upload(reason));
         }
         failure = Some(failed);
-        tried.push(endpoint.id);
+        tried.push(endpoint);
         match retry::next(failed, &outbound.method, outbound.upload.is_whole(), record.attempts) {
             Next::GiveUp => return Err(refused(failure)),
             Next::Another => {}
             Next::AnotherOrSame => {
-                core.pool.forget(endpoint.id);
-                again = Some(endpoint);
+                core.pool.forget(endpoint);
+                again = Some(occupied);
             }
         }
     }
 }
 
 /// Picks an endpoint from the snapshot of the request. Where that knows nobody, the one that is served now may.
-fn choose(core: &Core, current: &mut Arc<Current>, service: &str, tried: &[u64]) -> Option<Arc<Endpoint>> {
+fn choose(core: &Core, current: &mut Arc<Current>, service: &str, tried: &[u64]) -> Option<Occupied> {
     loop {
         let service = current.services.get(service);
-        if let Some(endpoint) = service.and_then(|service| service.choose(tried, |count| fastrand::usize(..count))) {
-            return Some(Arc::clone(endpoint));
+        let chosen = service.and_then(|service| service.choose(tried, |count| fastrand::usize(..count)));
+        if chosen.is_some() {
+            return chosen;
         }
         let newest = core.shared.current.load_full();
         if Arc::ptr_eq(&newest, current) {
@@ -262,6 +264,7 @@ fn refused(failure: Option<Failure>) -> Refusal {
         Failure::Unsent => "No instance of the service could be connected to.",
         Failure::Broken | Failure::BrokenReused => "The service broke the connection before it answered.",
         Failure::Invalid => "The service gave an answer that is no HTTP response.",
+        Failure::HeadTooLarge => "The head of the service's answer is larger than allowed, or has too many fields.",
     };
     Refusal::new(failure.reason(), detail)
 }
@@ -270,6 +273,7 @@ fn refused_upload(reason: Reason) -> Refusal {
     let detail = match reason {
         Reason::BodyTooLarge => "The body is larger than this listener takes.",
         Reason::RequestTimeout => "The body stopped coming.",
+        Reason::BadRequest => "The chunks of the body are malformed.",
         _ => "The body broke.",
     };
     Refusal::new(reason, detail)
@@ -279,19 +283,27 @@ fn refused_upload(reason: Reason) -> Refusal {
 fn pass_on(
     inbound: Inbound,
     mut response: Response<Incoming>,
-    lease: Lease,
+    mut lease: Lease,
     route: &Compiled,
     mut record: Box<Record>,
 ) -> Response<Reply> {
-    let Inbound { peer, parts: request, identity, upgrade } = inbound;
+    let Inbound { peer, identity, upgrade, .. } = inbound;
     let status = response.status();
     record.status = status;
     let upstream = (status == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
     let (mut parts, incoming) = response.into_parts();
     headers::prepare_response(&mut parts.headers, status, parts.version, &identity);
     route.filters.edit_response(&mut parts.headers);
-    // The version on the wire is the client's (RFC 9110 §2.5).
-    parts.version = request.version;
+    let is_event_stream = headers::is_event_stream(&parts.headers);
+    if is_event_stream {
+        peer.activity.became_endless();
+    }
+    if is_event_stream || upstream.is_some() {
+        lease.become_endless();
+    }
+    // Ours, whatever the service speaks (RFC 9110 §2.5). The library writes 1.0 to a client of 1.0, and keeps its
+    // connection where it asked for that; an answer that says 1.0 itself it takes for the wish to close.
+    parts.version = Version::HTTP_11;
     let activity = Arc::clone(&peer.activity);
     let reply = match (upgrade, upstream) {
         (Some(downstream), Some(upstream)) => {

@@ -1,6 +1,8 @@
 //! The way into a running proxy: new snapshots in, counts out. Cloned freely, called from any thread.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -71,6 +73,25 @@ impl Handle {
         retired.retire();
         self.0.changed.send_replace(generation);
         Ok(())
+    }
+
+    /// Waits until no core will send a request to this endpoint any more and none is outstanding there: from then on
+    /// its process may be stopped without a client noticing. Resolves at once for an endpoint that is not known. One
+    /// that the newest snapshot has ready is waited for until a later one has it draining or not at all, and one that
+    /// has left the snapshot is still waited for while it has requests.
+    ///
+    /// Unbounded, since an answer is: the caller adds its own limit. What has no end of its own is not waited for, from
+    /// the moment its head is there: tunnels (WebSocket) and responses of the type `text/event-stream`.
+    ///
+    /// The endpoint is looked up when this is called, not when the future is first polled.
+    pub fn drained(
+        &self,
+        service: &str,
+        instance: u32,
+        address: SocketAddr,
+    ) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let endpoints = self.0.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoints.drained(service, instance, address)
     }
 
     /// The snapshot that is served, once there is one.

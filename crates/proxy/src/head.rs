@@ -92,6 +92,10 @@ fn read<'a>(method: &'a Method, uri: &'a Uri, version: Version, headers: &'a Hea
     if method == Method::CONNECT {
         return Err(Refusal::new(Reason::NotImplemented, "CONNECT is not offered here."));
     }
+    // RFC 9112 §3.2.3: only CONNECT asks for an authority alone.
+    if uri.authority().is_some() && uri.scheme().is_none() {
+        return Err(bad("The target is neither a path nor a URI."));
+    }
     let (host, port) = host(uri, version, headers)?;
     let path = match uri.path() {
         "*" if method == Method::OPTIONS => Cow::Borrowed("*"),

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{StatusCode, Version};
 use kit::trace::TraceContext;
@@ -34,7 +34,7 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     UPGRADE,
 ];
 
-// Limit: longer request ids from outside are replaced.
+// Limit: longer request ids are replaced, from outside and from our own callers alike.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What identifies a request across services.
@@ -49,10 +49,8 @@ pub(crate) struct Identity {
 impl Identity {
     /// Takes what the client gave if it is well-formed and makes the rest.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let fits = |id: &&HeaderValue| {
-            (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
-        };
-        let request_id = headers.get(REQUEST_ID).filter(fits).cloned();
+        let mut ids = headers.get_all(REQUEST_ID).iter();
+        let request_id = ids.next().filter(|id| ids.next().is_none() && fits_request_id(id.as_bytes())).cloned();
         let mut traces = headers.get_all(TRACEPARENT).iter();
         let trace = traces.next().filter(|_| traces.next().is_none());
         let trace = trace.and_then(|value| TraceContext::parse(value.as_bytes()));
@@ -63,6 +61,12 @@ impl Identity {
             continues: trace.is_some(),
         }
     }
+}
+
+/// Whether an id may go into logs, URLs and lists as it is.
+fn fits_request_id(id: &[u8]) -> bool {
+    (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
+        && id.iter().all(|byte| byte.is_ascii_graphic() && !b"\"'`,;\\<>".contains(byte))
 }
 
 /// How the client came in.
@@ -130,6 +134,12 @@ pub(crate) fn prepare_response(headers: &mut HeaderMap, status: StatusCode, vers
     }
     append_via(headers, version);
     headers.insert(REQUEST_ID, identity.request_id.clone());
+}
+
+/// Whether the content is a stream of events, which ends when somebody leaves.
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    media_type.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("text/event-stream"))
 }
 
 pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
@@ -243,6 +253,25 @@ mod tests {
             seen = seen.replace(&format!("{:032x}", identity.trace.trace_id), "TRACE");
         }
         expect.assert_eq(&seen);
+    }
+
+    #[test]
+    fn a_request_id_is_kept_only_where_it_can_be_written_anywhere() {
+        let long = "x".repeat(129);
+        for (given, is_kept) in [
+            (vec!["0af7-65.19:16_cd"], true),
+            (vec![&long[1..]], true),
+            (vec![&long], false),
+            (vec![""], false),
+            (vec!["a b"], false),
+            (vec!["a,b"], false),
+            (vec!["a\"b"], false),
+            (vec!["a", "b"], false),
+        ] {
+            let lines: Vec<_> = given.iter().map(|id| ("x-request-id", *id)).collect();
+            let kept = Identity::of(&fields(&lines)).request_id;
+            assert_eq!(kept == given[0], is_kept, "{given:?}");
+        }
     }
 
     #[test]

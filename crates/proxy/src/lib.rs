@@ -19,6 +19,7 @@ mod filter;
 mod handle;
 mod head;
 mod headers;
+mod outlet;
 mod path;
 mod patience;
 mod reason;

@@ -30,6 +30,8 @@ pub enum Reason {
     UpstreamBroken,
     /// What came back is no HTTP response.
     UpstreamInvalid,
+    /// The head of the response is beyond the limits. The effect of the request is unknown.
+    UpstreamHeadTooLarge,
     /// No response in time. The effect of the request is unknown.
     UpstreamTimeout,
     /// The client went away before its answer was complete. Only in the log; nobody is left to tell.
@@ -54,6 +56,7 @@ impl Reason {
             Self::ConnectFailed => "connect_failed",
             Self::UpstreamBroken => "upstream_broken",
             Self::UpstreamInvalid => "upstream_invalid",
+            Self::UpstreamHeadTooLarge => "upstream_head_too_large",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::ClientClosed => "client_closed",
         }
@@ -71,7 +74,9 @@ impl Reason {
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::TooManyConnections | Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ConnectFailed | Self::UpstreamBroken | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
+            Self::ConnectFailed | Self::UpstreamBroken | Self::UpstreamInvalid | Self::UpstreamHeadTooLarge => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::ClientClosed => StatusCode::from_u16(499).expect("499 is between 100 and 999"),
         }

@@ -18,6 +18,8 @@ pub(crate) enum Failure {
     BrokenReused,
     /// An answer came, but it was no HTTP. Another instance would most likely say the same.
     Invalid,
+    /// The head of the answer is beyond the limits. Another instance would most likely say the same.
+    HeadTooLarge,
 }
 
 impl Failure {
@@ -26,6 +28,7 @@ impl Failure {
             Self::Unsent => Reason::ConnectFailed,
             Self::Broken | Self::BrokenReused => Reason::UpstreamBroken,
             Self::Invalid => Reason::UpstreamInvalid,
+            Self::HeadTooLarge => Reason::UpstreamHeadTooLarge,
         }
     }
 }
@@ -50,7 +53,7 @@ pub(crate) fn next(failure: Failure, method: &Method, is_repeatable: bool, attem
         // RFC 9110 §9.2.2: only where twice is as good as once.
         Failure::Broken if method.is_idempotent() && is_repeatable => Next::Another,
         Failure::BrokenReused if method.is_idempotent() && is_repeatable => Next::AnotherOrSame,
-        Failure::Broken | Failure::BrokenReused | Failure::Invalid => Next::GiveUp,
+        Failure::Broken | Failure::BrokenReused | Failure::Invalid | Failure::HeadTooLarge => Next::GiveUp,
     }
 }
 
@@ -60,7 +63,7 @@ mod tests {
 
     #[test]
     fn only_what_is_known_to_be_safe_is_tried_again() {
-        use Failure::{Broken, BrokenReused, Invalid, Unsent};
+        use Failure::{Broken, BrokenReused, HeadTooLarge, Invalid, Unsent};
         for (failure, method, is_repeatable, attempts, expected) in [
             (Unsent, Method::POST, false, 1, Next::Another),
             (Unsent, Method::POST, false, 3, Next::GiveUp),
@@ -73,6 +76,7 @@ mod tests {
             (BrokenReused, Method::GET, true, 1, Next::AnotherOrSame),
             (BrokenReused, Method::POST, true, 1, Next::GiveUp),
             (Invalid, Method::GET, true, 1, Next::GiveUp),
+            (HeadTooLarge, Method::GET, true, 1, Next::GiveUp),
         ] {
             assert_eq!(
                 next(failure, &method, is_repeatable, attempts),

@@ -21,6 +21,7 @@ use crate::body::Upload;
 use crate::bound::keepalive;
 use crate::config::Limits;
 use crate::counters::Counts;
+use crate::outlet::{Outlet, Writes};
 use crate::retry::Failure;
 
 /// The smallest buffer that the HTTP library takes.
@@ -54,6 +55,7 @@ struct Idle {
 #[derive(Debug)]
 struct Line {
     sender: SendRequest<Upload>,
+    writes: Arc<Writes>,
     task: Option<AbortHandle>,
 }
 
@@ -76,6 +78,8 @@ impl Drop for Line {
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) failure: Failure,
+    /// Whoever tries the same endpoint again still holds it.
+    pub(crate) occupied: Occupied,
     pub(crate) request: Option<Request<Upload>>,
 }
 
@@ -88,35 +92,37 @@ impl Pool {
     /// the caller adds its own limit, and dropping this closes the connection.
     pub(crate) async fn send(
         self: &Rc<Self>,
-        endpoint: &Arc<Endpoint>,
+        occupied: Occupied,
         mut request: Request<Upload>,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
-        let occupied = endpoint.occupy();
-        let lease = |line| Lease { line, pool: Rc::clone(self), endpoint: Arc::clone(endpoint), _occupied: occupied };
         if !request.method().is_idempotent() {
             // What is not repeatable must not meet a connection that its upstream has closed already: one turn of the
             // event loop lets the connections of this core see that they were.
             tokio::task::yield_now().await;
         }
-        while let Some(mut line) = self.take(endpoint.id) {
+        while let Some(mut line) = self.take(occupied.endpoint().id) {
             match line.sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, lease(line))),
+                Ok(response) => return Ok((response, self.lease(line, occupied))),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(failed(&error.into_error(), Failure::BrokenReused)),
+                    None => return Err(failed(&error.into_error(), Failure::BrokenReused, occupied)),
                 },
             }
         }
-        let Some(mut line) = self.connect(endpoint).await else {
-            return Err(Failed { failure: Failure::Unsent, request: Some(request) });
+        let Some(mut line) = self.connect(occupied.endpoint()).await else {
+            return Err(Failed { failure: Failure::Unsent, occupied, request: Some(request) });
         };
         match line.sender.try_send_request(request).await {
-            Ok(response) => Ok((response, lease(line))),
+            Ok(response) => Ok((response, self.lease(line, occupied))),
             Err(mut error) => match error.take_message() {
-                Some(unsent) => Err(Failed { failure: Failure::Unsent, request: Some(unsent) }),
-                None => Err(failed(&error.into_error(), Failure::Broken)),
+                Some(unsent) => Err(Failed { failure: Failure::Unsent, occupied, request: Some(unsent) }),
+                None => Err(failed(&error.into_error(), Failure::Broken, occupied)),
             },
         }
+    }
+
+    fn lease(self: &Rc<Self>, line: Line, occupied: Occupied) -> Lease {
+        Lease { line, pool: Rc::clone(self), occupied }
     }
 
     /// Closes what has been idle for too long or leads to an endpoint that is not ready any more.
@@ -158,6 +164,9 @@ impl Pool {
     }
 
     fn put(&self, endpoint: &Arc<Endpoint>, line: Line) {
+        if line.writes.are_broken() {
+            return;
+        }
         // A connection that is not ready still has a request body to send, or is closing.
         if !line.sender.is_ready() {
             return line.finish();
@@ -181,23 +190,30 @@ impl Pool {
         stream.set_nodelay(true).ok()?;
         // A host that dies in the middle of a response or a tunnel says no goodbye.
         SockRef::from(&stream).set_tcp_keepalive(&keepalive()).ok()?;
+        let writes = Arc::<Writes>::default();
         let handshake = Builder::new()
             .max_buf_size(self.limits.head_bytes_max.max(BUFFER_BYTES_MIN))
             .max_headers(self.limits.headers_max)
-            .handshake(TokioIo::new(stream));
+            .handshake(TokioIo::new(Outlet::new(stream, Arc::clone(&writes))));
         let (sender, connection) = handshake.await.ok()?;
         self.counts.upstream_connections.add(1);
         let task = self.tasks.spawn_local(async move {
             // How it ended is told to whoever has an exchange on it.
             let _ = connection.with_upgrades().await;
         });
-        Some(Line { sender, task: Some(task.abort_handle()) })
+        Some(Line { sender, writes, task: Some(task.abort_handle()) })
     }
 }
 
-fn failed(error: &hyper::Error, broken: Failure) -> Failed {
-    let failure = if error.is_parse() { Failure::Invalid } else { broken };
-    Failed { failure, request: None }
+fn failed(error: &hyper::Error, broken: Failure, occupied: Occupied) -> Failed {
+    let failure = if error.is_parse_too_large() {
+        Failure::HeadTooLarge
+    } else if error.is_parse() {
+        Failure::Invalid
+    } else {
+        broken
+    };
+    Failed { failure, occupied, request: None }
 }
 
 /// A connection in use, and the endpoint's share of the load. Dropped, it closes the connection.
@@ -205,13 +221,17 @@ fn failed(error: &hyper::Error, broken: Failure) -> Failed {
 pub(crate) struct Lease {
     line: Line,
     pool: Rc<Pool>,
-    endpoint: Arc<Endpoint>,
-    _occupied: Occupied,
+    occupied: Occupied,
 }
 
 impl Lease {
     /// The response was read to its end: the next request may have the connection.
     pub(crate) fn give_back(self) {
-        self.pool.put(&self.endpoint, self.line);
+        self.pool.put(self.occupied.endpoint(), self.line);
+    }
+
+    /// What comes has no end of its own: nobody who drains the endpoint waits for it.
+    pub(crate) fn become_endless(&mut self) {
+        self.occupied.become_endless();
     }
 }

@@ -45,6 +45,10 @@ pub(crate) struct Activity {
     blocked: AtomicU64,
     /// Whether there is a request body that was not read to its end.
     has_unread: AtomicBool,
+    /// Whether the client has ended its half while it waited for an answer.
+    has_ended: AtomicBool,
+    /// Whether the answer has no end but the client's.
+    is_endless: AtomicBool,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
@@ -57,6 +61,8 @@ impl Activity {
             since: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
             has_unread: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
+            is_endless: AtomicBool::new(false),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
         }
@@ -65,7 +71,13 @@ impl Activity {
     /// A head was read: from now on it is our turn.
     pub(crate) fn head_ended(&self) {
         self.has_unread.store(false, Ordering::Relaxed);
+        self.is_endless.store(false, Ordering::Relaxed);
         self.enter(Phase::Busy);
+    }
+
+    /// The head of an answer is there that goes on until the client leaves.
+    pub(crate) fn became_endless(&self) {
+        self.is_endless.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn body_began(&self) {
@@ -121,6 +133,11 @@ impl Activity {
         (self.bytes_in.load(Ordering::Relaxed), self.bytes_out.load(Ordering::Relaxed))
     }
 
+    fn has_lingered(&self) -> bool {
+        let lingered = self.now().saturating_sub(self.since.load(Ordering::Relaxed));
+        self.phase() == Phase::Lingering && Duration::from_millis(lingered) >= LINGER
+    }
+
     fn enter(&self, phase: Phase) {
         self.since.store(self.now(), Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Relaxed);
@@ -164,8 +181,38 @@ impl Watched {
         Self { stream, activity }
     }
 
-    /// Reads and forgets until the client has closed its side.
+    /// Looks whether a client that waits for its answer is still there, without taking what it sends. A reset says that
+    /// it is not. The end of its half (FIN) does not: it may have said all it had to (RFC 9112 §9.6), as `nc -N` does.
+    /// One that closed for good looks the same until something is written to it. So an answer that is awaited for
+    /// a client that is gone ends by the timeout of its route at the latest. Streams of events may be quiet for hours:
+    /// there an end that comes after the head of the answer is taken for a goodbye.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let activity = &self.activity;
+        if activity.phase() != Phase::Busy || activity.has_unread.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut byte = [0; 1];
+        match self.stream.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(0)) if activity.is_endless.load(Ordering::Relaxed) => {
+                if activity.has_ended.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+            Poll::Ready(Ok(0)) => {
+                activity.has_ended.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Reads and forgets until the client has closed its side or has had its time; the watchdog of the connection wakes.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.activity.has_lingered() {
+            return Poll::Ready(());
+        }
         let mut scratch = [0; 4096];
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
@@ -213,7 +260,9 @@ impl AsyncWrite for Watched {
         self.stream.is_write_vectored()
     }
 
+    /// The library asks for this whenever it looks at the connection and has nothing left to write.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_gone(context)?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

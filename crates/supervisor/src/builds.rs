@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kit::Chain;
 use rustix::process::Signal;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -15,14 +16,17 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Build;
 use crate::engine::Report;
 use crate::logs::Limits;
-use crate::logs::capture::{Tail, merge, remember};
+use crate::logs::capture::{Tail, remember};
 use crate::logs::lines::Piece;
 use crate::logs::pipe::Lines;
-use crate::process::{Output, Process, Spec};
+use crate::process::{self, Output, Process, Spec};
 use crate::status::Exit;
 
 /// From SIGTERM to SIGKILL for a build that nobody wants any more.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// What cp(1) and its like say when they write into an executable that runs (ETXTBSY).
+const BUSY: &str = "Text file busy";
 
 /// What a build needs to know.
 #[derive(Debug)]
@@ -53,46 +57,47 @@ pub(crate) async fn run(plan: Plan) {
 
 async fn build(plan: &Plan) -> Outcome {
     let start = Instant::now();
-    let (process, pipes) = match Process::spawn(&plan.spec, &Output::Piped) {
+    let (process, output) = match spawn(&plan.spec).await {
         Ok(spawned) => spawned,
         Err(error) => {
             return Outcome::Failed { reason: Chain(&error).to_string(), last_lines: Vec::new() };
         }
     };
-    let (stdout, stderr) = pipes.expect("both pipes were asked for");
     let gone = CancellationToken::new();
-    let mut stdout = Lines::new(stdout, plan.log.line_bytes_max, gone.clone());
-    let mut stderr = Lines::new(stderr, plan.log.line_bytes_max, gone.clone());
+    let mut lines = Lines::new(output, plan.log.line_bytes_max, gone.clone());
     let output = async {
         let mut log = Log::create(plan);
         let mut tail = Tail::new();
-        let mut open = (true, true);
-        while open != (false, false) {
-            let line = tokio::select! {
-                line = stdout.next(), if open.0 => { open.0 = line.is_some(); line }
-                line = stderr.next(), if open.1 => { open.1 = line.is_some(); line }
-            };
-            let Some(Piece { text: line, .. }) = line else { continue };
+        while let Some(Piece { text: line, .. }) = lines.next().await {
             log.append(&line);
             remember(&mut tail, Timestamp::now(), &line);
             let _ = plan.reports.send(Report::BuildLine { build: plan.build.clone(), line }).await;
         }
-        merge(tail, Tail::new())
+        tail.into_iter().map(|(_, line)| line).collect()
     };
     let end = async {
         let exit = end(process, &plan.cancelled).await;
         gone.cancel();
         exit
     };
-    let (exit, last_lines) = tokio::join!(end, output);
+    let (exit, last_lines): (_, Vec<String>) = tokio::join!(end, output);
     if plan.cancelled.is_cancelled() {
         return Outcome::Cancelled;
     }
     if exit.is_success() {
         return Outcome::Done(start.elapsed());
     }
-    let command = &plan.build.shown;
-    Outcome::Failed { reason: format!("`{command}` ended with {exit}, see {}", plan.log_file.display()), last_lines }
+    let mut reason = format!("`{}` ended with {exit}, see {}", plan.build.shown, plan.log_file.display());
+    if last_lines.iter().any(|line| line.contains(BUSY)) {
+        reason +=
+            "; it writes into a program that is running: let it rename a new file over it, or stop the service first";
+    }
+    Outcome::Failed { reason, last_lines }
+}
+
+async fn spawn(spec: &Spec) -> Result<(Process, Receiver), process::Error> {
+    let (reader, output) = Output::joined()?;
+    Ok((Process::spawn(spec, output).await?, reader))
 }
 
 /// Waits for the end, or brings it about when nobody wants the build any more.

@@ -30,6 +30,8 @@ pub struct Config {
     pub registry: registry::Handle,
     /// Asked before the first start of a service with [`Preparation::Required`].
     pub prepare: mpsc::Sender<Prepare>,
+    /// Asked before the stop signal of an instance that may have requests in flight.
+    pub drain: mpsc::Sender<Drain>,
     pub log: logs::Limits,
     /// Delays between the restarts of an instance that keeps ending.
     pub backoff: Backoff,
@@ -65,7 +67,8 @@ pub struct Service {
     pub restart: Restart,
     /// Number of a named signal, as in signal(7).
     pub stop_signal: i32,
-    /// From the stop signal to SIGKILL.
+    /// From the stop signal to SIGKILL, and the longest wait for requests in flight before that signal: a stop takes at
+    /// most twice this.
     pub stop_grace_period: Duration,
     pub prepare: Preparation,
 }
@@ -163,6 +166,17 @@ pub struct Prepare {
     pub service: String,
     /// `Err` is shown as the reason why the service does not start.
     pub reply: oneshot::Sender<Result<(), String>>,
+}
+
+/// The request to say when an endpoint has no request in flight any more. The registry has it as `Draining` before this
+/// is asked; the answer also covers what was routed by an older snapshot. A dropped reply and a closed channel count as
+/// drained. `reply` is closed when nobody waits any more: `stop_grace_period` after the stop began.
+#[derive(Debug)]
+pub struct Drain {
+    pub service: String,
+    pub instance: u32,
+    pub address: SocketAddr,
+    pub reply: oneshot::Sender<()>,
 }
 
 /// Refuses what would make the loop wait for ever or write outside its folders.

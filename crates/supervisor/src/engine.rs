@@ -13,7 +13,7 @@ use kit::tasks::Tasks;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Build, Config, Prepare, Service};
+use crate::config::{Build, Config, Drain, Prepare, Service};
 use crate::environment::{Environment, passed};
 use crate::event::Events;
 use crate::handle::Command;
@@ -52,6 +52,7 @@ pub(crate) enum Report {
     BuildLine { build: Build, line: String },
     Built { build: Build, outcome: builds::Outcome },
     Prepared { service: String, result: Result<(), String> },
+    Drained { service: String, instance: u32, life: u64 },
 }
 
 /// What comes in.
@@ -86,6 +87,7 @@ pub(crate) struct Engine {
     outward: Outward,
     registry: registry::Handle,
     prepare: mpsc::Sender<Prepare>,
+    drain: mpsc::Sender<Drain>,
     reports: mpsc::Sender<Report>,
     sink: Sink,
     running: watch::Sender<Vec<leftovers::Record>>,
@@ -135,6 +137,7 @@ impl Engine {
             leftovers: _,
             registry,
             prepare,
+            drain,
             log,
             backoff,
             stable_after,
@@ -155,6 +158,7 @@ impl Engine {
             outward,
             registry,
             prepare,
+            drain,
             reports,
             running,
             tasks: Tasks::default(),

@@ -25,7 +25,7 @@ pub mod reconcile;
 mod status;
 
 pub use config::{
-    Build, Check, Condition, Config, Instance, Preparation, Prepare, Probe, Probes, RESTART_BACKOFF, Restart,
+    Build, Check, Condition, Config, Drain, Instance, Preparation, Prepare, Probe, Probes, RESTART_BACKOFF, Restart,
     STABLE_AFTER, Service,
 };
 pub use environment::{PASSED, PASSED_PREFIX, RUN};

@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kit::Chain;
 use kit::tasks::Tasks;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 use rustix::process::Signal;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,7 @@ use crate::logs::pipe::Lines;
 use crate::logs::{Limits, Stream};
 use crate::probe::check::Target;
 use crate::probe::{self, Verdict};
-use crate::process::{Output, Pipes, Process, Spec};
+use crate::process::{Output, Process, Spec};
 use crate::procfs;
 use crate::status::Exit;
 
@@ -28,10 +29,6 @@ pub(crate) const ORDERS_MAX: usize = 4;
 
 /// Limit: verdicts on their way from the probes.
 const VERDICTS_MAX: usize = 4;
-
-/// From the moment an endpoint is marked as draining to the stop signal, so that those who watch the registry choose
-/// another one before this one stops listening.
-const DRAINING_HEAD_START: Duration = Duration::from_millis(20);
 
 /// What a life needs to know.
 #[derive(Debug)]
@@ -102,7 +99,7 @@ pub(crate) async fn run(plan: Plan, orders: mpsc::Receiver<Order>, reporter: Rep
 }
 
 async fn run_through(plan: Plan, mut orders: mpsc::Receiver<Order>, reporter: Reporter) {
-    let (process, pipes) = match start(&plan) {
+    let (process, pipes) = match start(&plan).await {
         Ok(started) => started,
         Err(reason) => return reporter.send(News::Failed { reason }).await,
     };
@@ -140,9 +137,12 @@ enum Stopping {
     Forced,
 }
 
-fn start(plan: &Plan) -> Result<(Process, Pipes), String> {
+async fn start(plan: &Plan) -> Result<(Process, [Receiver; 2]), String> {
     check_port(plan.address)?;
-    Process::spawn(&plan.spec, &Output::Piped).map_err(|error| Chain(&error).to_string())
+    let reason = |error| Chain(&error).to_string();
+    let (pipes, output) = Output::apart().map_err(reason)?;
+    let process = Process::spawn(&plan.spec, output).await.map_err(reason)?;
+    Ok((process, pipes))
 }
 
 /// Says who has the port, while it is another process. Binds without listening, so that nobody can connect to us; a
@@ -175,7 +175,6 @@ async fn live(plan: &Plan, process: &Process, orders: &mut mpsc::Receiver<Order>
     };
     let mut probing = std::pin::pin!(probing);
     let mut stopping = Stopping::No;
-    let mut signal_at = None;
     loop {
         tokio::select! {
             biased;
@@ -183,30 +182,18 @@ async fn live(plan: &Plan, process: &Process, orders: &mut mpsc::Receiver<Order>
             Some(order) = orders.recv() => match order {
                 Order::Stop(signal) => {
                     stopping = Stopping::Asked;
-                    signal_at = Some((signal, tokio::time::Instant::now() + DRAINING_HEAD_START));
-                }
-                Order::Kill => {
-                    (stopping, signal_at) = (Stopping::Forced, None);
-                    group.signal(Signal::KILL);
-                }
-            },
-            () = until(signal_at) => {
-                if let Some((signal, _)) = signal_at.take() {
                     group.signal(signal);
                     // A stopped process acts on no signal but SIGKILL before it is continued.
                     group.signal(Signal::CONT);
                 }
-            }
+                Order::Kill => {
+                    stopping = Stopping::Forced;
+                    group.signal(Signal::KILL);
+                }
+            },
             Some(verdict) = verdicts.recv(), if stopping == Stopping::No => reporter.send(News::Probed(verdict)).await,
             () = &mut probing, if stopping == Stopping::No => {}
         }
-    }
-}
-
-async fn until(signal_at: Option<(Signal, tokio::time::Instant)>) {
-    match signal_at {
-        Some((_, at)) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -227,8 +214,7 @@ struct Captured {
 }
 
 impl Captured {
-    fn start(plan: &Plan, pipes: Pipes) -> Self {
-        let (stdout, stderr) = pipes.expect("both pipes were asked for");
+    fn start(plan: &Plan, [stdout, stderr]: [Receiver; 2]) -> Self {
         let gone = CancellationToken::new();
         let origin = |stream| Origin { service: Arc::clone(&plan.service), instance: plan.instance, stream };
         let stdout = Lines::new(stdout, plan.log.line_bytes_max, gone.clone());

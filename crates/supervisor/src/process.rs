@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process_group, pidfd_open, prlimit,
     test_kill_process_group,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::process::{ChildStderr, ChildStdout};
+use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Instant, sleep};
 
 use crate::environment::{Environment, expand};
@@ -27,6 +28,12 @@ const CLEAR_MAX: Duration = Duration::from_secs(2);
 
 /// How often a group is looked at once its leader is gone: the kernel reports the end of a process, never of a group.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Limit: how long a program that somebody has open for writing is waited for: its build, or a copy of it, just ends.
+const BUSY_MAX: Duration = Duration::from_secs(1);
+
+/// How often such a program is tried: the kernel does not report the end of writing.
+const BUSY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -40,27 +47,50 @@ pub(crate) struct Spec {
     pub(crate) open_files_soft: Option<u64>,
 }
 
-/// Where the output goes.
+/// Where the output of a child goes.
 #[derive(Debug)]
-pub(crate) enum Output {
-    Piped,
-    Discarded,
+pub(crate) struct Output {
+    stdout: Stdio,
+    stderr: Stdio,
 }
 
-/// Both pipes of a child, if asked for.
-pub(crate) type Pipes = Option<(ChildStdout, ChildStderr)>;
+impl Output {
+    pub(crate) fn discarded() -> Self {
+        Self { stdout: Stdio::null(), stderr: Stdio::null() }
+    }
+
+    /// A pipe for each of stdout and stderr, and what they are read from.
+    pub(crate) fn apart() -> Result<([Receiver; 2], Self), Error> {
+        let pipes = || {
+            let ((stdout, to_stdout), (stderr, to_stderr)) = (pipe()?, pipe()?);
+            Ok(([stdout, stderr], Self { stdout: to_stdout.into(), stderr: to_stderr.into() }))
+        };
+        pipes().map_err(|source| Error::Pipe { source })
+    }
+
+    /// One pipe for both: what is read has the order in which it was written.
+    pub(crate) fn joined() -> Result<(Receiver, Self), Error> {
+        let pipe = || {
+            let (output, writer) = pipe()?;
+            Ok((output, Self { stdout: writer.try_clone()?.into(), stderr: writer.into() }))
+        };
+        pipe().map_err(|source| Error::Pipe { source })
+    }
+}
 
 /// Why a process could not be started. Texts for the user, with what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("its command is empty")]
     Empty,
-    #[error("its working_dir {} is no directory", path.display())]
+    #[error("its working_dir {} is no directory; make it, or correct `working_dir`", path.display())]
     WorkingDir { path: PathBuf },
+    #[error("its working_dir {} may not be entered by this user; look at its mode and owner", path.display())]
+    WorkingDirDenied { path: PathBuf },
+    #[error("cannot make a pipe for its output")]
+    Pipe { source: io::Error },
     #[error(transparent)]
     Program(#[from] program::Error),
-    #[error("cannot run `{program}`")]
-    Spawn { program: String, source: io::Error },
     #[error("cannot watch `{program}` for its end")]
     Watch { program: String, source: io::Error },
 }
@@ -80,48 +110,49 @@ pub(crate) struct Process {
 pub(crate) struct Group(Pid);
 
 impl Process {
-    /// Starts a child: own group, no standard input, exactly the given environment.
+    /// Starts a child: own group, no standard input, exactly the given environment. Waits, for a second at most, while
+    /// somebody has the program open for writing.
     ///
     /// # Errors
     /// Everything that keeps it from running; no process is left then.
-    pub(crate) fn spawn(spec: &Spec, output: &Output) -> Result<(Self, Pipes), Error> {
+    pub(crate) async fn spawn(spec: &Spec, output: Output) -> Result<Self, Error> {
         let words: Vec<String> = spec.words.iter().map(|word| expand(word, &spec.environment)).collect();
         let (program, arguments) = words.split_first().ok_or(Error::Empty)?;
         if !spec.working_dir.is_dir() {
             return Err(Error::WorkingDir { path: spec.working_dir.clone() });
+        }
+        // Asked beforehand: what `spawn` says does not tell the folder from the program.
+        if access(&spec.working_dir, Access::EXEC_OK) == Err(rustix::io::Errno::ACCESS) {
+            return Err(Error::WorkingDirDenied { path: spec.working_dir.clone() });
         }
         let path = program::find(
             program,
             &spec.working_dir,
             spec.environment.get(OsStr::new("PATH")).map(|path| path.as_ref()),
         )?;
-        let stdio = || match output {
-            Output::Piped => Stdio::piped(),
-            Output::Discarded => Stdio::null(),
-        };
-        let mut child = Command::new(path)
+        let mut command = Command::new(&path);
+        command
             .arg0(program)
             .args(arguments)
             .current_dir(&spec.working_dir)
             .env_clear()
             .envs(&spec.environment)
             .stdin(Stdio::null())
-            .stdout(stdio())
-            .stderr(stdio())
-            .process_group(0)
-            .spawn()
-            .map_err(|source| Error::Spawn { program: program.clone(), source })?;
+            .stdout(output.stdout)
+            .stderr(output.stderr)
+            .process_group(0);
+        let spawned = execute(&mut command).await;
+        let mut child = spawned.map_err(|source| program::explain(program, &path, &spec.working_dir, source))?;
         let group = Group(Pid::from_child(&child));
         if let Some(soft) = spec.open_files_soft {
             limit_open_files(group.0, soft);
         }
-        let watched = watch(&mut child, group).map_err(|source| {
+        let watched = watch(group).map_err(|source| {
             group.signal(Signal::KILL);
             let _ = child.wait();
             Error::Watch { program: program.clone(), source }
         });
-        let (pidfd, pipes) = watched?;
-        Ok((Self { child: Some(child), group, pidfd }, pipes))
+        Ok(Self { child: Some(child), group, pidfd: watched? })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -208,16 +239,30 @@ impl Group {
     }
 }
 
-fn watch(child: &mut Child, group: Group) -> io::Result<(AsyncFd<OwnedFd>, Pipes)> {
+/// Our end of a new pipe, and the child's. Both are closed in every other child.
+fn pipe() -> io::Result<(Receiver, io::PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((Receiver::from_owned_fd(reader.into())?, writer))
+}
+
+async fn execute(command: &mut Command) -> io::Result<Child> {
+    let start = Instant::now();
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && start.elapsed() < BUSY_MAX => {
+                sleep(BUSY_INTERVAL).await;
+            }
+            spawned => return spawned,
+        }
+    }
+}
+
+fn watch(group: Group) -> io::Result<AsyncFd<OwnedFd>> {
     let pidfd = pidfd_open(group.0, PidfdFlags::NONBLOCK)?;
     // Safety: an `OwnedFd` is open, and the same descriptor, for as long as it lives, and `AsyncFd` owns it.
     #[allow(unsafe_code)]
-    let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
-    let pipes = match (child.stdout.take(), child.stderr.take()) {
-        (Some(stdout), Some(stderr)) => Some((ChildStdout::from_std(stdout)?, ChildStderr::from_std(stderr)?)),
-        _ => None,
-    };
-    Ok((pidfd, pipes))
+    let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    Ok(watched?)
 }
 
 /// Gives a child the soft limit of open files that its user chose. Right after its `exec`, from here: between `fork` and
@@ -231,6 +276,9 @@ fn limit_open_files(pid: Pid, soft: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn spec(words: &[&str]) -> Spec {
@@ -245,7 +293,7 @@ mod tests {
     #[tokio::test]
     async fn an_end_is_seen_before_it_is_reaped() {
         for (script, exit) in [("exit 3", Exit::Status(3)), ("kill -9 $$", Exit::Signal(9))] {
-            let (process, _) = Process::spawn(&spec(&["sh", "-c", script]), &Output::Discarded).unwrap();
+            let process = Process::spawn(&spec(&["sh", "-c", script]), Output::discarded()).await.unwrap();
             let pid = i32::try_from(process.pid()).unwrap();
             process.ended().await;
             assert!(procfs::stat(pid).is_some_and(|stat| stat.is_zombie));
@@ -256,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn a_group_is_cleared_with_all_that_its_leader_left() {
         let script = "sh -c \"trap '' TERM HUP; sleep 1000 & wait\" & sleep 1000 & exit 0";
-        let (process, _) = Process::spawn(&spec(&["sh", "-c", script]), &Output::Discarded).unwrap();
+        let process = Process::spawn(&spec(&["sh", "-c", script]), Output::discarded()).await.unwrap();
         let group = process.group();
         process.ended().await;
         process.reap();
@@ -269,7 +317,7 @@ mod tests {
     async fn a_child_has_the_open_files_that_were_chosen() {
         let script = "for i in $(seq 100); do test \"$(ulimit -Sn)\" = 99 && exit 0; done; exit 1";
         let spec = Spec { open_files_soft: Some(99), ..spec(&["sh", "-c", script]) };
-        let (process, _) = Process::spawn(&spec, &Output::Discarded).unwrap();
+        let process = Process::spawn(&spec, Output::discarded()).await.unwrap();
         process.ended().await;
         assert_eq!(process.reap(), Exit::Status(0));
     }
@@ -277,20 +325,67 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_run_says_why() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("text"), "no program").unwrap();
-        for (words, message) in [
-            (
-                &["no-such-program"][..],
-                "cannot run `no-such-program`: not found in PATH; install it, or write its full path",
-            ),
-            (&["./absent"], "cannot run `./absent`: {}/./absent does not exist; build it, or correct its path"),
-            (&["./text"], "cannot run `./text`: {}/./text is not executable; try `chmod +x`"),
+        std::fs::create_dir(dir.path().join("folder")).unwrap();
+        for (name, mode, content) in [
+            ("text", 0o644, &b"no program"[..]),
+            ("plain", 0o755, b"echo hello\n"),
+            ("alone", 0o755, b"#!\necho hello\n"),
+            ("gone", 0o755, b"#! /usr/bin/nosuch -x\n"),
+            ("crlf", 0o755, b"#!/bin/sh\r\necho hello\r\n"),
+            ("locked", 0o755, b"#!./text\n"),
+            ("foreign", 0o755, b"\x7fELF\x02\x01\x01 and nothing of this machine"),
         ] {
-            let spec = Spec { working_dir: dir.path().to_owned(), ..spec(words) };
-            let error = Process::spawn(&spec, &Output::Discarded).unwrap_err();
-            assert_eq!(error.to_string(), message.replace("{}", &dir.path().display().to_string()));
+            std::fs::write(dir.path().join(name), content).unwrap();
+            std::fs::set_permissions(dir.path().join(name), Permissions::from_mode(mode)).unwrap();
+        }
+        for (program, reason) in [
+            ("no-such-program", "not found in PATH; install it, or write its full path"),
+            ("./absent", "{}/./absent does not exist; build it, or correct its path"),
+            ("./folder", "{}/./folder is a directory; name the program in it"),
+            ("./text", "{}/./text is not executable; try `chmod +x`"),
+            ("./plain", "{}/./plain has no `#!` line and is no program of this machine; add the line, or build it"),
+            ("./alone", "the `#!` line of {}/./alone names no interpreter; correct it"),
+            (
+                "./gone",
+                "the `#!` line of {}/./gone names /usr/bin/nosuch, which does not exist; install it, or correct the line",
+            ),
+            (
+                "./crlf",
+                "the `#!` line of {}/./crlf ends with a carriage return; save the file with line ends of Unix (LF)",
+            ),
+            (
+                "./locked",
+                "{}/./locked, or the interpreter that it names, may not be run by this user; look at its mode and owner, \
+                 and whether it lies on a file system mounted `noexec`",
+            ),
+            ("./foreign", "{}/./foreign is a program for another kind of machine; build it for this one"),
+        ] {
+            let spec = Spec { working_dir: dir.path().to_owned(), ..spec(&[program]) };
+            let error = Process::spawn(&spec, Output::discarded()).await.unwrap_err();
+            let reason = reason.replace("{}", &dir.path().display().to_string());
+            assert_eq!(kit::Chain(&error).to_string(), format!("cannot run `{program}`: {reason}"));
         }
         let absent = Spec { working_dir: dir.path().join("absent"), ..spec(&["sh"]) };
-        assert!(matches!(Process::spawn(&absent, &Output::Discarded), Err(Error::WorkingDir { .. })));
+        let error = Process::spawn(&absent, Output::discarded()).await.unwrap_err();
+        assert!(matches!(error, Error::WorkingDir { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_being_written_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("program");
+        std::fs::copy("/bin/true", &path).unwrap();
+        let writer = std::fs::File::options().append(true).open(&path).unwrap();
+        let spec = Spec { working_dir: dir.path().to_owned(), ..spec(&["./program"]) };
+        let error = Process::spawn(&spec, Output::discarded()).await.unwrap_err();
+        let busy = "is open for writing in another process; let that end, and start again";
+        assert_eq!(error.to_string(), format!("cannot run `./program`: {}/./program {busy}", dir.path().display()));
+        let spawned = tokio::spawn(async move { Process::spawn(&spec, Output::discarded()).await });
+        // It is tried once before this goes on.
+        tokio::task::yield_now().await;
+        drop(writer);
+        let process = spawned.await.unwrap().unwrap();
+        process.ended().await;
+        assert_eq!(process.reap(), Exit::Status(0));
     }
 }

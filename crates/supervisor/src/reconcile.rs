@@ -82,7 +82,7 @@ pub struct ObservedInstance {
 /// ```text
 ///        Start             Stop                       gone
 /// Idle ─────────► Live ───────────► Stopping ────────────────► Idle, or Ended when it was unhealthy
-///   ▲              │ ▲  Kill after the grace period ┘
+///   ▲              │ ▲  Signal, then Kill ┘ (the steps of [`Force`])
 ///   │         exit │ │ Start, the delay is over
 ///   │              ▼ │
 ///   │        Leaving │                Backoff
@@ -96,7 +96,7 @@ pub enum Phase {
     Idle,
     /// Being spawned, or running.
     Live { health: Health },
-    /// It was told to stop.
+    /// It is being stopped, with this force from that moment on.
     Stopping { since: Instant, cause: Cause, force: Force },
     /// It ended by itself; what it leaves behind (grandchildren, unread output) is being cleared.
     Leaving { ending: Ending },
@@ -141,10 +141,22 @@ pub enum Cause {
     Unhealthy { why: String },
 }
 
-/// How an instance was told to stop.
+/// How far a stop has gone.
+///
+/// ```text
+///       no request in flight       Signal        Kill, the grace period is over
+/// Drain ───────────────────► Drained ───► Signal ──────────────────────────────► Kill
+///   └───────── Signal, the grace period is over ──▲
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Force {
+    /// Out of rotation; its process knows of nothing while requests may be in flight.
+    Drain,
+    /// No request is in flight; the signal follows.
+    Drained,
+    /// It has its stop signal.
     Signal,
+    /// It has its SIGKILL.
     Kill,
 }
 
@@ -182,10 +194,17 @@ pub enum Action {
         service: String,
         instance: u32,
     },
+    /// Takes it out of rotation: with [`Force::Drain`], or [`Force::Drained`] where no request can be in flight.
     Stop {
         service: String,
         instance: u32,
         cause: Cause,
+        force: Force,
+    },
+    /// Sends the stop signal.
+    Signal {
+        service: String,
+        instance: u32,
     },
     Kill {
         service: String,
@@ -222,7 +241,7 @@ pub fn reconcile(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Ac
 #[must_use]
 pub fn next_deadline(desired: &Desired, observed: &Observed) -> Option<Instant> {
     let deadline = |service: &String, instance: &ObservedInstance| match instance.phase {
-        Phase::Stopping { since, force: Force::Signal, .. } => {
+        Phase::Stopping { since, force: Force::Drain | Force::Signal, .. } => {
             desired.services.get(service).and_then(|target| since.checked_add(target.stop_grace_period))
         }
         Phase::Backoff { until, .. } => Some(until),
@@ -283,22 +302,32 @@ fn decide_instance(
 ) -> Option<Action> {
     let service = name.to_owned();
     let start = Action::Start { service: service.clone(), instance };
-    let stop = |cause| Action::Stop { service: service.clone(), instance, cause };
+    let stop = |health, cause| {
+        let force = if may_serve(health) { Force::Drain } else { Force::Drained };
+        Action::Stop { service: service.clone(), instance, cause, force }
+    };
     let is_old = seen.generation < target.generation;
     let can_start = || blocked(desired, observed, name).is_none();
     match (&seen.phase, target.wanted) {
-        (Phase::Live { .. }, Wanted::Stopped) => (!is_leaned_on(desired, observed, name)).then(|| stop(Cause::Asked)),
-        (Phase::Live { health: Health::Unhealthy { why } }, Wanted::Running) => {
-            Some(stop(Cause::Unhealthy { why: why.clone() }))
+        (Phase::Live { health }, Wanted::Stopped) => {
+            (!is_leaned_on(desired, observed, name)).then(|| stop(health, Cause::Asked))
+        }
+        (Phase::Live { health: health @ Health::Unhealthy { why } }, Wanted::Running) => {
+            Some(stop(health, Cause::Unhealthy { why: why.clone() }))
         }
         // What runs is only given up when its successor can start and others take the requests meanwhile.
-        (Phase::Live { .. }, Wanted::Running) => {
+        (Phase::Live { health }, Wanted::Running) => {
             let is_due = is_old && can_start() && is_spared(desired, observed, name, instance);
-            is_due.then(|| stop(Cause::Replaced))
+            is_due.then(|| stop(health, Cause::Replaced))
         }
-        (Phase::Stopping { since, force: Force::Signal, .. }, _) => {
-            let over = now.saturating_duration_since(*since) >= target.stop_grace_period;
-            over.then_some(Action::Kill { service, instance })
+        (Phase::Stopping { since, force, .. }, _) => {
+            let is_over = now.saturating_duration_since(*since) >= target.stop_grace_period;
+            match force {
+                Force::Drain if is_over => Some(Action::Signal { service, instance }),
+                Force::Drained => Some(Action::Signal { service, instance }),
+                Force::Signal if is_over => Some(Action::Kill { service, instance }),
+                Force::Drain | Force::Signal | Force::Kill => None,
+            }
         }
         // Also one that ended by itself after a restart was asked for.
         (Phase::Idle | Phase::Ended { .. }, Wanted::Running) if waits(target.generation, seen) && can_start() => {
@@ -311,8 +340,16 @@ fn decide_instance(
         }
         // Dependencies gate the first start only: one that is unready for a moment must not keep others down.
         (Phase::Backoff { until, .. }, Wanted::Running) => (now >= *until).then_some(start),
-        (Phase::Stopping { .. } | Phase::Leaving { .. }, _) => None,
+        (Phase::Leaving { .. }, _) => None,
         (Phase::Idle | Phase::Ended { .. } | Phase::Backoff { .. }, Wanted::Stopped) => None,
+    }
+}
+
+/// Whether requests may be in flight to it that are worth waiting for: it was ready in this life, and is not sick.
+fn may_serve(health: &Health) -> bool {
+    match health {
+        Health::Ready | Health::Unready => true,
+        Health::Spawning | Health::Starting | Health::Unhealthy { .. } => false,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::time::Instant;
 
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -11,8 +12,9 @@ use crate::api::client::{Client, Error};
 use crate::api::dto::Status;
 use crate::cli::output::{self, Format};
 use crate::cli::target::Folder;
+use crate::cli::up::{OTHER_DAEMON_INTERVAL, OTHER_DAEMON_MAX};
 use crate::cli::{Context, Failure, block_on};
-use crate::project::Project;
+use crate::project::{self, Project};
 
 #[derive(Debug, Args)]
 pub struct Down {
@@ -26,11 +28,7 @@ pub struct Down {
 impl Down {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let project = self.folder.target()?.project;
-        let said = match block_on(stop(&project))? {
-            Ok(()) => "stopped",
-            Err(Error::NotRunning { .. }) => clean_up(&project)?,
-            Err(error) => return Err(Failure::from(error).into()),
-        };
+        let said = block_on(stop_or_clean_up(&project))??;
         if self.volumes {
             delete_data(&project)?;
         }
@@ -58,14 +56,31 @@ pub async fn stop(project: &Project) -> Result<(), Error> {
     ended.await.unwrap_or(Ok(0)).map(drop).map_err(|errno| unknown(errno.into()))
 }
 
-/// Ends what a killed daemon left behind.
-fn clean_up(project: &Project) -> Result<&'static str, Failure> {
+/// Stops the daemon, or what a killed one left behind. One that holds the folder's lock without answering is about to
+/// listen, or about to end: that is waited for.
+async fn stop_or_clean_up(project: &Project) -> Result<&'static str, Failure> {
+    let deadline = Instant::now() + OTHER_DAEMON_MAX;
+    loop {
+        match stop(project).await {
+            Ok(()) => return Ok("stopped"),
+            Err(Error::NotRunning { .. } | Error::Broken { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match clean_up(project).await {
+            Err(project::Error::Locked) if Instant::now() < deadline => {
+                tokio::time::sleep(OTHER_DAEMON_INTERVAL).await;
+            }
+            done => return Ok(done?),
+        }
+    }
+}
+
+async fn clean_up(project: &Project) -> Result<&'static str, project::Error> {
     if !project.state.exists() {
         return Ok("was not running");
     }
     let _lock = project.lock()?;
-    let stopped = block_on(supervisor::stop_leftovers(&project.instances_file()))
-        .map_err(|error| Failure::new("cannot stop what a killed daemon left").because(error))?;
+    let stopped = supervisor::stop_leftovers(&project.instances_file()).await;
     Ok(match stopped.processes.len() {
         0 => "was not running",
         _ => "the daemon was gone; stopped what it had left",

@@ -93,7 +93,8 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(failure.map_or(FAILED, |failure| failure.code))
 }
 
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
+/// Whether nobody reads stdout any more.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
@@ -110,6 +111,9 @@ impl From<crate::api::client::Error> for Failure {
                 let code = if problem.status == 424 { NOT_REACHED } else { FAILED };
                 Self { code, ..Self::new(problem.detail).hint(problem.hint) }
             }
+            Error::Connect { source } if source.kind() == io::ErrorKind::PermissionDenied => Self::new(message)
+                .because(source)
+                .hint("it runs as another user: only that user (or root) may give it orders".to_owned()),
             Error::Connect { source } => Self::new(message).because(source),
             Error::Broken { source } => Self::new(message).because(source),
             Error::Answer { source } => Self::new(message).because(source),

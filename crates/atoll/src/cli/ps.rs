@@ -1,5 +1,7 @@
 //! `atoll ps`: every instance and how it is.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use jiff::Timestamp;
 
@@ -25,7 +27,7 @@ impl Ps {
             output::json::<Vec<Instance>>(&Vec::new())?;
         }
         let mut instances = asked.map_err(Failure::from)?;
-        let names: Vec<String> = instances.iter().map(|instance| instance.service.clone()).collect();
+        let names: BTreeSet<String> = instances.iter().map(|instance| instance.service.clone()).collect();
         target.check_names(names.iter())?;
         instances.retain(|instance| target.services.is_empty() || target.services.contains(&instance.service));
         match context.format {

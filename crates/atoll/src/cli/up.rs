@@ -16,6 +16,7 @@ use crate::cli::output::{self, Format};
 use crate::cli::target::{Target, Words};
 use crate::cli::{Context, Failure, block_on, down};
 use launch::Launched;
+pub use launch::{OTHER_DAEMON_INTERVAL, OTHER_DAEMON_MAX};
 use watch::{Goal, Outcome, Watch};
 
 #[derive(Debug, Args)]
@@ -73,8 +74,9 @@ async fn up(target: &Target, plan: &Plan, goal: Goal, format: Format) -> anyhow:
         (Outcome::Interrupted, Launched::Elsewhere) => watch.detach(goal),
         (Outcome::DaemonGone, _) => Err(Failure::not_reached("the daemon has ended").into()),
         (Outcome::Failed { what, output }, _) => {
-            let hint = "`atoll ps` shows the state, `atoll logs` what the services wrote".to_owned();
-            Err(Failure::not_reached(what).output(output).hint(hint).into())
+            let hint = "the rest goes on, and what keeps ending is tried again: `atoll ps` shows the state, `atoll logs` what \
+                        the services wrote, `atoll down` stops everything";
+            Err(Failure::not_reached(what).output(output).hint(hint.to_owned()).into())
         }
     }
 }

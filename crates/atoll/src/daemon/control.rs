@@ -57,30 +57,47 @@ impl Control {
     /// Starts services and what they depend on.
     pub async fn start(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
         self.check_plan(selection.plan.as_deref())?;
-        let services = (!selection.services.is_empty()).then(|| selection.services.clone());
-        self.supervisor.start(services).await.map_err(|error| refused(&error))?;
+        let named = self.named(selection.services)?;
+        self.supervisor.start(Some(named.clone())).await.map_err(|error| refused(&error))?;
         match selection.wait {
             false => Ok(()),
-            true => self.reach(&self.named(selection.services), is_up, Hope::UntilGivenUp, "is ready").await,
+            true => self.reach(&named, is_up, Hope::UntilGivenUp, "is ready").await,
         }
     }
 
     /// Stops services and returns when they have stopped.
     pub async fn stop(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
-        let services = self.named(selection.services);
+        let services = self.named(selection.services)?;
         self.supervisor.stop(services.clone()).await.map_err(|error| refused(&error))?;
         self.reach(&services, is_down, Hope::Always, "has stopped").await
     }
 
     /// Restarts services and returns when they are ready again.
     pub async fn restart(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
-        let services = self.named(selection.services);
+        let services = self.named(selection.services)?;
         self.supervisor.restart(services.clone()).await.map_err(|error| refused(&error))?;
         self.reach(&services, is_renewed, Hope::UntilGivenUp, "is ready again").await
     }
 
-    fn named(&self, services: Vec<String>) -> Vec<String> {
-        if services.is_empty() { self.plan.services.keys().cloned().collect() } else { services }
+    fn named(&self, services: Vec<String>) -> Result<Vec<String>, dto::Problem> {
+        if services.is_empty() {
+            return Ok(self.plan.services.keys().cloned().collect());
+        }
+        match services.iter().find(|name| !self.plan.services.contains_key(*name)) {
+            None => Ok(services),
+            Some(unknown) => {
+                let known: Vec<&str> = self.plan.services.keys().map(String::as_str).collect();
+                Err(dto::Problem {
+                    title: "unknown service".into(),
+                    status: 404,
+                    detail: format!("there is no service `{unknown}` in what runs"),
+                    hint: Some(format!(
+                        "its services are {}; one that the manifest has got since needs `atoll down` and `atoll up`",
+                        known.join(", ")
+                    )),
+                })
+            }
+        }
     }
 
     /// Refuses to go on with a manifest that is not the one that runs.

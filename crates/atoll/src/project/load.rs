@@ -117,11 +117,38 @@ fn read(path: &Path) -> Result<String, String> {
     }
 }
 
+/// Files, or folders for a pattern that ends in `/`.
 fn matches(pattern: &Path) -> Vec<std::path::PathBuf> {
     let Some(pattern) = pattern.to_str() else {
         return Vec::new();
     };
-    let mut found: Vec<_> = glob::glob(pattern).into_iter().flatten().flatten().filter(|path| path.is_file()).collect();
+    let is_wanted = |path: &std::path::PathBuf| if pattern.ends_with('/') { path.is_dir() } else { path.is_file() };
+    let mut found: Vec<_> = glob::glob(pattern).into_iter().flatten().flatten().filter(is_wanted).collect();
     found.sort();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_finds_files_and_one_with_a_slash_at_its_end_folders() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = root.path().join("odd [name]");
+        std::fs::create_dir_all(folder.join("migrations")).expect("a folder");
+        std::fs::write(folder.join("service.toml"), "").expect("a file");
+        std::os::unix::fs::symlink("migrations", folder.join("link")).expect("a link");
+        let escaped = glob::Pattern::escape(&folder.to_string_lossy());
+        let found = |rest: &str| {
+            let found = matches(Path::new(&format!("{escaped}/{rest}")));
+            found.iter().map(|path| path.strip_prefix(&folder).expect("inside").to_path_buf()).collect::<Vec<_>>()
+        };
+        assert_eq!(found("*"), [Path::new("service.toml")]);
+        assert_eq!(found("migrations/"), [Path::new("migrations")]);
+        assert_eq!(found("link/"), [Path::new("link")]);
+        for missing in ["service.toml/", "gone/", "gone/deeper/", "gone"] {
+            assert!(found(missing).is_empty(), "{missing}");
+        }
+    }
 }

@@ -155,6 +155,21 @@ fn two_ups_at_once_are_one_application() {
 }
 
 #[test]
+fn down_waits_for_a_daemon_that_is_just_starting() {
+    let app = Application::with_manifest(TWO_SERVICES);
+    for _ in 0..5 {
+        let mut up = app.command(&["up", "-d"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        until_blocking("the daemon's lock", BOUND, || app.path(".atoll/run/lock").exists().then_some(()));
+        app.atoll(&["down"]).succeeded();
+        // Stopped before or after it had started its services; either way nothing is left once it has returned.
+        let _ = up.wait().unwrap();
+        app.atoll(&["down"]).succeeded();
+        assert_eq!(app.atoll(&["ps"]).code(), 3);
+        std::fs::remove_file(app.path(".atoll/run/lock")).unwrap();
+    }
+}
+
+#[test]
 fn a_service_that_completes_lets_those_that_wait_for_it_start() {
     let app = Application::with_manifest(
         r#"

@@ -85,6 +85,32 @@ fn killing_one_of_two_instances_fails_no_get() {
 }
 
 #[test]
+fn a_restart_lets_a_download_in_flight_finish() {
+    const BYTES: usize = 64 << 20;
+    let app = Application::with_manifest(
+        &REPLICATED.replace("python3 echo.py", "python3 -m http.server --directory files --bind ${HOST} ${PORT}"),
+    );
+    app.write("files/large", &"x".repeat(BYTES));
+    app.up();
+    let mut stream = TcpStream::connect(("127.0.0.1", app.gateway)).unwrap();
+    stream.set_read_timeout(Some(BOUND)).unwrap();
+    stream.write_all(b"GET /large HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = vec![0; 1];
+    stream.read_exact(&mut answer).unwrap();
+
+    // The server ends at once on SIGTERM, whatever it is doing: the signal must wait for the download.
+    let mut restart = app.command(&["restart", "web"]).spawn().unwrap();
+    let log = || std::fs::read_to_string(app.path(".atoll/logs/daemon.log")).unwrap();
+    let stopping = "\"message\":\"stopping\"";
+    until_blocking("an instance to stop", BOUND, || log().contains(stopping).then_some(()));
+    stream.read_to_end(&mut answer).unwrap();
+    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    assert_eq!(answer.len() - head, BYTES);
+    assert!(restart.wait().unwrap().success());
+    assert_eq!(log().matches(stopping).count(), 2, "both were replaced");
+}
+
+#[test]
 fn each_request_leaves_one_line_in_the_access_log() {
     let app = Application::with_manifest(REPLICATED);
     app.up();

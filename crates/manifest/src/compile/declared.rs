@@ -166,10 +166,14 @@ fn is_declared(
     let found = declared.contains_key(&name.value);
     if !found {
         let names: Vec<&str> = declared.keys().map(String::as_str).collect();
-        let hint = match nearest(&name.value, names.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if names.is_empty() || names.len() > 8 => format!("declare `[{noun}s.{}]`", name.value),
-            None => format!("declare `[{noun}s.{}]`, or write {}", name.value, quoted_list(&names)),
+        let hint = match (nearest(&name.value, names.iter().copied()), cx.unread()) {
+            (Some(near), None) => format!("did you mean `{near}`?"),
+            (Some(near), Some(unread)) => {
+                format!("did you mean `{near}`? It may also stand in {unread}, which could not be read")
+            }
+            (None, Some(unread)) => format!("mend {unread} first: it could not be read, and may declare it"),
+            (None, None) if names.is_empty() || names.len() > 8 => format!("declare `[{noun}s.{}]`", name.value),
+            (None, None) => format!("declare `[{noun}s.{}]`, or write {}", name.value, quoted_list(&names)),
         };
         let message = format!("the {noun} `{}` is not declared", name.value);
         cx.report(Diagnostic::new(code, &name.place, message).label(format!("no such {noun}")).hint(hint));

@@ -56,10 +56,14 @@ pub(crate) fn load<'d>(cx: &Context<'d>) -> Vec<Document<'d>> {
 fn load_included<'d>(cx: &Context<'d>, root: &Document<'_>) -> Vec<Document<'d>> {
     let mut seen = BTreeSet::from([root.file.to_path_buf()]);
     let mut documents = Vec::new();
-    for include in root.table(cx).texts("include") {
+    for item in root.table(cx).list("include") {
+        let Some(include) = item.text() else {
+            cx.mark_unread(|| "a file of `include`".to_owned());
+            continue;
+        };
         let paths = resolve(cx, &include);
         if paths.is_empty() {
-            cx.mark_incomplete();
+            cx.mark_unread(|| format!("what `{}` should match", include.value));
         }
         for path in paths {
             if !seen.insert(path.clone()) {
@@ -72,7 +76,7 @@ fn load_included<'d>(cx: &Context<'d>, root: &Document<'_>) -> Vec<Document<'d>>
             }
             let document = load_one(cx, &include, &path);
             if document.is_none() {
-                cx.mark_incomplete();
+                cx.mark_unread(|| cx.shown(&path));
             }
             documents.extend(document);
         }
@@ -90,10 +94,7 @@ fn resolve(cx: &Context<'_>, include: &Text<'_>) -> Vec<PathBuf> {
         }
         return vec![path];
     }
-    if let Err(error) = glob::Pattern::new(&include.value) {
-        let message = format!("`{}` is not a valid pattern: {}", include.value, error.msg);
-        let hint = "write `*`, `**`, `?` or `[abc]`; a bracket that means itself is `[[]`";
-        cx.report(Diagnostic::new(Code::Pattern, &include.place, message).hint(hint));
+    if !cx.is_pattern(include) {
         return Vec::new();
     }
     let pattern = pattern(&include.value, include.place.file.parent().unwrap_or(Path::new("/")));

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::environment::{self, Environment};
 use super::wiring::Unit;
-use super::{ports, probes};
+use super::{ports, probes, update};
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
-use crate::plan::{self, Build, Database, Edge, Instance, Service};
-use crate::reader::{Item, Text};
-use crate::text::{nearest, parse_duration, quoted_list, split};
+use crate::plan::{self, Build, Database, Edge, Instance, ResourceLimits, Service};
+use crate::reader::{Item, Table, Text};
+use crate::text::{Shell, nearest, parse_duration, quoted_list, shell_syntax, split};
 
 pub(crate) fn compile(
     cx: &Context<'_>,
@@ -43,13 +43,25 @@ pub(crate) fn compile(
             .collect(),
         edges: edges(cx, unit, |upstream| port(ports::edge(name, upstream))),
         depends_on: unit.depends_on.iter().map(|(name, condition)| (name.value.clone(), *condition)).collect(),
-        probes: probes::compile(cx, table.table("probes").as_ref(), &environment, &working_dir),
+        probes: probes::compile(cx, table, &environment, &working_dir),
         restart: unit.restart,
         stop_signal: table.choice("stop_signal").to_owned(),
         stop_grace_period: table.duration("stop_grace_period"),
         databases: unit.databases.iter().map(|name| name.value.clone()).collect(),
+        update: update::update(cx, table),
+        watch: update::watch(cx, table),
+        limits: limits(table),
         environment: environment.variables,
         working_dir,
+    }
+}
+
+fn limits(service: &Table<'_>) -> ResourceLimits {
+    let table = service.table_or_default("resources").table_or_default("limits");
+    ResourceLimits {
+        cpu_millis: table.get("cpu").and_then(|item| item.cpu()),
+        memory_bytes: table.get("memory").and_then(|item| item.size()),
+        pids: table.get("pids").and_then(|item| item.integer()).and_then(|pids| u32::try_from(pids).ok()),
     }
 }
 
@@ -77,10 +89,12 @@ fn words(
         cx.report(Diagnostic::new(Code::Command, &item.place, message).label(label).hint(hint));
         None
     };
-    let Some(words) = split(item.written()?) else {
+    let written = item.written()?;
+    let Some(words) = split(written) else {
         let label = "a quote is never closed, or a `\\` ends it";
         return report(format!("`{key}` cannot be split into words"), label, "close the quote".to_owned());
     };
+    warn_of_shell(cx, item, key, written);
     // All of them are expanded before any is missed, so that each problem is told.
     let expanded: Vec<Option<Text<'_>>> = words.iter().map(|word| item.expand(word, &later)).collect();
     let mut words: Vec<plan::Text> = expanded.into_iter().map(|word| Some(word?.into())).collect::<Option<_>>()?;
@@ -92,6 +106,21 @@ fn words(
         program.value = crate::reader::normal(&working_dir.join(&program.value)).to_string_lossy().into_owned();
     }
     Some(words)
+}
+
+/// No shell reads a command: what is written for one would reach the program as text.
+fn warn_of_shell(cx: &Context<'_>, item: &Item<'_>, key: &str, written: &str) {
+    let Some((what, span)) = shell_syntax(written) else { return };
+    let found = &written[span.clone()];
+    let hint = match what {
+        Shell::Operator | Shell::Substitution => format!("write `{key} = \"sh -c '…'\"`; in quotes it means itself"),
+        Shell::Assignment => format!("write it in `environment`, or `{key} = \"sh -c '…'\"`"),
+        Shell::Home => format!("write `${{HOME}}`, or `{key} = \"sh -c '…'\"`"),
+        Shell::Variable => format!("write `${{{}}}`, or `{key} = \"sh -c '…'\"`", found.trim_start_matches('$')),
+    };
+    let message = format!("`{key}` has `{found}`, which only a shell would understand");
+    let diagnostic = Diagnostic::new(Code::ShellSyntax, &item.place_of(written, span), message);
+    cx.report(diagnostic.label("given to the program as it stands").hint(hint));
 }
 
 fn edges(cx: &Context<'_>, unit: &Unit<'_>, port: impl Fn(&str) -> u16) -> BTreeMap<String, Edge> {

@@ -85,8 +85,10 @@ fn check_value(cx: &Context<'_>, name: &str, kind: &'static Kind, value: &Spanne
 /// Whether the outermost type is right.
 pub(crate) fn fits(kind: &Kind, value: &DeValue<'_>) -> bool {
     match kind {
-        Kind::Text | Kind::Command | Kind::Duration { .. } | Kind::Choice { .. } => value.is_str(),
+        Kind::Text | Kind::Command | Kind::Duration { .. } | Kind::Size { .. } | Kind::Choice { .. } => value.is_str(),
         Kind::Integer { .. } | Kind::Number(_) => value.is_integer(),
+        Kind::Cpu { .. } => value.is_str() || value.is_integer() || value.is_float(),
+        Kind::Boolean => value.is_bool(),
         Kind::True => value.as_bool() == Some(true),
         Kind::List(..) => value.is_array(),
         Kind::Table(_) | Kind::Map(_) => value.is_table(),
@@ -120,6 +122,10 @@ fn wrong_type(name: &str, kind: &Kind, value: &Spanned<DeValue<'_>>, place: &Pla
 fn as_wanted(kind: &Kind, value: &DeValue<'_>) -> Option<String> {
     let written = match (kind, value) {
         (Kind::Duration { .. }, DeValue::Integer(seconds)) => format!("write `\"{seconds}s\"` for seconds"),
+        (Kind::Size { .. }, DeValue::Integer(bytes)) => format!("write `\"{bytes}B\"` for bytes"),
+        (Kind::Boolean, DeValue::String(text)) if matches!(&**text, "true" | "false") => {
+            format!("write `{text}`, without quotes")
+        }
         (Kind::Text, DeValue::Integer(integer)) => format!("write `\"{integer}\"`"),
         (Kind::Text, DeValue::Float(float)) => format!("write `\"{}\"`", float.as_str()),
         (Kind::Text, DeValue::Boolean(boolean)) => format!("write `\"{boolean}\"`"),
@@ -162,7 +168,9 @@ fn example(kind: &Kind) -> String {
         Kind::Choice { known, .. } => format!("\"{}\"", known.first().unwrap_or(&"…")),
         Kind::Integer { min, .. } => (*min).max(1).to_string(),
         Kind::Number(numbers) => numbers.first().unwrap_or(&1).to_string(),
-        Kind::True => "true".to_owned(),
+        Kind::True | Kind::Boolean => "true".to_owned(),
+        Kind::Size { .. } => "\"128MiB\"".to_owned(),
+        Kind::Cpu { .. } => "\"500m\"".to_owned(),
         Kind::List(kind, _) => format!("[{}]", example(kind)),
         Kind::Table(shape) => {
             let required = shape.keys.iter().find(|key| key.need == Need::Required);

@@ -11,6 +11,9 @@ const ENTRIES_MAX: usize = 1_000;
 /// Limit: services, databases, and routes of one file.
 const DECLARATIONS_MAX: usize = 1_000;
 
+/// Limit: instances of a service.
+const INSTANCES_MAX: i64 = 100;
+
 const HOUR: Duration = Duration::from_secs(3600);
 const TIMEOUT: Kind = Kind::Duration { min: Duration::from_millis(1), max: HOUR };
 const NAMES: Kind = Kind::List(&Kind::Text, LIST_MAX);
@@ -213,7 +216,7 @@ static SERVICE: Table = Table {
         )
         .required(),
         key("working_dir", Kind::Text, "Where `build`, `command` and `exec` probes run. Not written: the folder of the file that declares the service."),
-        key("replicas", Kind::Integer { min: 0, max: 100 }, "How many instances run.").default("1"),
+        key("replicas", Kind::Integer { min: 0, max: INSTANCES_MAX }, "How many instances run.").default("1"),
         key("upstreams", NAMES, "Services that it may call. Each is given as `<NAME>_URL`; every other call has no address."),
         key("edges", Kind::Map(&EDGES), "Policy for calls to an upstream; `\"*\"` is for all of them."),
         key(
@@ -234,19 +237,95 @@ static SERVICE: Table = Table {
         key(
             "stop_grace_period",
             Kind::Duration { min: Duration::ZERO, max: HOUR },
-            "How long it may take to stop before SIGKILL.",
+            "How long its requests in flight may take before the stop signal, and then the program from that signal to SIGKILL.",
         )
         .default("10s"),
         key("databases", NAMES, "Databases that it uses. One is given as `DATABASE_URL`, several as `<NAME>_DATABASE_URL` each."),
+        key("update", Kind::Table(&UPDATE), "How its instances are replaced when the manifest or the program has changed."),
+        key("watch", Kind::Table(&WATCH), "Files that it is rebuilt or restarted for when they change."),
+        key("resources", Kind::Table(&RESOURCES), "What its instances may use."),
     ],
-    later: &[
-        "caches", "secrets", "publishes", "starts", "image", "resources", "update", "watch", "protocol", "auth",
-        "rate_limit",
-    ],
+    later: &["caches", "secrets", "publishes", "starts", "image", "protocol", "auth", "rate_limit"],
     one_of: OneOf::Nothing,
 };
 
 const SIGNALS: &[&str] = &["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL"];
+
+static UPDATE: Table = Table {
+    name: "update",
+    doc: "How running instances are replaced by new ones.",
+    keys: &[
+        key(
+            "strategy",
+            Kind::Choice { known: &["rolling", "recreate"], later: &[] },
+            "`rolling` starts new instances beside the old ones; `recreate` stops all old ones first.",
+        )
+        .default("rolling"),
+        key(
+            "max_surge",
+            Kind::Integer { min: 0, max: INSTANCES_MAX },
+            "Instances above `replicas` while it goes on. Not with `recreate`.",
+        )
+        .default("1"),
+        key(
+            "max_unavailable",
+            Kind::Integer { min: 0, max: INSTANCES_MAX },
+            "Instances below `replicas` while it goes on. Not with `recreate`.",
+        )
+        .default("0"),
+        key(
+            "min_ready",
+            Kind::Duration { min: Duration::ZERO, max: HOUR },
+            "How long a new instance must have been ready to count.",
+        )
+        .default("0s"),
+        key("auto_revert", Kind::Boolean, "Whether an update that has failed is taken back.").default("true"),
+        key(
+            "progress_deadline",
+            Kind::Duration { min: Duration::from_secs(1), max: HOUR },
+            "Without one more new instance for so long, it has failed. Longer than `min_ready`.",
+        )
+        .default("60s"),
+    ],
+    later: &[],
+    one_of: OneOf::Nothing,
+};
+
+static WATCH: Table = Table {
+    name: "watch",
+    doc: "Files that a service is rebuilt or restarted for when they change.",
+    keys: &[
+        key("paths", NAMES, "Files and folders, with all that is in them.").required(),
+        key(
+            "action",
+            Kind::Choice { known: &["rebuild", "restart"], later: &[] },
+            "Not written: `rebuild` where the service has a `build`, else `restart`.",
+        ),
+        key("ignore", NAMES, "Globs for what is passed over, such as `*.tmp`."),
+    ],
+    later: &[],
+    one_of: OneOf::Nothing,
+};
+
+static RESOURCES: Table = Table {
+    name: "resources",
+    doc: "What instances may use.",
+    keys: &[key("limits", Kind::Table(&LIMITS), "The most that each instance may use.")],
+    later: &[],
+    one_of: OneOf::Nothing,
+};
+
+static LIMITS: Table = Table {
+    name: "limits",
+    doc: "The most that one instance may use.",
+    keys: &[
+        key("cpu", Kind::Cpu { min: 1, max: 1_024_000 }, "Cores: `\"500m\"` and `0.5` are half of one."),
+        key("memory", Kind::Size { min: 1 << 20, max: 16 << 40 }, "Memory, with a unit: `\"128MiB\"`."),
+        key("pids", Kind::Integer { min: 1, max: 1 << 22 }, "Processes and threads."),
+    ],
+    later: &[],
+    one_of: OneOf::Nothing,
+};
 
 static EDGES: Map = Map { key: "upstream", value: Kind::Table(&EDGE), max: LIST_MAX };
 static CONDITIONS: Map = Map { key: "service", value: CONDITION, max: LIST_MAX };
@@ -296,7 +375,7 @@ static PROBE: Table = Table {
     one_of: OneOf::Exactly(CHECKS),
 };
 
-pub(crate) static READINESS: Table = Table {
+static READINESS: Table = Table {
     name: "readiness probe",
     doc: "A question to an instance; without `http`, `tcp` and `exec` it is the default one.",
     keys: &[HTTP, TCP, EXEC, INTERVAL, PROBE_TIMEOUT, THRESHOLD],

@@ -8,7 +8,7 @@ use expect_test::expect_file;
 use toml::de::{DeTable, DeValue};
 
 use super::{Kind, Need, OneOf, ROOT, Table};
-use crate::text::parse_duration;
+use crate::text::{format_cpu, format_size, parse_duration};
 
 fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -54,6 +54,7 @@ fn defaults_and_exclusions_fit_their_tables() {
                 Kind::Choice { known, .. } => known.contains(&text),
                 Kind::Integer { min, max } => text.parse().is_ok_and(|n: i64| n >= *min && n <= *max),
                 Kind::Number(known) => text.parse().is_ok_and(|n| known.contains(&n)),
+                Kind::Boolean => text.parse::<bool>().is_ok(),
                 Kind::Text => true,
                 _ => false,
             };
@@ -145,6 +146,9 @@ fn describe(kind: &'static Kind) -> String {
         Kind::Integer { min, max } => format!("integer, {min} to {max}"),
         Kind::Number(known) => known.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
         Kind::True => "`true`".to_owned(),
+        Kind::Boolean => "`true` or `false`".to_owned(),
+        Kind::Size { min, max } => format!("size, {} to {}", format_size(*min), format_size(*max)),
+        Kind::Cpu { min, max } => format!("CPU, {} to {}", format_cpu(*min), format_cpu(*max)),
         Kind::List(kind, max) => format!("list of at most {max}: {}", describe(kind)),
         Kind::Table(table) => format!("[{}](#{})", table.name, table.name.replace(' ', "-")),
         Kind::Map(map) => format!("table by {}: {}", map.key, describe(&map.value)),

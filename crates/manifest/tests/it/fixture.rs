@@ -1,5 +1,5 @@
 //! A small language for sources in one file: `#- file PATH` begins a file, and further `#-` lines set the scene
-//! (`env NAME=value`, `busy PORT`, `ports FIRST-LAST`, `ledger KEY=PORT`, `unreadable PATH: reason`).
+//! (`env NAME=value`, `busy PORT`, `ports FIRST-LAST`, `ledger KEY=PORT`, `unreadable PATH: reason`, `folder PATH`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -51,16 +51,20 @@ impl Fixture {
 
     fn direct(&mut self, directive: &str, current: &mut PathBuf) {
         let (verb, rest) = directive.split_once(' ').expect("a verb and its object");
+        let path = || Path::new(FOLDER).join(rest);
         let pair = |separator| rest.split_once(separator).expect("two parts");
         let port = |text: &str| text.parse::<u16>().expect("a port");
         match verb {
             "file" => {
-                *current = Path::new(FOLDER).join(rest);
+                *current = path();
                 self.disk.insert(current.clone(), Ok(String::new()));
             }
             "unreadable" => {
                 let (path, reason) = pair(": ");
                 self.disk.insert(Path::new(FOLDER).join(path), Err(reason.to_owned()));
+            }
+            "folder" => {
+                self.disk.insert(path().join("any"), Ok(String::new()));
             }
             "env" => {
                 let (name, value) = pair("=");
@@ -106,10 +110,19 @@ impl Fixture {
                 assert!(self.sources.files.insert(path, content).is_none(), "wanted twice");
             }
             Want::Glob(pattern) => {
-                let compiled = glob::Pattern::new(&pattern.to_string_lossy()).expect("a valid pattern");
+                let written = pattern.to_string_lossy();
+                let (written, is_folder) = match written.strip_suffix('/') {
+                    Some(folder) if !folder.is_empty() => (folder, true),
+                    _ => (&*written, written == "/"),
+                };
+                let compiled = glob::Pattern::new(written).expect("a valid pattern");
                 let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-                let matches =
-                    self.disk.keys().filter(|path| compiled.matches_path_with(path, options)).cloned().collect();
+                let present: BTreeSet<&Path> = match is_folder {
+                    true => self.disk.keys().flat_map(|path| path.ancestors().skip(1)).collect(),
+                    false => self.disk.keys().map(PathBuf::as_path).collect(),
+                };
+                let matches = present.into_iter().filter(|path| compiled.matches_path_with(path, options));
+                let matches = matches.map(Path::to_path_buf).collect();
                 assert!(self.sources.globs.insert(pattern, matches).is_none(), "wanted twice");
             }
         }

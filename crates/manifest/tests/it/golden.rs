@@ -1,5 +1,6 @@
 //! `tests/golden/*.toml`, each with the plan and the diagnostics it compiles to beside it. `UPDATE_EXPECT=1` rewrites them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,31 @@ fn ten_mistakes_are_told_at_once() {
     for diagnostic in &compiled.diagnostics {
         assert!(diagnostic.hint.is_some(), "{diagnostic:?}");
         assert!(!diagnostic.span.is_empty(), "{diagnostic:?}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_hides_no_mistake() {
+    let text = fs::read_to_string(folder().join("ten_mistakes.toml")).unwrap();
+    let ten = Compiled::of(&text);
+    let unread = "include = [\"cart/service.toml\", \"gone.toml\"]";
+    let broken = "include = [\"cart/service.toml\", \"broken.toml\"]";
+    for (include, more, code) in [
+        (unread, "", "E0001"),
+        (unread, "#- unreadable gone.toml: permission denied\n", "E0001"),
+        (broken, "#- file broken.toml\n# here\n[services.broken\ncommand = \"broken\"\n", "E0002"),
+        ("include = [\"cart/service.toml\", \"none/*.toml\"]", "", "E0005"),
+        ("include = [\"cart/service.toml\", \"${NOWHERE}.toml\"]", "", "E0110"),
+    ] {
+        let text = format!("{}\n{more}", text.replace("include = [\"cart/service.toml\"]", include));
+        let compiled = Compiled::of(&text);
+        let told = |message: &str| compiled.diagnostics.iter().any(|diagnostic| diagnostic.message == message);
+        for diagnostic in &ten.diagnostics {
+            assert!(told(&diagnostic.message), "{diagnostic:?}\n{}", compiled.rendered());
+        }
+        assert_eq!(compiled.codes().iter().filter(|found| **found == code).count(), 1 + usize::from(code == "E0110"));
+        let hints = compiled.diagnostics.iter().filter_map(|diagnostic| diagnostic.hint.as_deref());
+        assert!(hints.filter(|hint| hint.contains("could not be read")).count() >= 2, "{}", compiled.rendered());
     }
 }
 
@@ -127,6 +153,42 @@ PASSWORD=secret-e
         assert_eq!(other.to_toml(), first.to_toml(), "{secret}");
         assert_ne!(other.fingerprint(), first.fingerprint(), "{secret}");
     }
+}
+
+#[test]
+fn a_fingerprint_changes_with_what_an_update_a_watch_and_limits_say() {
+    let fingerprint = |more: &str| {
+        let compiled =
+            Compiled::of(&format!("name = \"store\"\n[services.a]\ncommand = \"a\"\nbuild = \"make\"\n{more}\n"));
+        compiled.plan.unwrap_or_else(|| panic!("{more}: {:#?}", compiled.diagnostics)).fingerprint()
+    };
+    let written = "update = { strategy = \"rolling\", max_surge = 1, max_unavailable = 0, min_ready = \"0s\", auto_revert = true, progress_deadline = \"60s\" }";
+    assert_eq!(fingerprint(""), fingerprint(written), "the defaults");
+    assert_eq!(
+        fingerprint("watch.paths = [\"b\"]"),
+        fingerprint("watch = { paths = [\"./b\"], action = \"rebuild\" }")
+    );
+    let cpu = ["\"500m\"", "\"0.5\"", "0.5", "0.500"].map(|cpu| fingerprint(&format!("resources.limits.cpu = {cpu}")));
+    assert!(cpu.iter().all(|fingerprint| *fingerprint == cpu[0]));
+    let all = [
+        "",
+        "update.strategy = \"recreate\"",
+        "update.max_surge = 2",
+        "update.max_unavailable = 1",
+        "update.min_ready = \"1s\"",
+        "update.auto_revert = false",
+        "update.progress_deadline = \"61s\"",
+        "watch.paths = [\"b\"]",
+        "watch.paths = [\"b\", \"c\"]",
+        "watch = { paths = [\"b\"], action = \"restart\" }",
+        "watch = { paths = [\"b\"], ignore = [\"c\"] }",
+        "resources.limits.cpu = 1",
+        "resources.limits.cpu = 0.001",
+        "resources.limits.memory = \"1MiB\"",
+        "resources.limits.pids = 1",
+    ];
+    let distinct: BTreeSet<String> = all.iter().map(|more| fingerprint(more)).collect();
+    assert_eq!(distinct.len(), all.len());
 }
 
 #[test]

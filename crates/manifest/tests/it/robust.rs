@@ -147,6 +147,16 @@ const TOKENS: &[&str] = &[
     "probes.liveness.tcp = true\n",
     "timeout = \"0s\"\n",
     "databases = [\"d\"]\n",
+    "build = \"a && $(b) 'c\"\n",
+    "working_dir = \"w\"\n",
+    "migrations = \"m\"\n",
+    "update.strategy = \"recreate\"\n",
+    "update.max_surge = 0\n",
+    "update.auto_revert = false\n",
+    "watch = { paths = [\"a\"] }\n",
+    "watch.ignore = [\"[\"]\n",
+    "resources.limits = { cpu = 0.5 }\n",
+    "resources.limits.memory = \"1MiB\"\n",
     "[databases.d]\n",
     "engine = \"postgres\"\n",
     "${",
@@ -221,7 +231,7 @@ fn paths_outside_and_odd_roots_do_no_harm() {
     for root in ["/atoll.toml", "atoll.toml", "", "/", "/a b/[x]/atoll.toml"] {
         let mut sources: Sources = Fixture::parse("").sources();
         sources.root = PathBuf::from(root);
-        let text = "include = [\"../../*.toml\", \"..\", \"/etc/x.toml\", \"./../y.toml\"]\n[services.a]\ncommand = \"../../a\"\nenv_file = \"../e\"";
+        let text = "include = [\"../../*.toml\", \"..\", \"/etc/x.toml\", \"./../y.toml\"]\n[services.a]\ncommand = \"../../a\"\nenv_file = \"../e\"\nworking_dir = \"../[w]\"\nwatch.paths = [\"../..\"]\n[databases.d]\nmigrations = \"/\"";
         for _ in 0..4 {
             for want in manifest::wanted(&sources) {
                 match want {

@@ -202,3 +202,45 @@ async fn killing_one_of_two_instances_under_load_loses_no_get() {
     }
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_service_that_refuses_an_upload_in_its_middle_is_heard() {
+    let origin = Server::raw(|stream| async move {
+        let mut client = Client { stream: BufReader::new(stream) };
+        client.head().await.unwrap();
+        // Closing with unread bytes in the socket resets the connection.
+        let answer = "HTTP/1.1 413 Too Large\r\ncontent-length: 5\r\nconnection: close\r\n\r\nlarge";
+        client.send(answer).await.unwrap();
+    })
+    .await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    for _ in 0..20 {
+        let mut client = proxy.client().await;
+        client.send("PUT / HTTP/1.1\r\nhost: t\r\ncontent-length: 4000000\r\n\r\n").await.unwrap();
+        let sent = client.send(vec![b'x'; 4_000_000]).await;
+        let answer = client.response().await.unwrap();
+        assert_eq!((answer.status(), answer.text().as_str()), (413, "large"));
+        drop(sent);
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_head_of_an_answer_beyond_the_limits_has_a_reason_of_its_own() {
+    for field in ["x: y\r\n".repeat(200), format!("x: {}\r\n", "y".repeat(100_000))] {
+        let origin = Server::raw(move |stream| {
+            let field = field.clone();
+            async move {
+                let mut client = Client { stream: BufReader::new(stream) };
+                client.head().await.unwrap();
+                let _ = client.send(format!("HTTP/1.1 200 OK\r\n{field}content-length: 0\r\n\r\n")).await;
+                let _ = client.head().await;
+            }
+        })
+        .await;
+        let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+        let answer = proxy.client().await.get("/").await.unwrap();
+        assert_eq!(problem(&answer), (502, "upstream_head_too_large".to_owned()));
+        proxy.stop().await;
+    }
+}

@@ -3,6 +3,7 @@
 use proxy::{Filter, HeaderEdits, PathRewrite};
 use testkit::client::Client;
 use testkit::server::{Answer, Server};
+use tokio::io::{AsyncReadExt, BufReader};
 
 use crate::support::{Proxy, all_to, filtered, limits, route, snapshot};
 
@@ -62,7 +63,7 @@ async fn answers_without_a_body_keep_the_connection() {
 #[tokio::test]
 async fn an_answer_in_chunks_keeps_its_trailers() {
     let origin = Server::raw(|stream| async move {
-        let mut client = Client { stream: tokio::io::BufReader::new(stream) };
+        let mut client = Client { stream: BufReader::new(stream) };
         client.head().await.unwrap();
         let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
                       4\r\nwiki\r\n0\r\nx-sum: 4\r\n\r\n";
@@ -200,5 +201,42 @@ async fn requests_sent_at_once_are_answered_in_order() {
     for n in 0..20 {
         assert_eq!(client.response().await.unwrap().text(), format!("/{n}"));
     }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_of_1_0_keeps_its_connection_where_it_asks_to() {
+    let origin = Server::http(|_| Answer::ok("x")).await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    let mut client = proxy.client().await;
+    for _ in 0..3 {
+        client.send("GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n").await.unwrap();
+        let answer = client.response().await.unwrap();
+        assert!(answer.start.starts_with("HTTP/1.0 200"), "{}", answer.start);
+        assert_eq!((answer.text().as_str(), answer.field("connection")), ("x", Some("keep-alive")));
+    }
+    client.send("GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    assert_eq!(client.response().await.unwrap().text(), "x");
+    assert_eq!(client.stream.read(&mut [0; 8]).await.unwrap(), 0, "without the wish it is closed");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn early_hints_are_dropped_and_break_nothing() {
+    let origin = Server::raw(|stream| async move {
+        let mut client = Client { stream: BufReader::new(stream) };
+        while client.head().await.is_ok() {
+            let hints = "HTTP/1.1 103 Early Hints\r\nlink: </x.css>; rel=preload\r\n\r\n".repeat(2);
+            client.send(format!("{hints}HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx")).await.unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    let mut client = proxy.client().await;
+    for _ in 0..3 {
+        let answer = client.get("/").await.unwrap();
+        assert_eq!((answer.status(), answer.text().as_str(), answer.field("link")), (200, "x", None));
+    }
+    assert_eq!(origin.connections(), 1);
     proxy.stop().await;
 }

@@ -226,3 +226,53 @@ async fn a_draining_endpoint_gets_nothing_new_and_loses_its_idle_connections() {
     assert_eq!(client.get("/").await.unwrap().status(), 503);
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn an_endpoint_is_drained_when_its_last_answer_has_ended_whatever_streams_are_left() {
+    let release = Arc::new(Notify::new());
+    let released = Arc::clone(&release);
+    let origin = Server::raw(move |stream| {
+        let released = Arc::clone(&released);
+        async move {
+            let mut client = Client { stream: BufReader::new(stream) };
+            let request = client.head().await.unwrap();
+            let head = match request.second() {
+                "/tunnel" => "101 Go\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+                "/events" => "200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\r\n",
+                _ => "200 OK\r\ncontent-length: 1\r\n\r\n",
+            };
+            client.send(format!("HTTP/1.1 {head}")).await.unwrap();
+            if request.second() == "/" {
+                released.notified().await;
+                client.send("x").await.unwrap();
+            }
+            let _ = client.head().await;
+        }
+    })
+    .await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    let begin = async |target: &str, fields: &str| {
+        let mut client = proxy.client().await;
+        client.send(format!("GET {target} HTTP/1.1\r\nhost: t\r\n{fields}\r\n")).await.unwrap();
+        let status = client.head().await.unwrap().status();
+        (client, status)
+    };
+    let (mut plain, _) = begin("/", "").await;
+    let (_events, _) = begin("/events", "").await;
+    let (_tunnel, status) = begin("/tunnel", "connection: upgrade\r\nupgrade: websocket\r\n").await;
+    assert_eq!(status, 101);
+    let bounded = |drained| tokio::time::timeout(BOUND, drained);
+    bounded(proxy.handle.drained("a", 7, origin.address)).await.expect("nobody knows it");
+    let before = tokio::spawn(proxy.handle.drained("a", 0, origin.address));
+    proxy.handle.apply(snapshot(2, vec![route("all", "/", "a")], &[])).unwrap();
+    proxy.handle.apply(snapshot(3, vec![route("all", "/", "a")], &[])).unwrap();
+    let after = tokio::spawn(proxy.handle.drained("a", 0, origin.address));
+    assert_eq!(proxy.client().await.get("/").await.unwrap().status(), 503);
+    assert!(!before.is_finished() && !after.is_finished(), "one answer is left");
+    release.notify_one();
+    assert_eq!(plain.stream.read_u8().await.unwrap(), b'x');
+    for drained in [before, after] {
+        tokio::time::timeout(BOUND, drained).await.expect("the endpoint is drained").unwrap();
+    }
+    proxy.run.abort();
+}

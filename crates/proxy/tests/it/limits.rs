@@ -34,6 +34,7 @@ async fn malformed_requests_are_refused_by_kind() {
     let huge = format!("GET / HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n", "x".repeat(100_000));
     let many = format!("GET / HTTP/1.1\r\nhost: t\r\n{}\r\n", "x: y\r\n".repeat(25));
     let more = format!("GET / HTTP/1.1\r\nhost: t\r\n{}\r\n", "x: y\r\n".repeat(100));
+    let (mut asked, mut bare) = (0, Vec::new());
     // An empty reason stands for the bare answer of the HTTP library.
     for (request, status, reason) in [
         ("GET / HTTP/1.1\r\n\r\n", 400, "bad_request"),
@@ -49,6 +50,7 @@ async fn malformed_requests_are_refused_by_kind() {
         (&many, 431, "head_too_large"),
         (&huge, 431, ""),
         (&more, 431, ""),
+        ("GET x:80 HTTP/1.1\r\nhost: x:80\r\n\r\n", 400, "bad_request"),
         ("CONNECT t:443 HTTP/1.1\r\nhost: t:443\r\n\r\n", 501, "not_implemented"),
         ("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: gzip, chunked\r\n\r\n", 501, "not_implemented"),
         ("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 1001\r\n\r\n", 413, "body_too_large"),
@@ -63,16 +65,30 @@ async fn malformed_requests_are_refused_by_kind() {
         ("GET / HTTP/9.9\r\nhost: t\r\n\r\n", 400, ""),
         ("\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n", 400, ""),
     ] {
+        asked += 1;
         let mut client = proxy.client().await;
         client.send(request).await.unwrap();
         let answer = client.response().await.unwrap_or_else(|error| panic!("{request:.60}: {error}"));
         if reason.is_empty() {
             assert_eq!(answer.status(), status, "{request:.60}");
+            bare.push(status);
         } else {
             assert_eq!(problem(&answer), (status, reason.to_owned()), "{request:.60}");
         }
     }
     assert_eq!(origin.requests(), 0);
+    let lines = proxy.lines(asked).await;
+    let mut unread: Vec<_> = lines.iter().filter(|line| line["method"].is_null()).collect();
+    assert!(unread.iter().all(|line| line["client"].is_string() && line["listener"] == "gateway"));
+    assert_eq!(proxy.handle.counters().heads_refused, unread.len() as u64);
+    unread.sort_by_key(|line| line["status"].as_u64());
+    bare.sort_unstable();
+    let logged = unread.iter().map(|line| line["status"].as_u64().unwrap() as u16);
+    assert_eq!(logged.collect::<Vec<_>>(), bare);
+    let reasons = unread.iter().map(|line| line["reason"].as_str().unwrap());
+    let expected = [("bad_request", bare.len() - 2), ("head_too_large", 2)];
+    let expected = expected.iter().flat_map(|(reason, count)| std::iter::repeat_n(*reason, *count));
+    assert_eq!(reasons.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     assert_eq!(proxy.client().await.get("/").await.unwrap().status(), 200);
     proxy.stop().await;
 }
@@ -178,5 +194,36 @@ async fn a_request_may_arrive_in_any_two_pieces_or_end_anywhere() {
     let gone = || async { (proxy.handle.counters().connections_active == 1).then_some(()) };
     wait::until("the broken ones to be gone", BOUND, gone).await;
     assert_eq!(origin.requests(), whole, "half a request never counts as one");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn malformed_chunks_are_the_clients_fault_and_told() {
+    let (origin, proxy) = strict().await;
+    for chunks in ["x\r\n", "2\r\nabc\r\n0\r\n\r\n", "1;a\nb\r\nx\r\n", "f0000000000000003\r\nx", "1 x\r\na\r\n"] {
+        let mut client = proxy.client().await;
+        client.send("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+        client.send(chunks).await.unwrap();
+        assert_eq!(problem(&client.response().await.unwrap()), (400, "bad_request".to_owned()), "{chunks:?}");
+    }
+    let mut client = proxy.client().await;
+    client.send("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n2\r\na").await.unwrap();
+    drop(client);
+    let lines = proxy.lines(6).await;
+    let gone = lines.iter().filter(|line| line["reason"] == "client_closed").count();
+    let blamed = lines.iter().filter(|line| line["reason"] == "bad_request" && line["status"] == 400).count();
+    assert_eq!((gone, blamed, origin.requests()), (1, 5, 0), "{lines:?}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_the_library_refuses_is_logged_as_such() {
+    let limits = Limits { head_bytes_max: 100_000, ..limits() };
+    let proxy = Proxy::start(limits, all_to(&[])).await;
+    let mut client = proxy.client().await;
+    client.send(format!("GET /{} HTTP/1.1\r\nhost: t\r\n\r\n", "x".repeat(70_000))).await.unwrap();
+    assert_eq!(client.response().await.unwrap().status(), 414);
+    let line = &proxy.lines(1).await[0];
+    assert_eq!((line["status"].as_u64(), line["reason"].as_str()), (Some(414), Some("uri_too_long")));
     proxy.stop().await;
 }

@@ -238,3 +238,70 @@ async fn an_upgrade_that_is_declined_or_not_allowed_is_an_ordinary_request() {
     }
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_client_that_has_said_all_gets_its_answer() {
+    let origin = Server::http(|request| Answer::ok(request.body.clone())).await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    let length = "content-length: 4\r\n\r\nbody";
+    let chunks = "transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n";
+    for (method, rest, body) in [("GET", "\r\n", ""), ("POST", length, "body"), ("POST", chunks, "body")] {
+        for _ in 0..20 {
+            let mut client = proxy.client().await;
+            client.send(format!("{method} / HTTP/1.1\r\nhost: t\r\n{rest}")).await.unwrap();
+            client.stream.get_mut().shutdown().await.unwrap();
+            let answer = client.response().await.unwrap();
+            assert_eq!((answer.status(), answer.text().as_str()), (200, body));
+            assert_eq!(client.stream.read(&mut [0; 8]).await.unwrap(), 0, "then the connection ends");
+        }
+    }
+    assert!(proxy.lines(60).await.iter().all(|line| line["reason"].is_null()));
+    proxy.stop().await;
+}
+
+/// An origin that takes a request and says `head`, then nothing more.
+async fn silent_after(head: &'static str) -> (Server, tokio::sync::mpsc::Receiver<()>) {
+    let (told, asked) = tokio::sync::mpsc::channel(1);
+    let origin = Server::raw(move |stream| {
+        let told = told.clone();
+        async move {
+            let mut client = Client { stream: BufReader::new(stream) };
+            client.head().await.unwrap();
+            client.send(head).await.unwrap();
+            told.send(()).await.unwrap();
+            let _ = client.head().await;
+        }
+    })
+    .await;
+    (origin, asked)
+}
+
+#[tokio::test]
+async fn a_client_that_resets_while_it_waits_ends_the_work_of_the_service() {
+    let (origin, mut asked) = silent_after("").await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    for request in ["GET / HTTP/1.1\r\nhost: t\r\n\r\n", "PUT / HTTP/1.1\r\nhost: t\r\ncontent-length: 1\r\n\r\nx"] {
+        let mut client = proxy.client().await;
+        client.send(request).await.unwrap();
+        asked.recv().await.unwrap();
+        client.stream.get_ref().set_zero_linger().unwrap();
+        drop(client);
+        wait::until("the service to be left alone", BOUND, || async { (origin.open() == 0).then_some(()) }).await;
+    }
+    assert!(proxy.lines(2).await.iter().all(|line| line["reason"] == "client_closed"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_quiet_stream_of_events_is_noticed() {
+    let (origin, mut asked) = silent_after("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    let mut client = proxy.client().await;
+    client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await.unwrap();
+    client.head().await.unwrap();
+    asked.recv().await.unwrap();
+    drop(client);
+    wait::until("the service to be left alone", BOUND, || async { (origin.open() == 0).then_some(()) }).await;
+    assert_eq!(proxy.lines(1).await[0]["reason"], "client_closed");
+    proxy.stop().await;
+}

@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use registry::{Endpoint, State};
 use rustix::process::Signal;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{CRASH_LOOP_ATTEMPTS, Engine, Report};
-use crate::config::{Build, Instance, Prepare, Service};
+use crate::config::{Build, Drain, Instance, Prepare, Service};
 use crate::environment::{Environment, RUN, SERVICE};
 use crate::event::Kind;
 use crate::life::{self, ORDERS_MAX, Order, Reporter};
@@ -31,12 +32,13 @@ impl Engine {
             }
             Action::Prepare { service } => self.prepare(service),
             Action::Start { service, instance } => self.start_life(&service, instance),
-            Action::Stop { service, instance, cause } => self.stop_life(&service, instance, cause),
+            Action::Stop { service, instance, cause, force } => self.stop_life(&service, instance, cause, force),
+            Action::Signal { service, instance } => {
+                let signal = Signal::from_named_raw(self.services[&service].stop_signal).expect("checked by bind");
+                self.force(&service, instance, Force::Signal, Order::Stop(signal));
+            }
             Action::Kill { service, instance } => {
-                if let Phase::Stopping { force, .. } = &mut self.instance(&service, instance).phase {
-                    *force = Force::Kill;
-                }
-                self.order(&service, instance, Order::Kill);
+                self.force(&service, instance, Force::Kill, Order::Kill);
                 tracing::warn!(service, instance, "the grace period is over, killing");
                 self.emit(&service, instance, Kind::Killed);
             }
@@ -137,23 +139,62 @@ impl Engine {
         self.tasks.spawn(life::run(plan, obeyed, reporter));
     }
 
-    fn stop_life(&mut self, service: &str, instance: u32, cause: Cause) {
+    fn stop_life(&mut self, service: &str, instance: u32, cause: Cause, force: Force) {
         let seen = self.instance(service, instance);
         let had_process = !matches!(seen.phase, Phase::Live { health: Health::Spawning });
         let why = match &cause {
-            Cause::Asked => "it is wanted stopped".to_owned(),
-            Cause::Replaced => "it is restarted".to_owned(),
+            Cause::Asked => "asked to stop".to_owned(),
+            Cause::Replaced => "asked to restart".to_owned(),
             Cause::Unhealthy { why } => why.clone(),
         };
-        seen.phase = Phase::Stopping { since: Instant::now(), cause, force: Force::Signal };
-        // Order: out of rotation before the signal, so that no request is sent to one that has stopped listening.
+        seen.phase = Phase::Stopping { since: Instant::now(), cause, force };
+        // Order: out of rotation before the question and the signal, so that no request is sent to one that has stopped
+        // listening.
         if had_process {
             self.set_endpoint(service, instance, State::Draining);
         }
-        let signal = Signal::from_named_raw(self.services[service].stop_signal).expect("checked by bind");
-        self.order(service, instance, Order::Stop(signal));
+        if force == Force::Drain {
+            self.drain(service, instance);
+        }
         tracing::info!(service, instance, why, "stopping");
         self.emit(service, instance, Kind::Stopping { why });
+    }
+
+    /// Asks when no request is in flight any more, for as long as the stop waits for that.
+    fn drain(&mut self, service: &str, instance: u32) {
+        let declared = &self.services[service];
+        let Some(of) = declared.instances.iter().find(|of| of.index == instance) else {
+            return;
+        };
+        let (reply, answer) = oneshot::channel();
+        let request = Drain { service: service.to_owned(), instance, address: of.address, reply };
+        let grace_period = declared.stop_grace_period;
+        let life = self.record(service, instance).life;
+        let report = Report::Drained { service: service.to_owned(), instance, life };
+        let (drain, reports, over) = (self.drain.clone(), self.reports.clone(), self.over.clone());
+        self.tasks.spawn(async move {
+            let ask = async {
+                // Who cannot be asked, or gives the question up, knows of no request: both are an answer.
+                if drain.send(request).await.is_ok() {
+                    let _ = answer.await;
+                }
+            };
+            tokio::select! {
+                () = over.cancelled() => {}
+                // Late or not, the wait is over.
+                _ = timeout(grace_period, ask) => {
+                    let _ = reports.send(report).await;
+                }
+            }
+        });
+    }
+
+    /// Goes one step further in a stop.
+    fn force(&mut self, service: &str, instance: u32, force: Force, order: Order) {
+        if let Phase::Stopping { since, force: before, .. } = &mut self.instance(service, instance).phase {
+            (*since, *before) = (Instant::now(), force);
+        }
+        self.order(service, instance, order);
     }
 
     fn back_off(&mut self, service: &str, instance: u32, attempt: u32) {

@@ -13,8 +13,11 @@ use crate::event::Kind;
 use crate::leftovers;
 use crate::life::News;
 use crate::probe::{Notice, Verdict};
-use crate::reconcile::{BuildState, Cause, Ending, Health, Phase, Progress, restarts, waits};
+use crate::reconcile::{BuildState, Cause, Ending, Force, Health, Phase, Progress, restarts, waits};
 use crate::status::Exit;
+
+/// What whoever ends with status 0 and is started again and again should know.
+const EXPECTED_TO_RUN: &str = "a service is expected to keep running; `restart = \"on-failure\"` lets it end";
 
 impl Engine {
     pub(super) fn hear(&mut self, report: Report) {
@@ -29,6 +32,15 @@ impl Engine {
             }
             Report::Built { build, outcome } => self.hear_built(build, outcome),
             Report::Prepared { service, result } => self.hear_prepared(&service, result),
+            Report::Drained { service, instance, life } => {
+                let is_present = self.record(&service, instance).life == life;
+                if let Phase::Stopping { force: force @ Force::Drain, .. } =
+                    &mut self.instance(&service, instance).phase
+                    && is_present
+                {
+                    *force = Force::Drained;
+                }
+            }
         }
     }
 
@@ -182,10 +194,13 @@ impl Engine {
             Ending::Exit(exit) => format!("ended with {exit}"),
             Ending::NotStarted { reason: why } | Ending::Unhealthy { why } => why.clone(),
         };
-        self.record(service, instance).reason = (!ending.is_success()).then(|| why.clone());
         let target = &self.desired.services[service];
-        let comes = restarts(&self.desired, service, target, &ending)
-            || waits(target.generation, &self.observed.services[service].instances[&instance]);
+        let again = restarts(&self.desired, service, target, &ending);
+        let comes = again || waits(target.generation, &self.observed.services[service].instances[&instance]);
+        self.record(service, instance).reason = match ending.is_success() {
+            true => again.then(|| format!("{why}, but {EXPECTED_TO_RUN}")),
+            false => Some(why.clone()),
+        };
         if !ending.is_success() && !comes {
             tracing::warn!(service, instance, why, "failed");
             self.emit(service, instance, Kind::Failed { why });

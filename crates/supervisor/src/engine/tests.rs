@@ -35,6 +35,7 @@ fn engine(restart: Restart, phase: Phase) -> Engine {
         leftovers: leftovers::Stopped::default(),
         registry: registry::Handle::default(),
         prepare: mpsc::channel(1).0,
+        drain: mpsc::channel(1).0,
         log: logs::Limits::default(),
         backoff: Backoff { first: second, max: second },
         stable_after: second,
@@ -67,8 +68,8 @@ fn unhealthy_is_final_whatever_else_comes_in_one_batch() {
         let mut engine = engine(Restart::Always, Phase::Live { health: Health::Ready });
         hear(&mut engine, News::Probed(Verdict::Unhealthy { why: why() }));
         hear(&mut engine, News::Probed(after));
-        let cause = Cause::Unhealthy { why: why() };
-        assert_eq!(decide(&engine), [Action::Stop { service: "a".to_owned(), instance: 0, cause }]);
+        let (cause, force) = (Cause::Unhealthy { why: why() }, Force::Drained);
+        assert_eq!(decide(&engine), [Action::Stop { service: "a".to_owned(), instance: 0, cause, force }]);
     }
 }
 
@@ -87,6 +88,21 @@ fn one_that_is_started_by_name_while_it_ends_starts_again() {
             assert_eq!(decide(&engine), [Action::Start { service: "a".to_owned(), instance: 0 }], "{phase:?}");
         }
     }
+}
+
+#[test]
+fn the_answer_to_a_question_of_an_older_life_is_ignored() {
+    let stopping = Phase::Stopping { since: Instant::now(), cause: Cause::Asked, force: Force::Drain };
+    let mut engine = engine(Restart::No, stopping);
+    engine.record("a", 0).life = 2;
+    for (life, decided) in [(1, vec![]), (2, vec![Action::Signal { service: "a".to_owned(), instance: 0 }])] {
+        engine.hear(Report::Drained { service: "a".to_owned(), instance: 0, life });
+        assert_eq!(decide(&engine), decided);
+    }
+    // Whoever has the signal already does not get it again.
+    engine.perform(Action::Signal { service: "a".to_owned(), instance: 0 });
+    engine.hear(Report::Drained { service: "a".to_owned(), instance: 0, life: 2 });
+    assert_eq!(decide(&engine), []);
 }
 
 #[test]

@@ -186,8 +186,8 @@ async fn connect(address: SocketAddr, limit: Duration) -> Result<(), String> {
 async fn execute(words: &[String], target: &Target, limit: Duration) -> Result<(), String> {
     let spec = Spec { words: words.to_vec(), ..target.spec.clone() };
     let name = words.join(" ");
-    let spawned = Process::spawn(&spec, &Output::Discarded);
-    let (process, _) = spawned.map_err(|error| format!("exec `{name}`: {}", kit::Chain(&error)))?;
+    let spawned = Process::spawn(&spec, Output::discarded()).await;
+    let process = spawned.map_err(|error| format!("exec `{name}`: {}", kit::Chain(&error)))?;
     // Dropped here, or with its instance, it is killed.
     if timeout(limit, process.ended()).await.is_err() {
         return Err(format!("exec `{name}`: not done within {} ms", limit.as_millis()));

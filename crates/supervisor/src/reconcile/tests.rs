@@ -115,6 +115,8 @@ impl World {
             ["live", "ready"] => Phase::Live { health: Health::Ready },
             ["live", "unready"] => Phase::Live { health: Health::Unready },
             ["live", "unhealthy"] => Phase::Live { health: Health::Unhealthy { why: why() } },
+            ["draining", since] => asked(at(since), Force::Drain),
+            ["drained", since] => asked(at(since), Force::Drained),
             ["stopping", since] => asked(at(since), Force::Signal),
             ["killed", since] => asked(at(since), Force::Kill),
             ["leaving", status] => Phase::Leaving { ending: exit(status) },
@@ -149,14 +151,20 @@ fn describe(action: &Action) -> String {
         Action::CancelBuild(build) => format!("cancel {}", build.command[0]),
         Action::Prepare { service } => format!("prepare {service}"),
         Action::Start { service, instance } => format!("start {service}/{instance}"),
-        Action::Stop { service, instance, cause } => {
+        Action::Stop { service, instance, cause, force } => {
             let cause = match cause {
                 Cause::Asked => "asked",
                 Cause::Replaced => "replaced",
                 Cause::Unhealthy { .. } => "unhealthy",
             };
-            format!("stop {service}/{instance} {cause}")
+            let force = match force {
+                Force::Drain => "",
+                Force::Drained => " at once",
+                Force::Signal | Force::Kill => panic!("{action:?}"),
+            };
+            format!("stop {service}/{instance} {cause}{force}")
         }
+        Action::Signal { service, instance } => format!("signal {service}/{instance}"),
         Action::Kill { service, instance } => format!("kill {service}/{instance}"),
         Action::Backoff { service, instance, attempt } => format!("backoff {service}/{instance} attempt {attempt}"),
     }
@@ -366,14 +374,38 @@ fn dependents_stop_before_what_they_depend_on() {
     assert_eq!(layers("live ready", "live ready", "live ready"), "stop web/0 asked\nstop x/0 asked");
     assert_eq!(layers("stopping 99000", "live ready", "stopping 99000"), "");
     assert_eq!(layers("leaving 1", "live ready", "stopping 99000"), "");
-    assert_eq!(layers("idle", "live starting", "stopping 99000"), "stop api/0 asked");
-    assert_eq!(layers("backoff 1", "live spawning", "idle"), "stop api/0 asked");
-    assert_eq!(layers("idle", "ended 1", "live unhealthy"), "stop db/0 asked\nstop x/0 asked");
+    assert_eq!(layers("draining 99000", "live ready", "stopping 99000"), "");
+    assert_eq!(layers("idle", "live ready", "stopping 99000"), "stop api/0 asked");
+    assert_eq!(layers("backoff 1", "live spawning", "idle"), "stop api/0 asked at once");
+    assert_eq!(layers("idle", "ended 1", "live ready"), "stop db/0 asked\nstop x/0 asked");
 }
 
 #[test]
 fn a_dependent_that_goes_on_does_not_hold_a_stop_back() {
     check("api: running, after db healthy | live ready\n db: stopped | live ready", expect!["stop db/0 asked"]);
+}
+
+#[test]
+fn the_signal_follows_the_drain_or_the_grace_period() {
+    for (health, stop) in [
+        ("spawning", "stop a/0 asked at once"),
+        ("starting", "stop a/0 asked at once"),
+        // What was ready before its present life has nothing in flight either.
+        ("starting again", "stop a/0 asked at once"),
+        ("ready", "stop a/0 asked"),
+        ("unready", "stop a/0 asked"),
+        ("unhealthy", "stop a/0 asked at once"),
+    ] {
+        assert_eq!(World::parse(&format!("a: stopped | live {health}")).describe(), stop, "{health}");
+    }
+    for policy in ["running", "stopped"] {
+        check(&format!("a: {policy} | draining 90001"), expect![""]);
+        check(&format!("a: {policy} | draining 90000"), expect!["signal a/0"]);
+        check(&format!("a: {policy} | drained 99999"), expect!["signal a/0"]);
+    }
+    let world = World::parse("a: stopped | draining 95000 | stopping 96000 | drained 1");
+    let deadline = next_deadline(&world.desired, &world.observed).unwrap();
+    assert_eq!(deadline - world.start, Duration::from_millis(105_000));
 }
 
 #[test]
@@ -389,7 +421,7 @@ fn a_grace_period_ends_with_one_kill() {
 
 #[test]
 fn an_unhealthy_instance_is_stopped() {
-    check("a: running | live unhealthy | live ready", expect!["stop a/0 unhealthy"]);
+    check("a: running | live unhealthy | live ready", expect!["stop a/0 unhealthy at once"]);
 }
 
 #[test]
@@ -417,7 +449,7 @@ fn replicas_are_replaced_one_at_a_time() {
         ("ended 1 again generation 1 | live ready", "backoff a/0 attempt 0"),
         ("ended 1 again | live ready", "start a/0"),
         // Those that serve nobody go at once, and one that was ready before holds the last.
-        ("live starting | live starting", "stop a/0 replaced\nstop a/1 replaced"),
+        ("live starting | live starting", "stop a/0 replaced at once\nstop a/1 replaced at once"),
         ("live unready again | live ready", "stop a/0 replaced"),
         // Those that never served hold nobody up.
         ("live starting generation 1 | live ready", "stop a/1 replaced"),

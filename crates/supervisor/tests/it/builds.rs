@@ -57,6 +57,38 @@ async fn a_failed_build_fails_only_those_who_need_it() {
 }
 
 #[tokio::test]
+async fn the_output_of_a_build_keeps_its_order() {
+    let world = World::new();
+    let mut service = world.service("a", sh("sleep 1000"));
+    service.build = world.build("for i in $(seq 9); do echo out $i; echo error $i >&2; done; exit 1");
+    let running = world.run(vec![service]);
+    running.start().await;
+    running.state("a", "failed").await;
+    let expected: Vec<String> = (1..=9).flat_map(|i| [format!("out {i}"), format!("error {i}")]).collect();
+    assert_eq!(world.text("logs/build-a.log").unwrap().lines().collect::<Vec<_>>(), expected);
+    let BuildStatus::Failed { last_lines, .. } = &running.handle.snapshot().services[0].build else { panic!() };
+    assert_eq!(*last_lines, expected);
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn a_build_that_writes_into_what_runs_is_told_so() {
+    let world = World::new();
+    std::fs::copy("/bin/sleep", world.path("program")).unwrap();
+    let mut service = world.service("a", words(&["./program", "1000"]));
+    service.build = world.build("test ! -e again || cp /bin/sleep program");
+    let running = world.run(vec![service]);
+    running.start().await;
+    let first = running.ready("a").await;
+    std::fs::write(world.path("again"), "").unwrap();
+    running.handle.restart(vec!["a".to_owned()]).await.unwrap();
+    let reason = running.see("the failure", |snapshot| snapshot.services[0].reason.clone()).await;
+    assert!(reason.contains("it writes into a program that is running: "), "{reason}");
+    assert_eq!(running.ready("a").await.pid, first.pid);
+    running.drain().await;
+}
+
+#[tokio::test]
 async fn a_failed_build_is_run_again_by_the_next_start() {
     let world = World::new();
     let mut service = world.service("a", sh("sleep 1000"));

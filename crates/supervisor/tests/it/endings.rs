@@ -2,13 +2,14 @@
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use registry::State;
-use supervisor::{Error, Kind, RUN, Restart, bind};
+use supervisor::{Check, Drain, Error, Exit, Kind, RUN, Restart, Service, bind};
 use testkit::wait::until;
+use tokio::sync::mpsc;
 
-use crate::fixture::{BOUND, World, is_running, kill, sh, words};
+use crate::fixture::{BOUND, Running, World, is_running, kill, probe, sh, words};
 
 #[tokio::test]
 async fn a_stop_drains_signals_and_leaves_nothing() {
@@ -24,6 +25,87 @@ async fn a_stop_drains_signals_and_leaves_nothing() {
     let status = running.state("a", "stopped").await;
     assert_eq!((status.pid, status.reason), (None, None));
     assert!(!is_running(i32::try_from(pid).unwrap()));
+    running.drain().await;
+}
+
+/// A supervisor whose requests in flight the test counts itself.
+fn run_with_drains(world: &World, mut service: Service, grace_period: Duration) -> (Running, mpsc::Receiver<Drain>) {
+    service.stop_grace_period = grace_period;
+    let (mut config, prepares) = world.config(vec![service]);
+    let (drain, drains) = mpsc::channel(1);
+    config.drain = drain;
+    (Running::with_drains(config, prepares), drains)
+}
+
+#[tokio::test]
+async fn the_signal_waits_until_no_request_is_in_flight() {
+    let world = World::new();
+    let script = "trap 'test -e answered; exit $?' TERM; echo up > up; while :; do sleep 0.05; done";
+    let mut service = world.service("a", sh(script));
+    service.probes.readiness = probe(Check::Exec(words(&["test", "-e", "up"])));
+    let (running, mut drains) = run_with_drains(&world, service, BOUND);
+    running.start().await;
+    running.ready("a").await;
+    running.handle.stop(vec!["a".to_owned()]).await.unwrap();
+    let asked = drains.recv().await.unwrap();
+    let endpoint = running.registry.snapshot().services["a"][0].clone();
+    assert_eq!((asked.service.as_str(), asked.instance, asked.address), ("a", 0, endpoint.address));
+    assert_eq!(endpoint.state, State::Draining);
+    // A second order changes nothing.
+    running.handle.stop(vec!["a".to_owned()]).await.unwrap();
+    std::fs::write(world.path("answered"), "").unwrap();
+    asked.reply.send(()).unwrap();
+    assert_eq!(running.state("a", "stopped").await.last_exit, Some(Exit::Status(0)));
+    assert!(drains.try_recv().is_err());
+
+    // A question that is given up is answered.
+    running.start().await;
+    running.ready("a").await;
+    running.handle.restart(vec!["a".to_owned()]).await.unwrap();
+    drop(drains.recv().await.unwrap());
+    running.first("a", "restarted", |i| i.ready && i.generation == 1).await;
+    // So is one that nobody hears, for a supervisor that drains as well.
+    drop(drains);
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn requests_that_do_not_end_are_given_the_grace_period() {
+    let world = World::new();
+    let grace_period = Duration::from_millis(300);
+    let (running, mut drains) = run_with_drains(&world, world.server("a"), grace_period);
+    running.start().await;
+    running.ready("a").await;
+    let start = Instant::now();
+    running.handle.stop(vec!["a".to_owned()]).await.unwrap();
+    let mut unanswered = drains.recv().await.unwrap();
+    let stopped = running.state("a", "stopped").await;
+    assert!(start.elapsed() >= grace_period);
+    assert_eq!(stopped.last_exit, Some(Exit::Signal(15)));
+    assert!(!running.events().iter().any(|event| event.kind == Kind::Killed));
+    // Nobody waits for the answer any more.
+    unanswered.reply.closed().await;
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn one_that_never_was_ready_or_ends_meanwhile_waits_for_no_request() {
+    let world = World::new();
+    let (running, mut drains) = run_with_drains(&world, world.server("a"), BOUND);
+    std::fs::write(world.path("status"), "503").unwrap();
+    running.start().await;
+    running.first("a", "asked", |i| i.reason.is_some()).await;
+    running.handle.stop(vec!["a".to_owned()]).await.unwrap();
+    running.state("a", "stopped").await;
+    assert!(drains.try_recv().is_err());
+
+    std::fs::remove_file(world.path("status")).unwrap();
+    running.start().await;
+    let pid = running.ready("a").await.pid.unwrap();
+    running.handle.stop(vec!["a".to_owned()]).await.unwrap();
+    let _unanswered = drains.recv().await.unwrap();
+    kill(pid);
+    running.state("a", "stopped").await;
     running.drain().await;
 }
 
@@ -261,12 +343,12 @@ async fn a_damaged_state_file_is_said_and_nothing_is_lost() {
 #[test]
 fn a_configuration_that_cannot_run_is_refused() {
     let world = World::new();
-    let refuse = |edit: &dyn Fn(&mut Vec<supervisor::Service>)| {
+    let refuse = |edit: &dyn Fn(&mut Vec<Service>)| {
         let mut services = vec![world.service("a", sh("true")), world.service("b", sh("true"))];
         edit(&mut services);
         bind(world.config(services).0).map(|_| ()).unwrap_err().to_string()
     };
-    let needs = |service: &mut supervisor::Service, name: &str| {
+    let needs = |service: &mut Service, name: &str| {
         service.depends_on.insert(name.to_owned(), supervisor::Condition::Started);
     };
     assert_eq!(refuse(&|s| s[0].command.clear()), "service `a` has an empty command");

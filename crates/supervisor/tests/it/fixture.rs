@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use kit::backoff::Backoff;
 use supervisor::{
-    Build, Check, Config, Event, Handle, Instance, InstanceStatus, Kind, Preparation, Prepare, Probe, Probes, Restart,
-    Service, Snapshot, bind, logs,
+    Build, Check, Config, Drain, Event, Handle, Instance, InstanceStatus, Kind, Preparation, Prepare, Probe, Probes,
+    Restart, Service, Snapshot, bind, logs,
 };
 use tempfile::TempDir;
 use testkit::wait::until;
@@ -101,6 +101,7 @@ impl World {
             leftovers: supervisor::Stopped::default(),
             registry: registry::Handle::default(),
             prepare,
+            drain: mpsc::channel(1).0,
             log: logs::Limits::default(),
             backoff: Backoff { first: Duration::from_millis(1), max: Duration::from_millis(20) },
             stable_after: Duration::from_secs(10),
@@ -154,7 +155,20 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn new(config: Config, prepares: mpsc::Receiver<Prepare>) -> Self {
+    /// No request is ever in flight.
+    pub(crate) fn new(mut config: Config, prepares: mpsc::Receiver<Prepare>) -> Self {
+        let (drain, mut drains) = mpsc::channel::<Drain>(4);
+        config.drain = drain;
+        tokio::spawn(async move {
+            while let Some(Drain { reply, .. }) = drains.recv().await {
+                let _ = reply.send(());
+            }
+        });
+        Self::with_drains(config, prepares)
+    }
+
+    /// Whoever holds the other end of `config.drain` says when no request is in flight.
+    pub(crate) fn with_drains(config: Config, prepares: mpsc::Receiver<Prepare>) -> Self {
         let registry = config.registry.clone();
         let bound = bind(config).expect("a valid configuration");
         let handle = bound.handle();

@@ -212,6 +212,18 @@ async fn the_restart_policy_is_kept() {
 }
 
 #[tokio::test]
+async fn one_that_ends_well_again_and_again_is_told_what_is_expected() {
+    let world = World::new();
+    let running = world.run(vec![world.service("a", sh("exit 0"))]);
+    running.start().await;
+    let looping = running.state("a", "crash_loop").await;
+    let expected =
+        "ended with status 0, but a service is expected to keep running; `restart = \"on-failure\"` lets it end";
+    assert_eq!((looping.reason.as_deref(), looping.last_exit), (Some(expected), Some(Exit::Status(0))));
+    running.drain().await;
+}
+
+#[tokio::test]
 async fn a_missing_program_is_said_and_heals_when_it_appears() {
     let world = World::new();
     let mut service = world.service("a", words(&["./program"]));

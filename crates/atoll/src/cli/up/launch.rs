@@ -13,9 +13,9 @@ use crate::cli::Failure;
 use crate::project::{self, Project};
 
 /// How long another daemon of this folder may take from its lock to its socket, or from its last word to its end.
-const OTHER_DAEMON_MAX: Duration = Duration::from_secs(30);
+pub const OTHER_DAEMON_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked for.
-const OTHER_DAEMON_INTERVAL: Duration = Duration::from_millis(50);
+pub const OTHER_DAEMON_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Who brought the daemon up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

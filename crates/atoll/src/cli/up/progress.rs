@@ -72,8 +72,13 @@ impl Progress {
             self.bar.set_message("");
             self.clear();
             let seconds = self.begun.elapsed().as_secs_f64();
-            let noun = if instances.len() == 1 { "instance" } else { "instances" };
-            self.say(&format!("{} is ready: {} {noun} in {seconds:.1} s", self.name, instances.len()));
+            let serving = instances.iter().filter(|instance| instance.ready).count();
+            let noun = if serving == 1 { "instance" } else { "instances" };
+            let finished = match instances.len() - serving {
+                0 => String::new(),
+                count => format!(", {count} finished"),
+            };
+            self.say(&format!("{} is ready: {serving} {noun}{finished} in {seconds:.1} s", self.name));
             self.say(&format!("  gateway  {}", self.gateway));
         }
         self.was_ready = ready;

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::api::client::{Client, Error, Stream};
 use crate::api::dto::{Event, Instance, Line, Service, Status};
+use crate::cli::failure::is_closed_pipe;
 use crate::cli::output::Format;
 use crate::cli::up::launch::Launched;
 use crate::cli::up::progress::Progress;
@@ -115,7 +116,11 @@ impl Watch {
                 line = self.logs.next::<Line>() => match line {
                     Ok(Some(line)) if goal == Goal::Stay => {
                         let printer = &mut self.printer;
-                        self.progress.suspend(|| printer.print(&line))?;
+                        match self.progress.suspend(|| printer.print(&line)) {
+                            // `atoll up | head`: whoever looked on has gone, as with a terminal that is closed.
+                            Err(error) if is_closed_pipe(&error) => return Ok(Outcome::Interrupted),
+                            printed => printed?,
+                        }
                     }
                     Ok(Some(_)) => {}
                     _ => return Ok(Outcome::DaemonGone),
@@ -169,13 +174,23 @@ impl Watch {
             Goal::Started => instances.iter().all(|instance| was_started(instance)),
             Goal::Ready(_) => instances.iter().all(|instance| is_done(instance)),
         };
-        let failed = asked.iter().find_map(|service| Some((service.given_up.clone()?, service.last_lines.clone())));
-        match failed {
-            Some((what, output)) => {
+        let failed = asked.iter().filter_map(|service| Some((service.given_up.as_ref()?, &service.last_lines)));
+        let (failed, lines): (Vec<_>, Vec<_>) = failed.unzip();
+        match failed.as_slice() {
+            [] => reached.then_some(Outcome::Reached),
+            [what] => {
                 self.progress.clear();
-                Some(Outcome::Failed { what, output })
+                Some(Outcome::Failed { what: (*what).clone(), output: lines.into_iter().flatten().cloned().collect() })
             }
-            None => reached.then_some(Outcome::Reached),
+            several => {
+                self.progress.clear();
+                let output = several.iter().zip(&lines).flat_map(|(what, lines)| {
+                    let lines = lines.iter().map(|line| format!("  {line}"));
+                    std::iter::once((*what).clone()).chain(lines)
+                });
+                let what = format!("{} services do not come up", several.len());
+                Some(Outcome::Failed { what, output: output.collect() })
+            }
         }
     }
 
