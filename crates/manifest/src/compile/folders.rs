@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::declared::Declared;
-use super::wiring::{Unit, Wired};
+use super::wiring::Wired;
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
@@ -28,7 +28,7 @@ pub(crate) fn check(
         // The folder of the manifest itself, which stands for one that is not written, is there.
         if let Some(service) = services.get(name).filter(|_| unit.table.has("working_dir")) {
             let path = service.working_dir.as_path();
-            check_folder(cx, &unit.table, "working_dir", path, || maker(unit, services, path));
+            check_folder(cx, &unit.table, "working_dir", path, || maker(name, services, path));
         }
     }
 }
@@ -52,10 +52,11 @@ fn check_folder(cx: &Context<'_>, table: &Table<'_>, key: &str, path: &Path, mak
     cx.report(diagnostic.hint(hint));
 }
 
-/// What may make a service's folder before the service needs it: a build that does not itself run in there, or what it
-/// waits for.
-fn maker(unit: &Unit<'_>, services: &BTreeMap<String, Service>, folder: &Path) -> Option<String> {
-    let builds = |service: &Service| service.build.as_ref().is_some_and(|build| !build.working_dir.starts_with(folder));
-    let build = services.iter().find(|(_, service)| builds(service)).map(|(name, _)| format!("the build of `{name}`"));
-    build.or_else(|| unit.depends_on.first().map(|(name, _)| format!("`{}`", name.value)))
+/// What may make a service's folder before the service needs it: its own build, where that does not itself run in there,
+/// or what it waits for.
+fn maker(own: &str, services: &BTreeMap<String, Service>, folder: &Path) -> Option<String> {
+    let service = services.get(own)?;
+    let builds = service.build.as_ref().is_some_and(|build| !build.working_dir.starts_with(folder));
+    let build = builds.then(|| format!("the build of `{own}`"));
+    build.or_else(|| service.depends_on.keys().next().map(|name| format!("`{name}`")))
 }

@@ -26,18 +26,21 @@ pub(crate) enum Shell {
 const SHELLS: [&str; 8] = ["sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish"];
 
 /// Finds what in a command only a shell would understand, the first of what weighs most, and where in the text it stands.
-/// What is quoted or escaped means itself, and what follows `sh -c` is that shell's affair.
+/// What is quoted or escaped means itself, and the word after `sh -c` is that shell's affair.
 pub(crate) fn shell_syntax(text: &str) -> Option<(Shell, Range<usize>)> {
     let marks = marks(text);
     let mut before = "";
+    let mut is_script = false;
     let mut found: Vec<(Shell, Range<usize>)> = Vec::new();
     for word in marks.split(is_blank) {
         let (Some(first), Some(last)) = (word.first(), word.last()) else { continue };
         let span = first.at..last.at + last.character.len_utf8();
         let written = &text[span.clone()];
-        if is_shell(before) && written.starts_with('-') && !written.starts_with("--") && written.contains('c') {
-            break;
+        if std::mem::take(&mut is_script) {
+            before = written;
+            continue;
         }
+        is_script = is_shell(before) && written.starts_with('-') && !written.starts_with("--") && written.contains('c');
         let whole = whole_word(written, before.is_empty()).map(|what| (what, span));
         found.extend(whole.or_else(|| within_word(word)));
         before = written;
@@ -62,7 +65,7 @@ fn whole_word(word: &str, first: bool) -> Option<Shell> {
     (first && super::is_variable(name)).then_some(Shell::Assignment)
 }
 
-/// What stands somewhere in a word: a substitution, a variable, or a `;` at its end.
+/// What stands somewhere in a word: a substitution, a variable, `&&`, `||`, or a `;` at its end.
 fn within_word(word: &[Mark]) -> Option<(Shell, Range<usize>)> {
     for (index, mark) in word.iter().enumerate().filter(|(_, mark)| mark.quote != Quote::Literal) {
         let next = word.get(index + 1).filter(|next| next.quote != Quote::Literal).map(|next| next.character);
@@ -76,6 +79,9 @@ fn within_word(word: &[Mark]) -> Option<(Shell, Range<usize>)> {
             }
             (';', _) if mark.quote == Quote::Bare && index + 1 == word.len() => {
                 return Some((Shell::Operator, mark.at..mark.at + 1));
+            }
+            ('&' | '|', Some(again)) if mark.quote == Quote::Bare && again == mark.character => {
+                return Some((Shell::Operator, mark.at..mark.at + 2));
             }
             _ => {}
         }
@@ -198,6 +204,9 @@ mod tests {
             ("make && sh -c 'a'", Shell::Operator, "&&"),
             ("LEVEL=debug serve $PORT > out && b", Shell::Operator, ">"),
             ("sh serve.sh && b", Shell::Operator, "&&"),
+            ("sh -c 'a && b' && c", Shell::Operator, "&&"),
+            ("make&& make install", Shell::Operator, "&&"),
+            ("a||b", Shell::Operator, "||"),
         ] {
             let (kind, span) = shell_syntax(text).expect(text);
             assert_eq!((kind, &text[span]), (what, found), "{text}");
@@ -210,7 +219,7 @@ mod tests {
             "",
             "serve --port ${PORT} --name ${NAME:-x}",
             "sh -c 'a && b > c' $0",
-            "/bin/bash -ec \"a && $(b)\" ; c",
+            "/bin/bash -ec \"a && $(b)\" c",
             "env A=1 sh -c \"echo $HOME\"",
             "serve '&&' \"||\" \\; '>' \\> '$(a)' \\`a\\` '`a`' \"<\" '~/a' \\~/a",
             "serve http://x/?a=1&b=2;c a|b x->y --a=<b> 'a;' a~b --to=~/x",

@@ -15,6 +15,10 @@ use crate::cli::up::progress::Progress;
 use crate::cli::{Failure, down, logs};
 use crate::project::Project;
 
+/// Once something has failed for good, how long the others may take to come up or fail as well, so that all is told at
+/// once.
+const OTHERS_MAX: Duration = Duration::from_secs(10);
+
 /// When to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
@@ -24,6 +28,16 @@ pub enum Goal {
     Started,
     /// Everything is ready, within this time.
     Ready(Duration),
+}
+
+impl Goal {
+    fn is_met_by(self, instance: &Instance) -> bool {
+        match self {
+            Self::Stay => false,
+            Self::Started => was_started(instance),
+            Self::Ready(_) => is_done(instance),
+        }
+    }
 }
 
 /// Why the following ended.
@@ -69,6 +83,8 @@ pub struct Watch {
     /// The services that this command is about.
     asked: HashSet<String>,
     latest: Vec<Service>,
+    /// When those that have failed are told, whatever the others do.
+    tell_at: Option<Instant>,
     progress: Progress,
     printer: logs::Printer,
 }
@@ -90,6 +106,7 @@ impl Watch {
             logs: client.stream("/v1/logs").await?,
             asked,
             latest: Vec::new(),
+            tell_at: None,
             progress: Progress::new(&status.application, &status.gateway),
             printer: logs::Printer::new(format),
         })
@@ -125,6 +142,7 @@ impl Watch {
                     Ok(Some(_)) => {}
                     _ => return Ok(Outcome::DaemonGone),
                 },
+                () = until(self.tell_at) => return Ok(self.failed()),
                 () = sleep_until(deadline) => {
                     return Ok(Outcome::Failed { what: self.not_ready(bound), output: Vec::new() });
                 }
@@ -171,27 +189,37 @@ impl Watch {
         self.progress.instances(&instances);
         let reached = match goal {
             Goal::Stay => return None,
-            Goal::Started => instances.iter().all(|instance| was_started(instance)),
-            Goal::Ready(_) => instances.iter().all(|instance| is_done(instance)),
+            Goal::Started | Goal::Ready(_) => instances.iter().all(|instance| goal.is_met_by(instance)),
         };
-        let failed = asked.iter().filter_map(|service| Some((service.given_up.as_ref()?, &service.last_lines)));
-        let (failed, lines): (Vec<_>, Vec<_>) = failed.unzip();
-        match failed.as_slice() {
-            [] => reached.then_some(Outcome::Reached),
-            [what] => {
-                self.progress.clear();
-                Some(Outcome::Failed { what: (*what).clone(), output: lines.into_iter().flatten().cloned().collect() })
-            }
-            several => {
-                self.progress.clear();
-                let output = several.iter().zip(&lines).flat_map(|(what, lines)| {
-                    let lines = lines.iter().map(|line| format!("  {line}"));
-                    std::iter::once((*what).clone()).chain(lines)
-                });
-                let what = format!("{} services do not come up", several.len());
-                Some(Outcome::Failed { what, output: output.collect() })
-            }
+        if asked.iter().all(|service| service.given_up.is_none()) {
+            // What had given up may have found its way.
+            self.tell_at = None;
+            return reached.then_some(Outcome::Reached);
         }
+        let is_settled =
+            |service: &&Service| service.given_up.is_some() || service.instances.iter().all(|i| goal.is_met_by(i));
+        if asked.iter().all(is_settled) {
+            return Some(self.failed());
+        }
+        self.tell_at.get_or_insert_with(|| Instant::now() + OTHERS_MAX);
+        None
+    }
+
+    /// Everything that has given up so far.
+    fn failed(&self) -> Outcome {
+        self.progress.clear();
+        let given_up = selected(&self.latest, &self.asked)
+            .filter_map(|service| Some((service.given_up.clone()?, service.last_lines.clone())));
+        let mut failed: Vec<(String, Vec<String>)> = given_up.collect();
+        if failed.len() == 1 {
+            let (what, output) = failed.remove(0);
+            return Outcome::Failed { what, output };
+        }
+        let what = format!("{} services do not come up", failed.len());
+        let output = failed
+            .into_iter()
+            .flat_map(|(what, lines)| std::iter::once(what).chain(lines.into_iter().map(|line| format!("  {line}"))));
+        Outcome::Failed { what, output: output.collect() }
     }
 
     fn not_ready(&self, bound: Duration) -> String {
@@ -210,6 +238,13 @@ impl Watch {
 
 fn selected<'s>(services: &'s [Service], names: &HashSet<String>) -> impl Iterator<Item = &'s Service> {
     services.iter().filter(|service| service.wanted && names.contains(&service.service))
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Ready, or ended as it was meant to.
