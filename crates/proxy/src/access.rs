@@ -1,7 +1,7 @@
 //! The access log: one JSON line for every request, written when its answer has ended or broken. A head that could not
 //! be read has a line, too, in which what is not known is null: what the HTTP library cannot parse (its bare 400) or take
-//! in (its bare 414 and 431), and a head that never ends (408). Lines gather in a buffer of the core and leave it in
-//! batches; a request never waits for its log.
+//! in (its bare 414 and 431), a head that never ends (408), and HTTP/2 (505). Lines gather in a buffer of the core and
+//! leave it in batches; a request never waits for its log.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

@@ -85,7 +85,8 @@ impl Occupied {
         &self.endpoint
     }
 
-    /// The answer has no end of its own: it goes on counting for the balance, but a drain does not wait for it.
+    /// The answer has no end of its own, or nobody may be left to take it: it goes on counting for the balance, but a drain
+    /// does not wait for it.
     pub(crate) fn become_endless(&mut self) {
         if std::mem::take(&mut self.is_held) {
             self.endpoint.load.fetch_sub(HELD, Ordering::SeqCst);

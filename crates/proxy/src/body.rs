@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::access::Record;
 use crate::config::Limits;
-use crate::reason::Reason;
+use crate::reason::{Reason, Refusal};
 use crate::upstream::Lease;
 use crate::watched::Activity;
 
@@ -47,7 +47,7 @@ struct Source {
     bytes: Cell<u64>,
     /// Whether any attempt took something of it: it cannot be sent again.
     is_touched: Cell<bool>,
-    failure: Cell<Option<Reason>>,
+    failure: Cell<Option<Refusal>>,
     stall: RefCell<Stall>,
     /// When it last went on: began, gave a frame, ended.
     moved: Cell<Instant>,
@@ -118,7 +118,7 @@ impl Upload {
     }
 
     /// Why it broke, where that was not the upstream's doing.
-    pub(crate) fn failure(&self) -> Option<Reason> {
+    pub(crate) fn failure(&self) -> Option<Refusal> {
         self.0.as_ref().and_then(|source| source.failure.get())
     }
 
@@ -140,8 +140,8 @@ impl Upload {
 }
 
 impl Source {
-    fn fail(&self, reason: Reason, broken: Broken) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        self.failure.set(Some(reason));
+    fn fail(&self, refusal: Refusal, broken: Broken) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.failure.set(Some(refusal));
         Poll::Ready(Some(Err(broken)))
     }
 
@@ -155,7 +155,7 @@ impl Source {
         }
         match polled {
             Poll::Pending => match self.stall.borrow_mut().poll(context) {
-                Poll::Ready(()) => self.fail(Reason::RequestTimeout, Broken::Stalled),
+                Poll::Ready(()) => self.fail(STALLED, Broken::Stalled),
                 Poll::Pending => Poll::Pending,
             },
             Poll::Ready(None) => {
@@ -167,7 +167,7 @@ impl Source {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.bytes.set(self.bytes.get() + length);
                 if self.bytes.get() > self.bytes_max {
-                    return self.fail(Reason::BodyTooLarge, Broken::TooLarge);
+                    return self.fail(TOO_LARGE, Broken::TooLarge);
                 }
                 if incoming.is_end_stream() || frame.is_trailers() {
                     self.end();
@@ -183,17 +183,27 @@ impl Source {
     }
 }
 
-/// Tells chunks that break the rules (RFC 9112 §7.1) from a client that went away in the middle.
-fn blame(error: &hyper::Error) -> Reason {
+const STALLED: Refusal = Refusal::new(Reason::RequestTimeout, "The body stopped coming.");
+const TOO_LARGE: Refusal = Refusal::new(Reason::BodyTooLarge, "The body is larger than this listener takes.");
+const MALFORMED: Refusal = Refusal::new(Reason::BadRequest, "The chunks of the body are malformed.");
+const INCOMPLETE: Refusal = Refusal::new(Reason::BadRequest, "The body ended before its announced length.");
+const GONE: Refusal = Refusal::new(Reason::ClientClosed, "The client went away.");
+
+/// Tells chunks that break the rules (RFC 9112 §7.1) and a body whose client has ended its half too early (RFC 9112 §8)
+/// from a connection that broke.
+fn blame(error: &hyper::Error) -> Refusal {
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(error) = cause.downcast_ref::<io::Error>() {
-            let is_malformed = matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
-            return if is_malformed { Reason::BadRequest } else { Reason::ClientClosed };
+            return match error.kind() {
+                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => MALFORMED,
+                io::ErrorKind::UnexpectedEof => INCOMPLETE,
+                _ => GONE,
+            };
         }
         source = cause.source();
     }
-    Reason::ClientClosed
+    GONE
 }
 
 impl Body for Upload {
@@ -315,7 +325,8 @@ impl Body for Reply {
             }
             Poll::Ready(Some(Err(source))) => {
                 if let Some(record) = &mut self.record {
-                    record.reason = record.upload.failure().or(Some(Reason::UpstreamBroken));
+                    let upload = record.upload.failure().map(|refusal| refusal.reason);
+                    record.reason = upload.or(Some(Reason::UpstreamBroken));
                 }
                 Poll::Ready(Some(Err(Broken::Cut(source))))
             }

@@ -1,7 +1,6 @@
 //! One connection of a client, from accept to close: requests one after another, a watchdog for those that stall, a
 //! graceful end when the proxy drains. A panic in here ends this connection alone.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -34,8 +33,10 @@ const LATE: Duration = Duration::from_millis(100);
 /// How a connection ended.
 enum End {
     Closed,
-    /// The library could not read a head. It has said so as far as it does.
+    /// The library could not read a head, and has said so.
     Unreadable(Reason),
+    /// The client speaks HTTP/2. The library says nothing to it.
+    Foreign,
     /// It waited too long in this phase.
     Expired(Phase),
 }
@@ -49,6 +50,7 @@ impl End {
                 Self::Unreadable(Reason::UriTooLong)
             }
             Err(error) if error.is_parse_too_large() => Self::Unreadable(Reason::HeadTooLarge),
+            Err(error) if error.is_parse_version_h2() => Self::Foreign,
             Err(error) if error.is_parse() => Self::Unreadable(Reason::BadRequest),
             _ => Self::Closed,
         }
@@ -66,7 +68,7 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>) {
     let server = Rc::clone(&peer);
     let service = service_fn(move |request: Request<Incoming>| {
         let peer = Rc::clone(&server);
-        async move { Ok::<_, Infallible>(exchange::answer(peer, request).await) }
+        async move { exchange::answer(peer, request).await }
     });
     let mut connection = builder(&core.limits).serve_connection(io, service).with_upgrades();
     let mut stopping = pin!(core.stopping.cancelled());
@@ -92,7 +94,7 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>) {
             if watchdog.as_mut().poll(context).is_pending() {
                 break;
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline && !activity.outlived_parting() {
                 // A connection that has lingered for long enough ends by itself, and says why.
                 let phase = activity.phase();
                 let last = (phase == Phase::Lingering).then(|| Pin::new(&mut connection).poll(context));
@@ -105,15 +107,17 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>) {
         }
         Poll::Pending
     });
-    match end.await {
-        End::Unreadable(reason) => note_refusal(&peer, reason),
+    let farewell = match end.await {
+        End::Unreadable(reason) => return note_refusal(&peer, reason),
+        End::Foreign => Refusal::new(Reason::HttpVersionNotSupported, "This listener speaks HTTP/1.1."),
         End::Expired(Phase::Head) => {
-            note_refusal(&peer, Reason::RequestTimeout);
-            if let Some(parts) = connection.into_parts() {
-                say_farewell(parts.io.into_inner()).await;
-            }
+            Refusal::new(Reason::RequestTimeout, "The head of the request did not come in time.")
         }
-        End::Closed | End::Expired(_) => {}
+        End::Closed | End::Expired(_) => return,
+    };
+    note_refusal(&peer, farewell.reason);
+    if let Some(parts) = connection.into_parts() {
+        say_farewell(parts.io.into_inner(), &farewell).await;
     }
 }
 
@@ -124,7 +128,8 @@ fn note_refusal(peer: &Peer, reason: Reason) {
 }
 
 /// The library's own limits stand above ours, so that ours answer, with a reason. A head beyond the library's gets its
-/// bare 431 (414 for a target over 64 KiB); what it cannot parse at all its bare 400.
+/// bare 431 (414 for a target over 64 KiB); what it cannot parse at all its bare 400: obsolete line folding, lengths that
+/// differ, a coded body in HTTP/1.0.
 fn builder(limits: &Limits) -> Builder {
     let mut builder = Builder::new();
     builder
@@ -136,12 +141,13 @@ fn builder(limits: &Limits) -> Builder {
     builder
 }
 
-/// 408 to a client whose head never ended: the library has no request to answer.
-async fn say_farewell(mut io: Watched) {
-    let refusal = Refusal::new(Reason::RequestTimeout, "The head of the request did not come in time.");
-    let content = problem(&refusal, &kit::ids::unique(), None);
+/// The answer to a client whose head never ended or is of another protocol: the library has no request to answer.
+async fn say_farewell(mut io: Watched, refusal: &Refusal) {
+    let id = kit::ids::unique();
+    let content = problem(refusal, &id, None);
     let head = format!(
-        "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {}\r\ncontent-type: application/problem+json\r\nx-request-id: {id}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        refusal.reason.status(),
         content.len()
     );
     let words = [head.as_bytes(), &content].concat();

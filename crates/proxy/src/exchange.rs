@@ -10,6 +10,7 @@ use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATI
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
@@ -79,8 +80,13 @@ struct Inbound {
     upgrade: Option<OnUpgrade>,
 }
 
-/// Answers one request. Never fails: what cannot be served is refused with a reason.
-pub(crate) async fn answer(peer: Rc<Peer>, request: Request<Incoming>) -> Response<Reply> {
+/// The client's connection broke: the library is to give it up without a word.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the client went away")]
+pub(crate) struct Gone;
+
+/// Answers one request. What cannot be served is refused with a reason, as long as there is somebody to tell.
+pub(crate) async fn answer(peer: Rc<Peer>, request: Request<Incoming>) -> Result<Response<Reply>, Gone> {
     peer.activity.head_ended();
     let (mut parts, incoming) = request.into_parts();
     let core = &peer.core;
@@ -93,7 +99,7 @@ pub(crate) async fn answer(peer: Rc<Peer>, request: Request<Incoming>) -> Respon
     record.trace_id = identity.trace.trace_id;
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let inbound = Inbound { peer, parts, identity, upgrade };
-    match serve(&inbound, &mut record).await {
+    let response = match serve(&inbound, &mut record).await {
         Ok(Answer::Upstream(response, lease, route)) => pass_on(inbound, response, lease, &route, record),
         Ok(Answer::Redirect(status, location)) => {
             let mut response = own(&inbound, status, Bytes::new(), record);
@@ -106,8 +112,10 @@ pub(crate) async fn answer(peer: Rc<Peer>, request: Request<Incoming>) -> Respon
             response.headers_mut().insert(ALLOW, methods);
             response
         }
+        Err(Refusal { reason: Reason::ClientClosed, .. }) => return Err(Gone),
         Err(refusal) => refuse(&inbound, &refusal, record),
-    }
+    };
+    Ok(response)
 }
 
 async fn serve(inbound: &Inbound, record: &mut Record) -> Result<Answer, Refusal> {
@@ -141,7 +149,7 @@ async fn serve(inbound: &Inbound, record: &mut Record) -> Result<Answer, Refusal
     let target = route.filters.target(&head, matched).ok_or_else(too_long)?;
     let outbound = prepare(inbound, route, target, record);
     let (patience, upload) = (outbound.patience, outbound.upload.clone());
-    let attempts = attempt(&peer.core, Arc::clone(&current), outbound, record);
+    let attempts = attempt(peer, Arc::clone(&current), outbound, record);
     let (response, lease) = patience.wait(&upload, attempts).await?;
     Ok(Answer::Upstream(response, lease, Arc::clone(route)))
 }
@@ -176,11 +184,12 @@ fn prepare(inbound: &Inbound, route: &Compiled, target: PathAndQuery, record: &R
 
 /// Sends the request to one endpoint after another, as long as that is safe.
 async fn attempt(
-    core: &Core,
+    peer: &Peer,
     mut current: Arc<Current>,
     mut outbound: Outbound,
     record: &mut Record,
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
+    let core = &peer.core;
     let service = record.service.clone().unwrap_or_default();
     let mut tried = Vec::new();
     let mut again: Option<Occupied> = None;
@@ -193,7 +202,7 @@ async fn attempt(
         record.attempts += 1;
         record.instance = Some(occupied.endpoint().instance);
         let began = Instant::now();
-        let (failed, occupied) = match core.pool.send(occupied, outbound.request()).await {
+        let (failed, occupied) = match core.pool.send(occupied, outbound.request(), &peer.activity).await {
             Ok((response, lease)) => {
                 record.upstream = Some(began.elapsed());
                 // A change of protocol that nobody asked for is no answer.
@@ -208,8 +217,8 @@ async fn attempt(
                 (failure, occupied)
             }
         };
-        if let Some(reason) = outbound.upload.failure() {
-            return Err(refused_upload(reason));
+        if let Some(refusal) = outbound.upload.failure() {
+            return Err(refusal);
         }
         failure = Some(failed);
         tried.push(endpoint);
@@ -269,16 +278,6 @@ fn refused(failure: Option<Failure>) -> Refusal {
     Refusal::new(failure.reason(), detail)
 }
 
-fn refused_upload(reason: Reason) -> Refusal {
-    let detail = match reason {
-        Reason::BodyTooLarge => "The body is larger than this listener takes.",
-        Reason::RequestTimeout => "The body stopped coming.",
-        Reason::BadRequest => "The chunks of the body are malformed.",
-        _ => "The body broke.",
-    };
-    Refusal::new(reason, detail)
-}
-
 /// Passes the service's answer on.
 fn pass_on(
     inbound: Inbound,
@@ -287,19 +286,19 @@ fn pass_on(
     route: &Compiled,
     mut record: Box<Record>,
 ) -> Response<Reply> {
-    let Inbound { peer, identity, upgrade, .. } = inbound;
+    let Inbound { peer, parts: request, identity, upgrade } = inbound;
     let status = response.status();
     record.status = status;
     let upstream = (status == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
     let (mut parts, incoming) = response.into_parts();
     headers::prepare_response(&mut parts.headers, status, parts.version, &identity);
     route.filters.edit_response(&mut parts.headers);
-    let is_event_stream = headers::is_event_stream(&parts.headers);
-    if is_event_stream {
-        peer.activity.became_endless();
-    }
-    if is_event_stream || upstream.is_some() {
+    if headers::is_event_stream(&parts.headers) || upstream.is_some() {
         lease.become_endless();
+    }
+    let is_open_ended = upstream.is_none() && incoming.size_hint().exact().is_none();
+    if is_open_ended {
+        peer.activity.became_open_ended();
     }
     // Ours, whatever the service speaks (RFC 9110 §2.5). The library writes 1.0 to a client of 1.0, and keeps its
     // connection where it asked for that; an answer that says 1.0 itself it takes for the wish to close.
@@ -312,11 +311,27 @@ fn pass_on(
         }
         _ => Reply::upstream(incoming, lease, record, activity, peer.core.limits.upstream_body_timeout),
     };
-    Response::from_parts(parts, reply)
+    let mut response = Response::from_parts(parts, reply);
+    if is_open_ended && request.version == Version::HTTP_10 {
+        // It knows no chunks: only the end of the connection ends the content (RFC 9112 §6.3).
+        close_after(&mut response, request.version);
+    }
+    response
+}
+
+/// Says that the connection ends with this answer. To a client of 1.0 that asked for more the library says `keep-alive`
+/// unless the answer is of 1.0 as well.
+fn close_after(response: &mut Response<Reply>, client: Version) {
+    if client == Version::HTTP_10 {
+        *response.version_mut() = client;
+    }
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 fn refuse(inbound: &Inbound, refusal: &Refusal, mut record: Box<Record>) -> Response<Reply> {
     record.reason = Some(refusal.reason);
+    // Behind a broken body there is no next request to be found.
+    let is_last = refusal.reason == Reason::TooManyConnections || record.upload.failure().is_some();
     let content = problem(refusal, &record.request_id, record.service.as_deref());
     let mut response = own(inbound, refusal.reason.status(), content, record);
     let headers = response.headers_mut();
@@ -324,8 +339,8 @@ fn refuse(inbound: &Inbound, refusal: &Refusal, mut record: Box<Record>) -> Resp
     if refusal.reason.is_passing() {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if refusal.reason == Reason::TooManyConnections {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if is_last {
+        close_after(&mut response, inbound.parts.version);
     }
     response
 }

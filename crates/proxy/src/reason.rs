@@ -19,6 +19,8 @@ pub enum Reason {
     RequestTimeout,
     /// CONNECT, and transfer codings other than chunked.
     NotImplemented,
+    /// HTTP/2 without asking whether we speak it.
+    HttpVersionNotSupported,
     TooManyConnections,
     /// No route matches.
     NoRoute,
@@ -50,6 +52,7 @@ impl Reason {
             Self::BodyTooLarge => "body_too_large",
             Self::RequestTimeout => "request_timeout",
             Self::NotImplemented => "not_implemented",
+            Self::HttpVersionNotSupported => "http_version_not_supported",
             Self::TooManyConnections => "too_many_connections",
             Self::NoRoute => "no_route",
             Self::NoEndpoint => "no_endpoint",
@@ -72,6 +75,7 @@ impl Reason {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::HttpVersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::TooManyConnections | Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed | Self::UpstreamBroken | Self::UpstreamInvalid | Self::UpstreamHeadTooLarge => {
@@ -89,7 +93,7 @@ impl Reason {
 }
 
 /// The refusal of one request, before it becomes a response.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     /// A sentence for whoever reads the answer. Never quotes what the client sent.

@@ -23,6 +23,7 @@ pub(crate) fn open(peer: &Rc<Peer>, downstream: OnUpgrade, upstream: OnUpgrade, 
         };
         let Ok(downstream) = downstream.await else { return };
         activity.became_tunnel();
+        lease.become_tunnel();
         let before = activity.bytes();
         let copied = tokio::io::copy_bidirectional(&mut TokioIo::new(downstream), &mut TokioIo::new(upstream)).await;
         let after = activity.bytes();

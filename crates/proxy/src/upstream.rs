@@ -3,6 +3,8 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -23,6 +25,7 @@ use crate::config::Limits;
 use crate::counters::Counts;
 use crate::outlet::{Outlet, Writes};
 use crate::retry::Failure;
+use crate::watched::Activity;
 
 /// The smallest buffer that the HTTP library takes.
 pub(crate) const BUFFER_BYTES_MIN: usize = 8 * 1024;
@@ -89,11 +92,13 @@ impl Pool {
     }
 
     /// Sends a request to an endpoint and waits for the head of its response. Unbounded but for the connect timeout:
-    /// the caller adds its own limit, and dropping this closes the connection.
+    /// the caller adds its own limit, and dropping this closes the connection. Once the `client` has ended its half, it
+    /// may be gone: no drain waits for the answer any more.
     pub(crate) async fn send(
         self: &Rc<Self>,
-        occupied: Occupied,
+        mut occupied: Occupied,
         mut request: Request<Upload>,
+        client: &Activity,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         if !request.method().is_idempotent() {
             // What is not repeatable must not meet a connection that its upstream has closed already: one turn of the
@@ -101,7 +106,7 @@ impl Pool {
             tokio::task::yield_now().await;
         }
         while let Some(mut line) = self.take(occupied.endpoint().id) {
-            match line.sender.try_send_request(request).await {
+            match attend(line.sender.try_send_request(request), &mut occupied, client).await {
                 Ok(response) => return Ok((response, self.lease(line, occupied))),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
@@ -112,7 +117,7 @@ impl Pool {
         let Some(mut line) = self.connect(occupied.endpoint()).await else {
             return Err(Failed { failure: Failure::Unsent, occupied, request: Some(request) });
         };
-        match line.sender.try_send_request(request).await {
+        match attend(line.sender.try_send_request(request), &mut occupied, client).await {
             Ok(response) => Ok((response, self.lease(line, occupied))),
             Err(mut error) => match error.take_message() {
                 Some(unsent) => Err(Failed { failure: Failure::Unsent, occupied, request: Some(unsent) }),
@@ -205,6 +210,20 @@ impl Pool {
     }
 }
 
+/// Waits for the head of a response, and lets the endpoint go when the client has ended its half meanwhile.
+async fn attend<T>(head: impl Future<Output = T>, occupied: &mut Occupied, client: &Activity) -> T {
+    let mut head = pin!(head);
+    // The client's socket wakes the task that this runs in.
+    poll_fn(|context| {
+        let polled = head.as_mut().poll(context);
+        if polled.is_pending() && client.has_ended() {
+            occupied.become_endless();
+        }
+        polled
+    })
+    .await
+}
+
 fn failed(error: &hyper::Error, broken: Failure, occupied: Occupied) -> Failed {
     let failure = if error.is_parse_too_large() {
         Failure::HeadTooLarge
@@ -233,5 +252,10 @@ impl Lease {
     /// What comes has no end of its own: nobody who drains the endpoint waits for it.
     pub(crate) fn become_endless(&mut self) {
         self.occupied.become_endless();
+    }
+
+    /// The connection carries no requests any more.
+    pub(crate) fn become_tunnel(&self) {
+        self.line.writes.become_tunnel();
     }
 }

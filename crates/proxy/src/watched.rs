@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -17,6 +18,13 @@ use crate::config::Limits;
 // Limit: how long a closing connection goes on reading what the client still sends. Closing at once with unread data
 // in the socket resets the connection, and a reset takes the answer (413, 431) from the client's hands.
 const LINGER: Duration = Duration::from_secs(2);
+
+// Limit: how long an answer may be silent after the client has ended its half, until we look whether it is still there.
+const PARTING: Duration = Duration::from_millis(500);
+
+// Limit: what is read of a client while it waits for its answer. With more behind its request, its leaving is noticed
+// only when the answer is written.
+const AHEAD_BYTES_MAX: usize = 4096;
 
 /// What a connection is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +55,12 @@ pub(crate) struct Activity {
     has_unread: AtomicBool,
     /// Whether the client has ended its half while it waited for an answer.
     has_ended: AtomicBool,
-    /// Whether the answer has no end but the client's.
-    is_endless: AtomicBool,
+    /// When it did, or when we last wrote to it since, in milliseconds after `base`; 0 when there is nothing to look for.
+    parted: AtomicU64,
+    /// Whether anything was written to it since. A client that is gone replies with a reset.
+    is_tested: AtomicBool,
+    /// Whether the answer has no known length.
+    is_open_ended: AtomicBool,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
@@ -62,7 +74,9 @@ impl Activity {
             blocked: AtomicU64::new(0),
             has_unread: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
-            is_endless: AtomicBool::new(false),
+            parted: AtomicU64::new(0),
+            is_tested: AtomicBool::new(false),
+            is_open_ended: AtomicBool::new(false),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
         }
@@ -71,13 +85,29 @@ impl Activity {
     /// A head was read: from now on it is our turn.
     pub(crate) fn head_ended(&self) {
         self.has_unread.store(false, Ordering::Relaxed);
-        self.is_endless.store(false, Ordering::Relaxed);
+        self.is_open_ended.store(false, Ordering::Relaxed);
         self.enter(Phase::Busy);
     }
 
-    /// The head of an answer is there that goes on until the client leaves.
-    pub(crate) fn became_endless(&self) {
-        self.is_endless.store(true, Ordering::Relaxed);
+    /// The head of an answer is there that may go on until the client leaves.
+    pub(crate) fn became_open_ended(&self) {
+        self.is_open_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client has said all it had to. It may be gone, or only wait for its answer.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether a client that ended its half is still taken for one that waits: to be asked at the deadline, after the
+    /// connection was looked at. What was written to it was not replied to with a reset.
+    pub(crate) fn outlived_parting(&self) -> bool {
+        let is_tested = self.is_tested.load(Ordering::Relaxed);
+        let is_waiting = is_tested && self.phase() == Phase::Busy && self.parted().is_some();
+        if is_waiting {
+            self.parted.store(0, Ordering::Relaxed);
+        }
+        is_waiting
     }
 
     pub(crate) fn body_began(&self) {
@@ -116,7 +146,8 @@ impl Activity {
         let phase = match self.phase() {
             Phase::Idle => Some(after(since, limits.idle_timeout)),
             Phase::Head => Some(after(since, limits.head_timeout)),
-            Phase::Busy | Phase::Tunnel => None,
+            Phase::Busy => self.parted().map(|parted| after(parted, PARTING)),
+            Phase::Tunnel => None,
             Phase::Lingering => Some(after(since, LINGER)),
         };
         match self.blocked.load(Ordering::Relaxed) {
@@ -131,6 +162,14 @@ impl Activity {
     /// Bytes read from and written to the client so far.
     pub(crate) fn bytes(&self) -> (u64, u64) {
         (self.bytes_in.load(Ordering::Relaxed), self.bytes_out.load(Ordering::Relaxed))
+    }
+
+    /// Since when a client that ended its half should have shown that it is still there. One that never gets anything
+    /// written is missed only where the answer could go on for ever.
+    fn parted(&self) -> Option<u64> {
+        let parted = self.parted.load(Ordering::Relaxed);
+        let is_asked = self.is_tested.load(Ordering::Relaxed) || self.is_open_ended.load(Ordering::Relaxed);
+        (parted > 0 && is_asked && self.blocked.load(Ordering::Relaxed) == 0).then_some(parted)
     }
 
     fn has_lingered(&self) -> bool {
@@ -154,9 +193,22 @@ impl Activity {
         }
     }
 
+    /// The client has ended its half. Gives whether that is news.
+    fn note_end(&self) -> bool {
+        let is_news = !self.has_ended.swap(true, Ordering::Relaxed);
+        if is_news {
+            self.parted.store(self.now().max(1), Ordering::Relaxed);
+        }
+        is_news
+    }
+
     fn note_write(&self, polled: &Poll<io::Result<usize>>) {
         match polled {
             Poll::Ready(Ok(count)) => {
+                if self.has_ended() {
+                    self.is_tested.store(true, Ordering::Relaxed);
+                    self.parted.store(self.now().max(1), Ordering::Relaxed);
+                }
                 self.bytes_out.fetch_add(*count as u64, Ordering::Relaxed);
                 self.blocked.store(0, Ordering::Relaxed);
             }
@@ -174,38 +226,41 @@ impl Activity {
 pub(crate) struct Watched {
     stream: TcpStream,
     activity: Arc<Activity>,
+    /// What the client said while it waited: the next request, a blank line, the first bytes for a tunnel.
+    ahead: BytesMut,
 }
 
 impl Watched {
     pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+        Self { stream, activity, ahead: BytesMut::new() }
     }
 
-    /// Looks whether a client that waits for its answer is still there, without taking what it sends. A reset says that
-    /// it is not. The end of its half (FIN) does not: it may have said all it had to (RFC 9112 §9.6), as `nc -N` does.
-    /// One that closed for good looks the same until something is written to it. So an answer that is awaited for
-    /// a client that is gone ends by the timeout of its route at the latest. Streams of events may be quiet for hours:
-    /// there an end that comes after the head of the answer is taken for a goodbye.
+    /// Looks whether a client that waits for its answer is still there. A reset says that it is not. The end of its half
+    /// (FIN) does not: it may have said all it had to (RFC 9112 §9.6), as `nc -N` does. One that closed for good looks the
+    /// same until something is written to it. So an answer that is awaited for a client that is gone ends by the timeout
+    /// of its route at the latest, and no drain waits for it. Answers without a known length may be quiet for hours:
+    /// there an end that is followed by silence is taken for a goodbye.
+    ///
+    /// What it sends is read ahead, because an end behind unread bytes is not seen. The library does not read meanwhile,
+    /// and does as soon as it has answered.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let activity = &self.activity;
-        if activity.phase() != Phase::Busy || activity.has_unread.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let mut byte = [0; 1];
-        match self.stream.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Ok(0)) if activity.is_endless.load(Ordering::Relaxed) => {
-                if activity.has_ended.load(Ordering::Relaxed) {
-                    return Ok(());
+        let is_awaited = self.activity.phase() == Phase::Busy && !self.activity.has_unread.load(Ordering::Relaxed);
+        while is_awaited && self.ahead.len() < AHEAD_BYTES_MAX {
+            let mut scratch = [0; 512];
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer)? {
+                Poll::Pending => break,
+                Poll::Ready(()) if buffer.filled().is_empty() => {
+                    if self.activity.note_end() {
+                        // Whoever waits for the answer should know.
+                        context.waker().wake_by_ref();
+                    }
+                    break;
                 }
-                Err(io::ErrorKind::ConnectionAborted.into())
+                Poll::Ready(()) => self.ahead.extend_from_slice(buffer.filled()),
             }
-            Poll::Ready(Ok(0)) => {
-                activity.has_ended.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
         }
+        Ok(())
     }
 
     /// Reads and forgets until the client has closed its side or has had its time; the watchdog of the connection wakes.
@@ -231,7 +286,13 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let polled = if self.ahead.is_empty() {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        } else {
+            let count = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead.split_to(count));
+            Poll::Ready(Ok(()))
+        };
         if polled.is_ready() {
             self.activity.note_read(buffer.filled().len() - before);
         }

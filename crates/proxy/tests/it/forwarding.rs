@@ -240,3 +240,28 @@ async fn early_hints_are_dropped_and_break_nothing() {
     assert_eq!(origin.connections(), 1);
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_client_of_http_1_0_is_told_that_content_without_a_length_ends_with_the_connection() {
+    let origin = Server::raw(|stream| async move {
+        let mut client = Client { stream: BufReader::new(stream) };
+        while let Ok(request) = client.head().await {
+            let rest = match request.second() {
+                "/chunks" => "transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+                _ => "content-length: 2\r\n\r\nok",
+            };
+            client.send(format!("HTTP/1.1 200 OK\r\n{rest}")).await.unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    let mut client = proxy.client().await;
+    for (target, connection) in [("/", "keep-alive"), ("/chunks", "close")] {
+        client.send(format!("GET {target} HTTP/1.0\r\nhost: t\r\nconnection: keep-alive\r\n\r\n")).await.unwrap();
+        let answer = client.response().await.unwrap();
+        assert!(answer.start.starts_with("HTTP/1.0 200"), "{}", answer.start);
+        assert_eq!((answer.text().as_str(), answer.all("connection")), ("ok", vec![connection]));
+    }
+    assert!(client.head().await.is_err(), "the connection has ended");
+    proxy.stop().await;
+}

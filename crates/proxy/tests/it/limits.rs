@@ -6,7 +6,7 @@ use proxy::Limits;
 use testkit::client::Client;
 use testkit::server::{Answer, Server};
 use testkit::wait;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{BOUND, Proxy, all_to, limits, problem};
 
@@ -141,7 +141,8 @@ async fn clients_that_stall_are_not_waited_for() {
     let mut slow = proxy.client().await;
     slow.send("GET / HTTP/1.1\r\nhost:").await.unwrap();
     let answer = slow.response().await.unwrap();
-    assert_eq!((answer.status(), answer.field("connection")), (408, Some("close")));
+    assert_eq!(answer.field("connection"), Some("close"));
+    assert_eq!(problem(&answer), (408, "request_timeout".to_owned()));
     let mut stuck = proxy.client().await;
     stuck.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\nxxx").await.unwrap();
     assert_eq!(problem(&stuck.response().await.unwrap()), (408, "request_timeout".to_owned()));
@@ -206,13 +207,52 @@ async fn malformed_chunks_are_the_clients_fault_and_told() {
         client.send(chunks).await.unwrap();
         assert_eq!(problem(&client.response().await.unwrap()), (400, "bad_request".to_owned()), "{chunks:?}");
     }
+    let lines = proxy.lines(5).await;
+    assert!(lines.iter().all(|line| line["reason"] == "bad_request" && line["status"] == 400), "{lines:?}");
+    assert_eq!(origin.requests(), 0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_ends_too_early_is_told_while_somebody_listens() {
+    let (origin, proxy) = strict().await;
+    let cut = ["content-length: 10\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n5\r\nabc"];
+    for rest in cut {
+        let mut client = proxy.client().await;
+        client.send(format!("POST / HTTP/1.1\r\nhost: t\r\n{rest}")).await.unwrap();
+        client.stream.get_mut().shutdown().await.unwrap();
+        let answer = client.response().await.unwrap();
+        assert_eq!(problem(&answer), (400, "bad_request".to_owned()), "{rest:?}");
+        assert!(answer.text().contains("The body ended before its announced length."), "{}", answer.text());
+        assert_eq!(answer.field("connection"), Some("close"));
+    }
+    assert!(proxy.lines(2).await.iter().all(|line| line["status"] == 400 && line["reason"] == "bad_request"));
+    for rest in cut {
+        let mut client = proxy.client().await;
+        client.send(format!("POST / HTTP/1.1\r\nhost: t\r\n{rest}")).await.unwrap();
+        let begun = || async { (proxy.handle.counters().requests_active == 1).then_some(()) };
+        wait::until("the request to begin", BOUND, begun).await;
+        client.stream.get_ref().set_zero_linger().unwrap();
+        drop(client);
+        let gone = || async { (proxy.handle.counters().requests_active == 0).then_some(()) };
+        wait::until("the request to end", BOUND, gone).await;
+    }
+    let lines = proxy.lines(4).await;
+    assert!(lines[2..].iter().all(|line| line["status"] == 499 && line["reason"] == "client_closed"), "{lines:?}");
+    assert_eq!(origin.requests(), 0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_http_2_is_told_what_is_logged() {
+    let (_origin, proxy) = strict().await;
     let mut client = proxy.client().await;
-    client.send("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n2\r\na").await.unwrap();
-    drop(client);
-    let lines = proxy.lines(6).await;
-    let gone = lines.iter().filter(|line| line["reason"] == "client_closed").count();
-    let blamed = lines.iter().filter(|line| line["reason"] == "bad_request" && line["status"] == 400).count();
-    assert_eq!((gone, blamed, origin.requests()), (1, 5, 0), "{lines:?}");
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let answer = client.response().await.unwrap();
+    assert_eq!(problem(&answer), (505, "http_version_not_supported".to_owned()));
+    assert_eq!(answer.field("connection"), Some("close"));
+    let line = &proxy.lines(1).await[0];
+    assert_eq!((line["status"].as_u64(), line["reason"].as_str()), (Some(505), Some("http_version_not_supported")));
     proxy.stop().await;
 }
 

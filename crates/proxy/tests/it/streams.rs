@@ -8,7 +8,7 @@ use testkit::server::{Answer, Server};
 use testkit::wait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
-use crate::support::{BOUND, Proxy, all_to, limits};
+use crate::support::{BOUND, Proxy, all_to, limits, route, snapshot};
 
 /// Larger than all the socket buffers on the way together.
 const LARGE: usize = 64 * 1024 * 1024;
@@ -293,15 +293,137 @@ async fn a_client_that_resets_while_it_waits_ends_the_work_of_the_service() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_a_quiet_stream_of_events_is_noticed() {
-    let (origin, mut asked) = silent_after("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").await;
+async fn a_client_that_leaves_a_quiet_answer_without_a_known_length_is_noticed() {
+    let events = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+    let records = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+    for (head, behind) in [(events, ""), (records, ""), (events, "\r\n")] {
+        let (origin, mut asked) = silent_after(head).await;
+        let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+        let mut client = proxy.client().await;
+        client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await.unwrap();
+        client.head().await.unwrap();
+        asked.recv().await.unwrap();
+        client.send(behind).await.unwrap();
+        drop(client);
+        wait::until("the service to be left alone", BOUND, || async { (origin.open() == 0).then_some(()) }).await;
+        assert_eq!(proxy.lines(1).await[0]["reason"], "client_closed");
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn who_ends_its_half_before_the_answer_holds_no_drain_and_gets_an_answer_with_pauses() {
+    let (go, going) = tokio::sync::watch::channel(0);
+    let (told, mut asked) = tokio::sync::mpsc::channel(2);
+    let origin = Server::raw(move |stream| {
+        let (mut going, told) = (going.clone(), told.clone());
+        async move {
+            let mut client = Client { stream: BufReader::new(stream) };
+            let target = client.head().await.unwrap().second().to_owned();
+            told.send(()).await.unwrap();
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            if target == "/quiet" {
+                client.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").await.unwrap();
+                return drop(client.head().await);
+            }
+            for (step, words) in [head, "3\r\nfin\r\n", "2\r\ne!\r\n0\r\n\r\n"].into_iter().enumerate() {
+                going.wait_for(|step_allowed| *step_allowed > step).await.unwrap();
+                client.send(words).await.unwrap();
+            }
+        }
+    })
+    .await;
     let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    let mut quiet = proxy.client().await;
+    quiet.send("GET /quiet HTTP/1.1\r\nhost: t\r\n\r\n").await.unwrap();
+    quiet.head().await.unwrap();
+    asked.recv().await.unwrap();
     let mut client = proxy.client().await;
     client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await.unwrap();
-    client.head().await.unwrap();
     asked.recv().await.unwrap();
-    drop(client);
-    wait::until("the service to be left alone", BOUND, || async { (origin.open() == 0).then_some(()) }).await;
-    assert_eq!(proxy.lines(1).await[0]["reason"], "client_closed");
+    client.stream.get_mut().shutdown().await.unwrap();
+    proxy.handle.apply(snapshot(2, vec![route("all", "/", "a")], &[])).unwrap();
+    let drained = proxy.handle.drained("a", 0, origin.address);
+    tokio::time::timeout(BOUND, drained).await.expect("nobody waits for who may be gone");
+    go.send(1).unwrap();
+    assert_eq!(client.head().await.unwrap().status(), 200);
+    // When the silence behind this one's leaving is over, so is the one behind the head of the other's answer.
+    drop(quiet);
+    proxy.lines(1).await;
+    for step in [2, 3] {
+        go.send(step).unwrap();
+    }
+    let mut rest = String::new();
+    client.stream.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "3\r\nfin\r\n2\r\ne!\r\n0\r\n\r\n");
+    assert!(proxy.lines(2).await[1]["reason"].is_null());
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_client_says_while_it_waits_is_its_next_request() {
+    let (go, going) = tokio::sync::watch::channel(0);
+    let (told, mut asked) = tokio::sync::mpsc::channel(1);
+    let origin = Server::raw(move |stream| {
+        let (mut going, told) = (going.clone(), told.clone());
+        async move {
+            let mut client = Client { stream: BufReader::new(stream) };
+            while let Ok(request) = client.head().await {
+                told.send(()).await.unwrap();
+                let number: usize = request.second()[1..].parse().unwrap();
+                going.wait_for(|allowed| *allowed > number).await.unwrap();
+                client.send(format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{number}")).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    let mut client = proxy.client().await;
+    client.send("GET /0 HTTP/1.1\r\nhost: t\r\n\r\n").await.unwrap();
+    asked.recv().await.unwrap();
+    let field = "y".repeat(10_000);
+    for number in 1..4 {
+        // Split, and more than is read ahead.
+        for piece in [&format!("GET /{number} HTTP/1.1\r\nhost: t\r\n"), "x: ", field.as_str(), "\r\n\r\n"] {
+            client.send(piece).await.unwrap();
+        }
+    }
+    client.stream.get_mut().shutdown().await.unwrap();
+    for number in 0..4 {
+        go.send(number + 1).unwrap();
+        assert_eq!(client.response().await.unwrap().text(), number.to_string());
+        if number < 3 {
+            asked.recv().await.unwrap();
+        }
+    }
+    assert_eq!(client.stream.read(&mut [0; 8]).await.unwrap(), 0);
+    assert!(proxy.lines(4).await.iter().all(|line| line["reason"].is_null()));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_whose_service_has_gone_ends_with_the_clients_next_words() {
+    let origin = Server::raw(|stream| async move {
+        let mut client = Client { stream: BufReader::new(stream) };
+        client.head().await.unwrap();
+        client.send("HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await.unwrap();
+    })
+    .await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    let mut client = proxy.client().await;
+    client.send("GET / HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await.unwrap();
+    assert_eq!(client.head().await.unwrap().status(), 101);
+    assert_eq!(client.stream.read(&mut [0; 8]).await.unwrap(), 0, "the service has closed");
+    // The first words meet a closed socket, which resets; the next ones are told.
+    let ended = || {
+        let _ = client.stream.get_ref().try_write(b"x");
+        let is_over = proxy.handle.counters().requests_active == 0;
+        async move { is_over.then_some(()) }
+    };
+    wait::until("the tunnel to end", BOUND, ended).await;
+    let line = &proxy.lines(1).await[0];
+    assert_eq!((line["status"].as_u64(), line["reason"].is_null()), (Some(101), true));
+    let closed = || async { (proxy.handle.counters().connections_active == 0).then_some(()) };
+    wait::until("the connection to close", BOUND, closed).await;
     proxy.stop().await;
 }
