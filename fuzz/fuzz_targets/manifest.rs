@@ -20,6 +20,7 @@ fuzz_target!(|text: &str| {
         globs: BTreeMap::new(),
         environment: BTreeMap::from([("HOME".to_owned(), "/home".to_owned())]),
         ports: Ports { range: 20_000..=20_999, first: 20_500, ledger: BTreeMap::new(), busy: BTreeSet::new() },
+        scale: BTreeMap::new(),
     };
     for _ in 0..4 {
         for want in wanted(&sources) {

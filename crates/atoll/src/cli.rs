@@ -2,20 +2,31 @@
 
 mod check;
 mod config;
+mod daemon;
 mod describe;
 mod doctor;
 mod down;
+mod events;
+mod exec;
 mod failure;
+mod init;
+mod kill;
 mod lifecycle;
 mod logs;
+mod new;
 mod output;
 mod plan;
+mod program;
 mod ps;
 mod routes;
+mod run;
+mod scale;
+mod subject;
 mod target;
+mod top;
 mod up;
+mod wait;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -56,6 +67,20 @@ enum Command {
     Stop(lifecycle::Services),
     /// Stop services and start them again
     Restart(lifecycle::Services),
+    /// Run another number of instances, as in `atoll scale catalog=3`
+    Scale(scale::Scale),
+    /// Send a signal to services or single instances, as a crash
+    Kill(kill::Kill),
+    /// Wait until services are ready, stopped or have exited
+    Wait(wait::Wait),
+    /// Show what happened to instances and configuration
+    Events(events::Events),
+    /// Show CPU, memory and requests of every instance, again and again
+    Top(top::Top),
+    /// Run a command with the environment of an instance
+    Exec(exec::Exec),
+    /// Run one more copy of a service, or another command in its place, in the foreground
+    Run(run::Run),
     /// Print the compiled manifest
     Plan(plan::Plan),
     /// Say what is wrong with the manifest
@@ -69,6 +94,11 @@ enum Command {
     Config(config::Config),
     /// Find out whether this machine can run the application
     Doctor(doctor::Doctor),
+    /// Write a first manifest from what is there: a Compose file, a Procfile, a package
+    Init(init::Init),
+    /// Write the folder of something new
+    #[command(subcommand)]
+    New(new::New),
     /// Print a completion script for a shell
     Completion {
         /// Which shell
@@ -76,13 +106,9 @@ enum Command {
     },
     /// Print the version
     Version,
-    /// Run the daemon in the foreground; `up` starts it
-    #[command(hide = true)]
-    Daemon {
-        /// The root manifest
-        #[arg(long)]
-        manifest: PathBuf,
-    },
+    /// See or stop the process that runs the application
+    #[command(subcommand)]
+    Daemon(daemon::Daemon),
 }
 
 /// What a command needs besides its own arguments.
@@ -109,12 +135,21 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Start(services) => services.run(context, lifecycle::Verb::Start),
         Command::Stop(services) => services.run(context, lifecycle::Verb::Stop),
         Command::Restart(services) => services.run(context, lifecycle::Verb::Restart),
+        Command::Scale(scale) => scale.run(context),
+        Command::Kill(kill) => kill.run(context),
+        Command::Wait(wait) => wait.run(context),
+        Command::Events(events) => events.run(context),
+        Command::Top(top) => top.run(context),
+        Command::Exec(exec) => exec.run(),
+        Command::Run(run) => run.run(),
         Command::Plan(plan) => plan.run(context),
         Command::Check(check) => check.run(context),
         Command::Describe(describe) => describe.run(context),
         Command::Routes(routes) => routes.run(context),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(context),
+        Command::Init(init) => init.run(context),
+        Command::New(new) => new.run(context),
         Command::Completion { shell } => {
             // Into memory first: the generator panics when its writer fails, as a closed pipe does.
             let mut script = Vec::new();
@@ -125,7 +160,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             Format::Table => output::line(&format!("atoll {}", env!("CARGO_PKG_VERSION"))),
             Format::Json => output::json(&serde_json::json!({ "version": env!("CARGO_PKG_VERSION") })),
         },
-        Command::Daemon { manifest } => crate::daemon::main(&manifest),
+        Command::Daemon(daemon) => daemon.run(context),
     }
 }
 

@@ -1,12 +1,15 @@
 //! The process that runs an application: binds every engine, joins them, and drains them in order.
 //! What an engine does is its own affair; who talks to whom is decided here.
 
-mod access;
+mod change;
 mod control;
 mod databases;
 mod drains;
 mod endpoints;
+pub mod history;
+mod instances;
 mod log;
+pub mod plane;
 
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use kit::{Chain, drain, readiness};
+use kit::{Chain, drain, readiness, socket};
 use manifest::{Plan, Severity};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixListener;
@@ -25,20 +28,16 @@ use tokio::sync::{mpsc, watch};
 
 use crate::api::{dto, server};
 use crate::lower;
-use crate::project::{self, Claims, Loaded, Project, socket};
+use crate::project::{self, Claims, Loaded, Project};
 
 pub use control::Control;
 
-/// How long requests that were accepted before the stop may go on once no service is left.
-const PROXY_DRAIN_MAX: Duration = Duration::from_secs(5);
-/// How long the last access records and followers of the API may take, once everything has stopped.
+/// How long followers of the API may take, once everything has stopped.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
-/// Files that are kept for instances, logs and the API when connections are counted.
-const OPEN_FILES_RESERVED: usize = 512;
+/// This very program, also once its file was replaced by a newer one.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Worker threads of the control plane; the data plane has its own, one a core.
 const THREADS: usize = 2;
-/// Batches of access lines on their way to the disk.
-const ACCESS_BATCHES_MAX: usize = 64;
 /// Instances that wait for the end of their requests.
 const DRAINS_MAX: usize = 64;
 /// Services whose databases wait to be prepared.
@@ -122,17 +121,32 @@ struct Daemon {
     project: Project,
     control: Arc<Control>,
     registry: registry::Handle,
-    proxy: proxy::Bound,
+    proxy: proxy::plane::Bound,
     supervisor: supervisor::Bound,
     api: UnixListener,
-    access: mpsc::Receiver<Vec<u8>>,
     prepares: mpsc::Receiver<supervisor::Prepare>,
     drains: mpsc::Receiver<supervisor::Drain>,
-    down: watch::Receiver<bool>,
+    ends: watch::Receiver<Option<End>>,
     drained: watch::Sender<bool>,
+    history: history::Writer,
     /// Held until the process ends: one daemon a folder.
-    _lock: std::fs::File,
-    _claims: Claims,
+    lock: std::fs::File,
+}
+
+/// How a daemon ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With everything that it runs.
+    Stop,
+    /// Alone: data plane and instances go on, and the next daemon takes them over.
+    Leave,
+}
+
+/// What the engines tell each other through the daemon.
+struct Between {
+    registry: registry::Handle,
+    prepare: mpsc::Sender<supervisor::Prepare>,
+    drain: mpsc::Sender<supervisor::Drain>,
 }
 
 impl Daemon {
@@ -141,53 +155,44 @@ impl Daemon {
         project.make_folders()?;
         let lock = project.lock()?;
         project.check_format()?;
-        log::begin(&project);
-        // Before the ports are chosen: what a killed daemon left still holds some.
-        let leftovers = supervisor::stop_leftovers(&project.instances_file()).await;
-        let (loaded, claims) = project.load_and_claim();
-        let plan = Arc::new(accepted(loaded)?);
+        log::begin(project.daemon_log());
+        // Before the ports are chosen: what a former daemon left keeps its own, or gives them back.
+        let run = project.run();
+        let (instances, planes) = tokio::join!(supervisor::adopt(&run), proxy::plane::adopt(&run));
+        let ours = &instances.ports() | &planes.ports();
+        let (environment, mut claims) = (project::process(), Claims::default());
+        let plan = Arc::new(accepted(project.load_and_claim(&environment, &ours, &mut claims))?);
         project.store_ports(&plan).context("cannot keep the port ledger")?;
 
         let open_files_soft = raise_open_files();
         let registry = registry::Handle::default();
-        let (access_sender, access) = mpsc::channel(ACCESS_BATCHES_MAX);
-        let proxy = proxy::bind(proxy::Config {
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            listeners: lower::listeners(&plan),
-            limits: limits(),
-            access: Some(access_sender),
-        })?;
         // What the data plane cannot serve must fail here, and not be 404 for ever.
-        proxy.handle().apply(lower::snapshot(&plan, &registry.snapshot()))?;
+        proxy::Tables::compile(&lower::snapshot(&plan, None, &registry.snapshot()))?;
+        let proxy = proxy::plane::bind(plane::config(&project, lower::listeners(&plan)), planes)?;
         let (prepare, prepares) = mpsc::channel(PREPARES_MAX);
         let (drain, drains) = mpsc::channel(DRAINS_MAX);
-        let supervisor = supervisor::bind(supervisor::Config {
-            services: lower::services(&plan),
-            log_dir: project.logs(),
-            state_file: project.instances_file(),
-            leftovers,
-            open_files_soft,
-            registry: registry.clone(),
-            prepare,
-            drain,
-            log: supervisor::logs::Limits::default(),
-            backoff: supervisor::RESTART_BACKOFF,
-            stable_after: supervisor::STABLE_AFTER,
-            builds_max: std::thread::available_parallelism().map_or(1, usize::from),
-        })?;
+        let between = Between { registry: registry.clone(), prepare, drain };
+        let supervisor = supervisor::bind(supervise(&project, &plan, instances, open_files_soft, between))?;
+        // Order: once the registry has what was taken over, so that a data plane that serves goes on serving all of it.
+        proxy.handle().apply(lower::snapshot(&plan, None, &registry.snapshot()))?;
         let api = listen(&project).context("cannot open the daemon's socket")?;
 
-        let (down_sender, down) = watch::channel(false);
+        let (end, ends) = watch::channel(None);
         let (drained, drained_receiver) = watch::channel(false);
+        let (history, history_writer) = history::begin();
+        let ground = change::Ground { project: project.clone(), environment, claims };
         let control = Arc::new(Control {
             manifest: project.manifest.clone(),
-            gateway: proxy.addresses().get(lower::GATEWAY).copied().unwrap_or(plan.gateway.listen),
-            plan,
+            served: watch::Sender::new(change::Served { plan, retiring: None }),
+            ground: ground.into(),
             supervisor: supervisor.handle(),
             proxy: proxy.handle(),
+            endpoints: registry.watch(),
+            history,
             started_at: Timestamp::now(),
-            down: down_sender,
+            end,
             drained: drained_receiver,
+            tasks: kit::tasks::Tasks::default(),
         });
         Ok(Self {
             project,
@@ -196,33 +201,19 @@ impl Daemon {
             proxy,
             supervisor,
             api,
-            access,
             prepares,
             drains,
-            down,
+            ends,
             drained,
-            _lock: lock,
-            _claims: claims,
+            history: history_writer,
+            lock,
         })
     }
 
     async fn run(self) -> anyhow::Result<()> {
-        let Self {
-            project,
-            control,
-            registry,
-            proxy,
-            supervisor,
-            api,
-            access,
-            prepares,
-            drains,
-            down,
-            drained,
-            _lock,
-            _claims,
-        } = self;
-        let tasks = kit::tasks::Tasks::default();
+        let Self { project, control, registry, proxy, supervisor, api, prepares, drains, ends, drained, history, lock } =
+            self;
+        let tasks = control.tasks.clone();
         let (supervisor_drain, supervisor_watch) = drain::channel();
         let (proxy_drain, proxy_watch) = drain::channel();
         // Readiness of the engines: their sockets are open since `start`, and the parent was told then.
@@ -233,38 +224,47 @@ impl Daemon {
         tasks.spawn(endpoints::run(Arc::clone(&control), registry.watch()));
         tasks.spawn(databases::run(Arc::clone(&control), prepares));
         tasks.spawn(drains::run(Arc::clone(&control), drains));
-        tasks.spawn(access::run(project.logs(), access));
+        tasks.spawn(history.run(project.logs(), control.supervisor.clone(), control.drained.clone()));
         tasks.spawn(serve_api(api, Arc::clone(&control)));
-        tracing::info!(application = control.plan.name, gateway = %control.gateway, "listening");
+        tracing::info!(application = control.plan().name, gateway = %control.gateway_address(), "listening");
 
-        let lost = tokio::select! {
-            why = asked_to_stop(down) => {
-                tracing::info!(why, "stopping");
-                None
+        let (end, lost) = tokio::select! {
+            (end, why) = asked_to_end(ends) => {
+                say_ending(&control, end, why);
+                (end, None)
             }
-            result = &mut supervisor => Some(engine_lost("supervisor", result)),
-            result = &mut proxy => Some(engine_lost("proxy", result)),
+            () = project.taken_away(&lock) => {
+                say_ending(&control, End::Stop, "its folder was taken away");
+                (End::Stop, None)
+            }
+            result = &mut supervisor => (End::Stop, Some(engine_lost("supervisor", result))),
+            result = &mut proxy => (End::Stop, Some(engine_lost("proxy", result))),
         };
+        if end == End::Leave {
+            control.supervisor.leave();
+            control.proxy.leave().await;
+        }
         if !supervisor.is_finished() {
-            supervisor_drain.finish().await;
+            if end == End::Stop {
+                supervisor_drain.finish().await;
+            }
             log_end("supervisor", supervisor.await);
         }
         if lost.is_some() {
             // A supervisor that panicked has stopped nothing.
-            supervisor::stop_leftovers(&project.instances_file()).await;
+            supervisor::stop_all(supervisor::adopt(&project.run()).await).await;
         }
         if !proxy.is_finished() {
-            proxy_drain.start();
-            if let Ok(result) = tokio::time::timeout(PROXY_DRAIN_MAX, &mut proxy).await {
-                log_end("proxy", result);
-            } else {
-                tracing::warn!("some requests did not end in time and are cut");
-                proxy.abort();
+            if end == End::Stop {
+                // It ends within the bound that it was given.
+                proxy_drain.finish().await;
             }
+            log_end("proxy", proxy.await);
         }
+        say_ended(&control, end, lost.as_ref());
         drained.send_replace(true);
         drop((registry, control));
-        // The last access records, and followers of the API who read their last lines.
+        // Followers of the API read their last lines.
         if tokio::time::timeout(LAST_WORDS_MAX, tasks.finished()).await.is_err() {
             tracing::debug!("a follower of the API did not end in time");
         }
@@ -277,6 +277,31 @@ impl Daemon {
                 std::process::exit(i32::from(crate::EXIT_BUG));
             }
         }
+    }
+}
+
+fn supervise(
+    project: &Project,
+    plan: &Plan,
+    adopted: supervisor::Adopted,
+    open_files_soft: Option<u64>,
+    between: Between,
+) -> supervisor::Config {
+    let Between { registry, prepare, drain } = between;
+    supervisor::Config {
+        services: lower::services(plan),
+        log_dir: project.logs(),
+        run_dir: project.run(),
+        adopted,
+        shim: supervisor::Shim { program: OWN_PROGRAM.into(), name: "atoll".to_owned() },
+        open_files_soft,
+        registry,
+        prepare,
+        drain,
+        log: supervisor::logs::Limits::default(),
+        backoff: supervisor::RESTART_BACKOFF,
+        stable_after: supervisor::STABLE_AFTER,
+        builds_max: std::thread::available_parallelism().map_or(1, usize::from),
     }
 }
 
@@ -302,14 +327,6 @@ fn raise_open_files() -> Option<u64> {
     }
 }
 
-/// The data plane's limits: two descriptors a connection, and the rest for everything else in this process.
-fn limits() -> proxy::Limits {
-    let standard = proxy::Limits::standard();
-    let open_files = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
-    let affordable = open_files.map_or(usize::MAX, |limit| limit.saturating_sub(OPEN_FILES_RESERVED) / 2);
-    proxy::Limits { connections_max: standard.connections_max.min(affordable.max(1)), ..standard }
-}
-
 /// Says which engine ended without having been asked to, and why.
 fn engine_lost<E>(engine: &str, result: Result<Result<(), E>, tokio::task::JoinError>) -> anyhow::Error
 where
@@ -330,16 +347,36 @@ fn log_end<E: std::error::Error + 'static>(engine: &str, result: Result<Result<(
     }
 }
 
-async fn asked_to_stop(mut down: watch::Receiver<bool>) -> &'static str {
+fn say_ending(control: &Control, end: End, why: &str) {
+    tracing::info!(why, ?end, "ending");
+    match end {
+        End::Stop => control.history.say("daemon_stopping", format!("everything stops: {why}")),
+        End::Leave => control.history.say("daemon_leaving", format!("the daemon ends alone: {why}")),
+    }
+}
+
+fn say_ended(control: &Control, end: End, lost: Option<&anyhow::Error>) {
+    match (lost, end) {
+        (Some(why), _) => control.history.say("daemon_stopped", format!("{why:#}")),
+        (None, End::Stop) => control.history.say("daemon_stopped", "everything has stopped".into()),
+        (None, End::Leave) => control.history.say("daemon_left", "data plane and instances go on".into()),
+    }
+}
+
+/// SIGTERM is what machines and people end a process with that may come back: nothing is lost by it.
+async fn asked_to_end(mut ends: watch::Receiver<Option<End>>) -> (End, &'static str) {
+    let mut by_api = async move || match ends.wait_for(Option::is_some).await.map(|end| *end) {
+        Ok(Some(end)) => (end, "asked by the API"),
+        _ => (End::Stop, "nobody could ask any more"),
+    };
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        let _ = down.wait_for(|down| *down).await;
-        return "asked by the API";
+        return by_api().await;
     };
     tokio::select! {
-        _ = down.wait_for(|down| *down) => "asked by the API",
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+        asked = by_api() => asked,
+        _ = terminate.recv() => (End::Leave, "SIGTERM"),
+        _ = interrupt.recv() => (End::Stop, "SIGINT"),
     }
 }
 

@@ -1,16 +1,20 @@
 //! Turns a plan into each engine's configuration, and engine states into what the API shows. Pure: no files, no
 //! sockets, no clock. The only place besides `daemon` that knows more than one engine.
 
+mod changes;
+mod program;
 mod traffic;
 mod units;
 mod view;
 
+pub use changes::changes;
+pub use program::program;
 pub use traffic::{GATEWAY, listeners, snapshot};
 pub use units::{databases, services};
-pub use view::{description, event, given_up, instances, line, services as service_views, skipped};
+pub use view::{description, endpoint, event, given_up, instances, line, services as service_views, skipped};
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::net::SocketAddr;
     use std::path::PathBuf;
@@ -27,11 +31,12 @@ mod tests {
             globs: BTreeMap::from([("/app/migrations/".into(), vec!["/app/migrations".into()])]),
             environment: BTreeMap::new(),
             ports: Ports { range: 20_000..=20_999, first: 20_000, ledger: BTreeMap::new(), busy: BTreeSet::new() },
+            scale: BTreeMap::new(),
         }
     }
 
     /// The plan of `lower/golden.toml`, as if it stood in `/app`.
-    fn plan() -> Plan {
+    pub fn plan() -> Plan {
         let sources = sources(PathBuf::from("/app/atoll.toml"), include_str!("lower/golden.toml"));
         assert_eq!(manifest::wanted(&sources), []);
         let (plan, diagnostics) = manifest::compile(&sources);
@@ -51,7 +56,7 @@ mod tests {
             let address = SocketAddr::from(([127, 0, 0, 1], 20_000));
             registry.set("orders", registry::Endpoint { instance, address, state });
         }
-        expect_file!["lower/golden/snapshot.txt"].assert_debug_eq(&snapshot(&plan, &registry.snapshot()));
+        expect_file!["lower/golden/snapshot.txt"].assert_debug_eq(&snapshot(&plan, None, &registry.snapshot()));
     }
 
     #[test]
@@ -105,7 +110,8 @@ mod tests {
     #[test]
     fn a_plan_that_lowers_is_one_that_the_engines_take() {
         let plan = plan();
-        proxy::Tables::compile(&snapshot(&plan, &registry::Snapshot::default())).expect("the data plane takes it");
+        proxy::Tables::compile(&snapshot(&plan, None, &registry::Snapshot::default()))
+            .expect("the data plane takes it");
         assert_eq!(databases(&plan, "no such service"), []);
     }
 }

@@ -6,7 +6,9 @@ mod api;
 mod cli;
 mod daemon;
 mod lower;
+mod processes;
 mod project;
+mod scaffold;
 
 use std::process::ExitCode;
 
@@ -14,7 +16,18 @@ use std::process::ExitCode;
 const EXIT_BUG: u8 = 70;
 
 fn main() -> ExitCode {
-    match std::panic::catch_unwind(cli::main) {
+    // Before anything else: a shim is to stay small, and nothing of the rest is for it.
+    if supervisor::shim::is_asked() {
+        return supervisor::shim::main();
+    }
+    let mut arguments = std::env::args_os().skip(1);
+    let entered = match arguments.next() {
+        Some(command) if command == daemon::plane::COMMAND => {
+            std::panic::catch_unwind(move || daemon::plane::main(arguments.next()))
+        }
+        _ => std::panic::catch_unwind(cli::main),
+    };
+    match entered {
         Ok(code) => code,
         Err(_) => {
             eprintln!("This is a bug in atoll. The lines above say where it happened.");

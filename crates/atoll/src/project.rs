@@ -3,22 +3,27 @@
 
 mod load;
 mod ports;
-pub mod socket;
+pub mod scale;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use kit::socket;
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
-pub use load::Loaded;
+pub use load::{Loaded, Variables, process};
 pub use ports::Claims;
 
 /// The name that is searched for, upwards from the present folder.
 pub const MANIFEST: &str = "atoll.toml";
+
+/// How often a daemon looks whether its folder is still there.
+const FOLDER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Version of what `.atoll/` holds. A newer one is refused, never guessed at.
 const FORMAT: u32 = 1;
@@ -94,6 +99,11 @@ impl Project {
         self.state.join("run/lock")
     }
 
+    /// Sockets, the lock, and what runs.
+    pub fn run(&self) -> PathBuf {
+        self.state.join("run")
+    }
+
     pub fn logs(&self) -> PathBuf {
         self.state.join("logs")
     }
@@ -107,9 +117,9 @@ impl Project {
         self.logs().join("daemon.log")
     }
 
-    /// What runs, for the next daemon should this one be killed.
-    pub fn instances_file(&self) -> PathBuf {
-        self.state.join("run/instances.json")
+    /// Where the data plane's process says what it does.
+    pub fn proxy_log(&self) -> PathBuf {
+        self.logs().join("proxy.log")
     }
 
     /// Makes `.atoll/` and its folders, private to this user.
@@ -118,7 +128,7 @@ impl Project {
             let path = path.to_owned();
             move |source| Error::State { path, source }
         };
-        for folder in [self.state.clone(), self.state.join("run"), self.logs(), self.data()] {
+        for folder in [self.state.clone(), self.run(), self.logs(), self.data()] {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(at(&folder))?;
         }
         Ok(())
@@ -161,6 +171,21 @@ impl Project {
             }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked),
             Err(errno) => Err(Error::State { path, source: errno.into() }),
+        }
+    }
+
+    /// Returns when the lock is not that of this folder any more: somebody has deleted `.atoll/`, and the next daemon would
+    /// know nothing of this one. Looks every second: no kernel event says it for every file system.
+    pub async fn taken_away(&self, lock: &File) {
+        let same = |held: &fs::Metadata, there: &fs::Metadata| (held.dev(), held.ino()) == (there.dev(), there.ino());
+        loop {
+            tokio::time::sleep(FOLDER_INTERVAL).await;
+            let (Ok(held), there) = (lock.metadata(), fs::metadata(self.lock_file())) else { continue };
+            match there {
+                Ok(there) if same(&held, &there) => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {}
+                _ => return,
+            }
         }
     }
 

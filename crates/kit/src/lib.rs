@@ -1,5 +1,5 @@
 //! The runtime toolkit under every engine: drain, readiness, tasks, back-off, ids, trace context, error chains,
-//! durable files. It knows no domain noun; if a word like "service" appears here, it is in the wrong crate.
+//! durable files, socket paths. It knows no domain noun; if a word like "service" appears here, it is in the wrong crate.
 
 pub mod backoff;
 pub mod drain;
@@ -8,6 +8,7 @@ pub mod file;
 pub mod ids;
 pub mod readiness;
 pub mod rotate;
+pub mod socket;
 pub mod tasks;
 pub mod trace;
 

@@ -102,6 +102,17 @@ codes! {
 
     DatabaseUnused = "W0501": "a database is not used",
     DatabaseShared = "W0502": "a database is shared by services",
+    CallCycle = "W0503": "services call each other in a circle",
+    TimeoutInversion = "W0504": "a caller gives up before what it waits for",
+    ServiceUnused = "W0505": "nothing leads to a service",
+    RouteShadowed = "W0506": "a route never gets a request",
+    ProbeDepends = "W0507": "a probe asks another service",
+    UpdateOutage = "W0508": "every update is an outage",
+    RetryUnsafe = "W0509": "a retry may do something twice",
+    RetryAmplification = "W0510": "retries multiply along a path",
+    ChainDeep = "W0511": "a chain of calls is deep",
+    FanOutWide = "W0512": "a service calls many others",
+    AllowIdle = "W0513": "an `allow` that silences nothing",
 }
 
 impl Code {
@@ -112,5 +123,11 @@ impl Code {
             [b'W', ..] => Severity::Warning,
             _ => Severity::Error,
         }
+    }
+
+    /// Whether it is about the architecture, so that `allow` can silence it where it is meant.
+    #[must_use]
+    pub const fn is_lint(self) -> bool {
+        matches!(self.as_str().as_bytes(), [b'W', b'0', b'5', ..]) && !matches!(self, Self::AllowIdle)
     }
 }

@@ -4,11 +4,13 @@
 mod databases;
 mod declared;
 mod documents;
+mod edges;
 mod environment;
 mod filters;
 mod folders;
 mod gateway;
 mod graph;
+mod lint;
 mod matches;
 mod paths;
 mod ports;
@@ -35,12 +37,14 @@ pub(crate) fn compile(cx: &Context<'_>) -> Option<Plan> {
     let gateway = gateway::listener(cx, &declared.root);
     let ports = ports::assign(cx, &gateway, &wired);
 
-    let databases = databases::compile(cx, &declared, &wired, &root);
+    let databases = databases::compile(&declared, &root);
     let services =
         wired.values().map(|unit| (unit.name.value.clone(), services::compile(cx, unit, &ports, &databases)));
     let services = services.collect();
     folders::check(cx, &declared, &wired, &services, &databases);
     let routes = routes::compile(cx, &declared);
     let gateway = gateway.settle(&ports);
-    Some(Plan { name: name?, root, gateway, routes, services, databases, ports })
+    let plan = Plan { name: name?, root, gateway, routes, services, databases, ports };
+    lint::check(cx, &declared, &wired, &plan);
+    Some(plan)
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::{Code, Sources, Want, render};
 
 /// Limit: more diagnostics than this help nobody; the rest is counted.
@@ -39,6 +39,12 @@ impl<'d> Context<'d> {
         } else {
             self.dropped.set(self.dropped.get() + 1);
         }
+    }
+
+    /// Whether there is nothing to read any more, and nothing wrong with what was read.
+    pub(crate) fn is_sound(&self) -> bool {
+        let errors = self.diagnostics.borrow().iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+        !errors && self.dropped.get() == 0 && self.wants.borrow().is_empty() && self.unread().is_none()
     }
 
     /// The text of a file, or the reason why there is none. A file that nobody has read yet is wanted.
@@ -92,7 +98,7 @@ impl<'d> Context<'d> {
         let mut all = self.diagnostics.into_inner();
         drop_consequences(&mut all, self.sources);
         if self.unread.get().is_some() {
-            all.retain(|diagnostic| !matches!(diagnostic.code, Code::Empty | Code::DatabaseUnused));
+            all.retain(|diagnostic| diagnostic.code != Code::Empty);
         }
         all.sort_by(|a, b| {
             let key = |d: &Diagnostic| (d.file != root, d.file.clone(), d.span.start, d.span.end, d.code);

@@ -39,6 +39,18 @@ pub struct Sources {
     /// Atoll's own environment over that of `.env`.
     pub environment: BTreeMap<String, String>,
     pub ports: Ports,
+    /// How many instances somebody wants of a service, other than the manifest says; names that are not declared are
+    /// ignored.
+    pub scale: BTreeMap<String, Scale>,
+}
+
+/// A wish that lasts until the manifest's own number changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Scale {
+    /// Instances wanted.
+    pub replicas: u32,
+    /// What the manifest said when it was wished for.
+    pub declared: u32,
 }
 
 /// What ports may be given, and which were given before.

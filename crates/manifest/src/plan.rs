@@ -44,6 +44,8 @@ pub struct Route {
     /// From the request's head to the response's head.
     #[serde(serialize_with = "crate::text::duration")]
     pub timeout: Duration,
+    #[serde(skip_serializing_if = "Retry::is_off")]
+    pub retry: Retry,
     /// At least one, unless a `RequestRedirect` filter answers.
     pub backends: Vec<Backend>,
 }
@@ -140,7 +142,12 @@ pub struct Service {
     /// Absolute.
     #[serde(serialize_with = "crate::print::path")]
     pub working_dir: PathBuf,
+    /// What the manifest says, however many instances it is scaled to.
+    #[serde(skip)]
+    pub declared_replicas: u32,
     pub instances: Vec<Instance>,
+    /// Those that only run while an update replaces others, with the indices that follow.
+    pub surge: Vec<Instance>,
     /// Policy for each upstream.
     pub edges: BTreeMap<String, Edge>,
     pub depends_on: BTreeMap<String, Condition>,
@@ -237,6 +244,32 @@ pub struct Edge {
     pub port: u16,
     #[serde(serialize_with = "crate::text::duration")]
     pub timeout: Duration,
+    #[serde(skip_serializing_if = "Retry::is_off")]
+    pub retry: Retry,
+}
+
+/// Whether a request that was answered badly, or not at all, is sent again. The words of the Gateway API, GEP-1731. What
+/// reached no instance is sent to another one in any case, and does not count here.
+#[derive(Clone, Debug, Default, Hash, PartialEq, Eq, Serialize)]
+pub struct Retry {
+    /// Tries after the first one, at most 5; 0 is no retry, and then the rest is empty.
+    pub attempts: u32,
+    /// Statuses of 400 to 599 that are followed by another try, in order. A connection that breaks before an answer is,
+    /// too.
+    pub codes: Vec<u16>,
+    /// From the first try to the second; twice as long each time.
+    #[serde(serialize_with = "crate::text::duration")]
+    pub backoff: Duration,
+    /// Whether methods that are not idempotent (RFC 9110 §9.2.2), such as POST and PATCH, are sent again too.
+    pub unsafe_methods: bool,
+}
+
+impl Retry {
+    /// Whether nothing is sent again.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        self.attempts == 0
+    }
 }
 
 /// When a dependency counts as fulfilled.

@@ -134,6 +134,7 @@ impl Kind {
             Self::Size { .. } => "a size in quotes, such as \"128MiB\"".to_owned(),
             Self::Cpu { .. } => "an amount of CPU, such as \"500m\" or 0.5".to_owned(),
             Self::List(Self::Table(_), _) => "a list of tables".to_owned(),
+            Self::List(Self::Integer { .. }, _) => "a list of integers".to_owned(),
             Self::List(..) => "a list of strings".to_owned(),
             Self::Table(_) | Self::Map(_) => "a table".to_owned(),
             Self::Either(one, other) => format!("{} or {}", one.name(), other.name()),

@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::retry::Budget;
 use crate::snapshot::{self, Snapshot, State};
 
 /// One request that a drain waits for, in the upper half of `Endpoint::load`; the lower half counts all of them.
@@ -28,6 +30,48 @@ pub(crate) struct Endpoint {
     ready: AtomicBool,
     /// Rung when it may have become drained.
     bell: Notify,
+    aside: Aside,
+}
+
+/// The first time for which an endpoint that refused a connection is passed over, and the longest.
+const ASIDE_MIN: Duration = Duration::from_millis(100);
+const ASIDE_MAX: Duration = Duration::from_secs(5);
+
+/// Whether an endpoint is passed over because it lately refused connections: an instance that died while no daemon was
+/// there to say so costs a retry now and then, and not one for every request.
+#[derive(Debug, Default)]
+struct Aside {
+    /// Refusals in a row.
+    refusals: AtomicU32,
+    /// Until when, as [`now_ms`] counts; 0 for never.
+    until_ms: AtomicU64,
+}
+
+impl Aside {
+    /// What is refused while it is set aside already changes nothing: many requests meet the same refusal.
+    fn refused(&self, now_ms: u64) {
+        if self.is_aside(now_ms) {
+            return;
+        }
+        let before = self.refusals.fetch_add(1, Ordering::Relaxed);
+        let pause = ASIDE_MIN.saturating_mul(1 << before.min(16)).min(ASIDE_MAX);
+        self.until_ms.store(now_ms + pause.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        self.refusals.store(0, Ordering::Relaxed);
+        self.until_ms.store(0, Ordering::Relaxed);
+    }
+
+    fn is_aside(&self, now_ms: u64) -> bool {
+        self.until_ms.load(Ordering::Relaxed) > now_ms
+    }
+}
+
+/// Milliseconds since the first call, at least 1.
+fn now_ms() -> u64 {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    BEGAN.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
 }
 
 // Invariant: a request is sent only while it is held, and who wants to send raises `load` first and looks at `ready`
@@ -37,6 +81,16 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::SeqCst)
+    }
+
+    /// It refused a connection: for a while, others are asked first.
+    pub(crate) fn refused(&self) {
+        self.aside.refused(now_ms());
+    }
+
+    /// It took a connection.
+    pub(crate) fn welcomed(&self) {
+        self.aside.clear();
     }
 
     /// Counts a request as outstanding until the guard is dropped. `None` when it takes no requests.
@@ -106,14 +160,21 @@ impl Drop for Occupied {
 #[derive(Debug)]
 pub(crate) struct Service {
     endpoints: Vec<Arc<Endpoint>>,
+    pub(crate) budget: Arc<Budget>,
 }
 
 impl Service {
-    /// Picks two at random among those not `tried` and takes the one with fewer outstanding requests. `None` when all
-    /// were tried or none is ready.
-    pub(crate) fn choose(&self, tried: &[u64], mut random: impl FnMut(usize) -> usize) -> Option<Occupied> {
+    /// Picks two at random among those not `tried` and takes the one with fewer outstanding requests. Those that lately
+    /// refused connections are asked only when nobody else is left. `None` when all were tried or none is ready.
+    pub(crate) fn choose(&self, tried: &[u64], random: impl FnMut(usize) -> usize) -> Option<Occupied> {
+        self.choose_at(now_ms(), tried, random)
+    }
+
+    fn choose_at(&self, now_ms: u64, tried: &[u64], mut random: impl FnMut(usize) -> usize) -> Option<Occupied> {
         loop {
-            let chosen = self.pick(tried, &mut random)?;
+            let fits = |endpoint: &Endpoint| endpoint.is_ready() && !tried.contains(&endpoint.id);
+            let first = self.pick(|endpoint| fits(endpoint) && !endpoint.aside.is_aside(now_ms), &mut random);
+            let chosen = first.or_else(|| self.pick(fits, &mut random))?;
             // It may have been retired between the look and the step; then it is not picked again.
             if let Some(occupied) = chosen.occupy() {
                 return Some(occupied);
@@ -121,8 +182,12 @@ impl Service {
         }
     }
 
-    fn pick(&self, tried: &[u64], random: &mut impl FnMut(usize) -> usize) -> Option<&Arc<Endpoint>> {
-        let fit = |endpoint: &&Arc<Endpoint>| endpoint.is_ready() && !tried.contains(&endpoint.id);
+    fn pick(
+        &self,
+        fits: impl Fn(&Endpoint) -> bool,
+        random: &mut impl FnMut(usize) -> usize,
+    ) -> Option<&Arc<Endpoint>> {
+        let fit = |endpoint: &&Arc<Endpoint>| fits(endpoint);
         let count = self.endpoints.iter().filter(fit).count();
         let nth = |position: usize| self.endpoints.iter().filter(fit).nth(position);
         if count < 2 {
@@ -146,6 +211,8 @@ pub(crate) struct Endpoints {
     /// Those that no snapshot has any more.
     // Limit: those that left with the newest snapshot, and of those before only who still has a request.
     gone: Vec<(Key, Arc<Endpoint>)>,
+    /// By service, those of the newest snapshot.
+    budgets: HashMap<String, Arc<Budget>>,
     next_id: u64,
 }
 
@@ -164,15 +231,19 @@ impl Endpoints {
                 let known = known.unwrap_or_else(|| self.meet(endpoint));
                 match endpoint.state {
                     State::Ready => {
-                        known.ready.store(true, Ordering::SeqCst);
+                        if !known.ready.swap(true, Ordering::SeqCst) {
+                            known.aside.clear();
+                        }
                         ready.push(Arc::clone(&known));
                     }
                     State::Draining => retired.push(Arc::clone(&known)),
                 }
                 seen.insert(key, known);
             }
-            services.insert(name.clone(), Arc::new(Service { endpoints: ready }));
+            let budget = Arc::clone(self.budgets.entry(name.clone()).or_default());
+            services.insert(name.clone(), Arc::new(Service { endpoints: ready, budget }));
         }
+        self.budgets.retain(|name, _| snapshot.services.contains_key(name));
         self.gone.retain(|(_, endpoint)| !endpoint.is_drained());
         // What is left was in the last snapshot and is not in this one. Should it come back, then as another: whoever
         // listens at its address by then knows nothing of the connections that we have.
@@ -209,6 +280,7 @@ impl Endpoints {
             load: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             bell: Notify::new(),
+            aside: Aside::default(),
         })
     }
 }
@@ -230,7 +302,6 @@ impl Retired {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
 
     use super::*;
 
@@ -290,6 +361,34 @@ mod tests {
         assert_eq!(instances(&service, &[]), [other], "a stream is a load, too");
         drop(busy);
         assert_eq!(instances(&service, &[]), [0, 1]);
+    }
+
+    #[test]
+    fn who_refuses_connections_is_passed_over_for_ever_longer_until_it_takes_one() {
+        let mut endpoints = Endpoints::default();
+        let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready), (1, State::Ready)]));
+        let chosen = |now| {
+            let seen = (0..2).map(|roll| service.choose_at(now, &[], |_| roll).unwrap().endpoint().instance);
+            seen.collect::<std::collections::BTreeSet<u32>>().into_iter().collect::<Vec<_>>()
+        };
+        let (first, second) = (&service.endpoints[0].aside, &service.endpoints[1].aside);
+        let mut now = 1;
+        for pause in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
+            first.refused(now);
+            first.refused(now + 1);
+            assert_eq!(chosen(now), [1]);
+            assert_eq!(chosen(now + pause - 1), [1]);
+            now += pause;
+            assert_eq!(chosen(now), [0, 1]);
+        }
+        first.refused(now);
+        second.refused(now);
+        assert_eq!(chosen(now), [0, 1], "when nobody is left, all are tried");
+        first.clear();
+        assert_eq!(chosen(now), [0]);
+        first.refused(now);
+        second.clear();
+        assert_eq!(chosen(now + 100), [0, 1], "a connection that was taken ends the row");
     }
 
     async fn ends(waiting: tokio::task::JoinHandle<()>) {

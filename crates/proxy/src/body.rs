@@ -1,5 +1,6 @@
-//! Bodies on their way through: they count, they bound, and they say how they ended. Never buffered: each frame is
-//! asked for only when the other side takes it, which is what keeps a slow reader from filling the memory.
+//! Bodies on their way through: they count, they bound, and they say how they ended. Each frame is asked for only when the
+//! other side takes it, which is what keeps a slow reader from filling the memory. Nothing is kept but the beginning of a
+//! request's body, where another try may follow.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
@@ -34,10 +35,17 @@ pub(crate) enum Broken {
     Cut(#[source] hyper::Error),
 }
 
-/// The body of a request. Clones are handles to the same one, so that an attempt that never read it can be followed by
-/// another.
+// Limit: what is kept of one request's body, so that it can be sent again. A longer one is sent once.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+/// The body of a request. Clones are handles to the same one, each at its own place, so that an attempt can be followed by
+/// another: as long as nothing was read of it, or all that was read is kept. Only one of them may be read at a time.
 #[derive(Clone, Debug)]
-pub(crate) struct Upload(Option<Rc<Source>>);
+pub(crate) struct Upload {
+    source: Option<Rc<Source>>,
+    /// How many bytes this handle has given.
+    position: usize,
+}
 
 #[derive(Debug)]
 struct Source {
@@ -45,8 +53,10 @@ struct Source {
     activity: Arc<Activity>,
     bytes_max: u64,
     bytes: Cell<u64>,
-    /// Whether any attempt took something of it: it cannot be sent again.
+    /// Whether any attempt took something of it.
     is_touched: Cell<bool>,
+    /// All that was taken of it, if it may be wanted again.
+    kept: RefCell<Option<Vec<u8>>>,
     failure: Cell<Option<Refusal>>,
     stall: RefCell<Stall>,
     /// When it last went on: began, gave a frame, ended.
@@ -86,7 +96,7 @@ impl Stall {
 
 impl Upload {
     pub(crate) const fn empty() -> Self {
-        Self(None)
+        Self { source: None, position: 0 }
     }
 
     /// Bounded in size by `body_bytes_max`, and from frame to frame by `idle_timeout`.
@@ -95,36 +105,53 @@ impl Upload {
             return Self::empty();
         }
         activity.body_began();
-        Self(Some(Rc::new(Source {
+        let source = Rc::new(Source {
             incoming: RefCell::new(incoming),
             activity,
             bytes_max: limits.body_bytes_max,
             bytes: Cell::new(0),
             is_touched: Cell::new(false),
+            kept: RefCell::default(),
             failure: Cell::new(None),
             stall: RefCell::new(Stall::new(limits.idle_timeout)),
             moved: Cell::new(Instant::now()),
             is_ended: Cell::new(false),
-        })))
+        });
+        Self { source: Some(source), position: 0 }
+    }
+
+    /// Keeps what is read from now on, unless it is or becomes too long.
+    pub(crate) fn keep(&self) {
+        if let Some(source) = &self.source
+            && !source.is_touched.get()
+            && source.incoming.borrow().size_hint().lower() <= KEPT_BYTES_MAX as u64
+        {
+            source.kept.replace(Some(Vec::new()));
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.source.is_none()
     }
 
     /// Whether another attempt could still send all of it.
     pub(crate) fn is_whole(&self) -> bool {
-        self.0.as_ref().is_none_or(|source| !source.is_touched.get())
+        self.source.as_ref().is_none_or(|source| !source.is_touched.get() || source.kept.borrow().is_some())
+    }
+
+    /// Whether all of it was read from the client.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.source.as_ref().is_none_or(|source| source.is_ended.get())
     }
 
     /// Why it broke, where that was not the upstream's doing.
     pub(crate) fn failure(&self) -> Option<Refusal> {
-        self.0.as_ref().and_then(|source| source.failure.get())
+        self.source.as_ref().and_then(|source| source.failure.get())
     }
 
     /// How far it has come. Without a body, the request ended when it `began`.
     pub(crate) fn progress(&self, began: Instant) -> Progress {
-        let Some(source) = &self.0 else { return Progress::Ended(began) };
+        let Some(source) = &self.source else { return Progress::Ended(began) };
         if source.is_ended.get() {
             Progress::Ended(source.moved.get())
         } else if source.stall.borrow().timer.is_some() {
@@ -135,13 +162,14 @@ impl Upload {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.as_ref().map_or(0, |source| source.bytes.get())
+        self.source.as_ref().map_or(0, |source| source.bytes.get())
     }
 }
 
 impl Source {
     fn fail(&self, refusal: Refusal, broken: Broken) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.failure.set(Some(refusal));
+        self.kept.take();
         Poll::Ready(Some(Err(broken)))
     }
 
@@ -172,9 +200,30 @@ impl Source {
                 if incoming.is_end_stream() || frame.is_trailers() {
                     self.end();
                 }
+                self.keep(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }
         }
+    }
+
+    fn keep(&self, frame: &Frame<Bytes>) {
+        let mut kept = self.kept.borrow_mut();
+        // Trailers are not kept: a body with them is sent once.
+        *kept = kept.take().zip(frame.data_ref()).and_then(|(mut kept, data)| {
+            kept.extend_from_slice(data);
+            (kept.len() <= KEPT_BYTES_MAX).then_some(kept)
+        });
+    }
+
+    /// What another handle has read beyond this position.
+    fn kept_after(&self, position: usize) -> Option<Bytes> {
+        let kept = self.kept.borrow();
+        let rest = kept.as_deref()?.get(position..)?;
+        (!rest.is_empty()).then(|| Bytes::copy_from_slice(rest))
+    }
+
+    fn kept_left(&self, position: usize) -> usize {
+        self.kept.borrow().as_ref().map_or(0, |kept| kept.len().saturating_sub(position))
     }
 
     fn end(&self) {
@@ -210,19 +259,33 @@ impl Body for Upload {
     type Data = Bytes;
     type Error = Broken;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        match &self.0 {
-            Some(source) => source.poll(context),
-            None => Poll::Ready(None),
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Some(source) = &self.source else { return Poll::Ready(None) };
+        let polled = match source.kept_after(self.position) {
+            Some(kept) => Poll::Ready(Some(Ok(Frame::data(kept)))),
+            None => source.poll(context),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.position += frame.data_ref().map_or(0, Bytes::len);
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|source| source.incoming.borrow().is_end_stream())
+        let is_end =
+            |source: &Rc<Source>| source.kept_left(self.position) == 0 && source.incoming.borrow().is_end_stream();
+        self.source.as_ref().is_none_or(is_end)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.incoming.borrow().size_hint())
+        let Some(source) = &self.source else { return SizeHint::with_exact(0) };
+        let (rest, kept) = (source.incoming.borrow().size_hint(), source.kept_left(self.position) as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(kept));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(kept));
+        }
+        hint
     }
 }
 

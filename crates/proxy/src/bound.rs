@@ -2,33 +2,18 @@
 //! before anything else starts; then one thread a core.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use kit::{drain, readiness};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
-use crate::cores::{self, Start};
+use crate::cores::{self, Change, Start};
 use crate::error::Error;
-use crate::handle::{Handle, Shared};
-
-// Limit: connections that the kernel holds for one socket until they are accepted; it may hold fewer (somaxconn).
-const BACKLOG: i32 = 1024;
-
-/// After how long without a byte the kernel asks whether the other side is still there, and how often from then on. It
-/// gives up after nine questions (`tcp_keepalive_probes`): tunnels have no other bound.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How the kernel finds out that the host of a client or of an endpoint is gone.
-pub(crate) fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL)
-}
+use crate::handle::{Handle, LISTENER_CHANGES_MAX, Shared};
+use crate::sockets;
 
 /// An engine with open sockets that does not serve yet. Connections wait in the backlog.
 #[derive(Debug)]
@@ -36,6 +21,8 @@ pub struct Bound {
     addresses: BTreeMap<String, SocketAddr>,
     /// By core, in the order of the configuration.
     sockets: Vec<Vec<(String, TcpListener)>>,
+    /// By core: listeners that come and go.
+    changes: Vec<mpsc::Receiver<Change>>,
     shared: Arc<Shared>,
     config: Config,
 }
@@ -50,7 +37,7 @@ pub fn bind(config: Config) -> Result<Bound, Error> {
     let mut sockets: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
     for (listener, address) in &config.listeners {
         let failed = |source| Error::Listen { listener: listener.clone(), address: *address, source };
-        let opened = open(*address, cores).map_err(failed)?;
+        let opened = sockets::open(*address, cores, sockets::Check::Strangers).map_err(failed)?;
         let bound = opened[0].local_addr().map_err(failed)?;
         if addresses.insert(listener.clone(), bound).is_some() {
             return Err(Error::DuplicateListener { listener: listener.clone() });
@@ -59,37 +46,8 @@ pub fn bind(config: Config) -> Result<Bound, Error> {
             core.push((listener.clone(), socket));
         }
     }
-    Ok(Bound { addresses, sockets, shared: Arc::new(Shared::new(cores)), config })
-}
-
-/// One socket a core for the same address; the kernel spreads connections over them.
-fn open(address: SocketAddr, cores: usize) -> io::Result<Vec<TcpListener>> {
-    if address.port() != 0 {
-        // SO_REUSEPORT would let a second daemon of the same user take half of the connections, unnoticed. A socket
-        // without it finds out whether somebody listens.
-        new_socket(address)?.bind(&address.into())?;
-    }
-    let mut opened: Vec<TcpListener> = Vec::with_capacity(cores);
-    for _ in 0..cores {
-        let address = opened.first().map_or(Ok(address), TcpListener::local_addr)?;
-        let socket = new_socket(address)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        opened.push(socket.into());
-    }
-    Ok(opened)
-}
-
-/// On Linux accepted sockets inherit these options.
-fn new_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    // Without it a restarted proxy waits for the last connections of the one before to be forgotten (TIME_WAIT).
-    socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive())?;
-    Ok(socket)
+    let (senders, changes) = (0..cores).map(|_| mpsc::channel(LISTENER_CHANGES_MAX)).unzip();
+    Ok(Bound { addresses, sockets, changes, shared: Arc::new(Shared::new(senders)), config })
 }
 
 impl Bound {
@@ -117,12 +75,13 @@ impl Bound {
         let count = self.sockets.len();
         let (end, mut ended) = mpsc::channel(count);
         let mut starting = Vec::with_capacity(count);
-        for (core, listeners) in self.sockets.into_iter().enumerate() {
+        for (core, (listeners, changes)) in self.sockets.into_iter().zip(self.changes).enumerate() {
             let (started, start_seen) = oneshot::channel();
             starting.push(start_seen);
             let start = Start {
                 core,
                 listeners,
+                changes,
                 limits: self.config.limits.clone(),
                 access: self.config.access.clone(),
                 shared: Arc::clone(&self.shared),
@@ -167,6 +126,7 @@ fn spawn(start: Start, end: mpsc::Sender<Result<(), Error>>) -> Result<(), Error
 mod tests {
     use std::fs::File;
     use std::os::fd::OwnedFd;
+    use std::time::Duration;
 
     use tokio::time::timeout;
 

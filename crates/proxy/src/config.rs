@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 /// How to run, fixed for the life of the engine.
@@ -21,7 +22,7 @@ pub struct Config {
 }
 
 /// The bounds of everything that a client or an upstream can make grow or last.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Request line and header fields together; more is 431.
     pub head_bytes_max: usize,

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
@@ -68,7 +69,17 @@ pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>) {
     let server = Rc::clone(&peer);
     let service = service_fn(move |request: Request<Incoming>| {
         let peer = Rc::clone(&server);
-        async move { exchange::answer(peer, request).await }
+        async move {
+            let mut answered = exchange::answer(Rc::clone(&peer), request).await;
+            // Whoever comes back finds the listener's next process, or that it is gone (RFC 9112 §9.6).
+            if let Ok(response) = &mut answered
+                && peer.closing.is_cancelled()
+                && response.status() != StatusCode::SWITCHING_PROTOCOLS
+            {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answered
+        }
     });
     let mut connection = builder(&core.limits).serve_connection(io, service).with_upgrades();
     let mut stopping = pin!(core.stopping.cancelled());

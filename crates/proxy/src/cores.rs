@@ -1,6 +1,7 @@
 //! One core: a thread with a runtime, sockets, pools and counts of its own. Accepts, spawns connections, tidies, and at
 //! drain finishes what it has. Nothing on a request's path is shared with another core.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -23,6 +24,7 @@ use crate::counters::Counts;
 use crate::error::Error;
 use crate::exchange::{Admission, Peer};
 use crate::handle::Shared;
+use crate::sockets::BACKLOG;
 use crate::upstream::Pool;
 use crate::watched::Activity;
 
@@ -40,6 +42,7 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Start {
     pub(crate) core: usize,
     pub(crate) listeners: Vec<(String, std::net::TcpListener)>,
+    pub(crate) changes: mpsc::Receiver<Change>,
     pub(crate) limits: Limits,
     pub(crate) access: Option<mpsc::Sender<Vec<u8>>>,
     pub(crate) shared: Arc<Shared>,
@@ -49,6 +52,13 @@ pub(crate) struct Start {
     /// Closed when nobody waits for this core any more: it then stops at once.
     pub(crate) abandoned: watch::Receiver<()>,
     pub(crate) started: oneshot::Sender<()>,
+}
+
+/// A listener that comes or goes while the core runs.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Open { name: String, socket: std::net::TcpListener },
+    Close { name: String },
 }
 
 /// What everything on one thread shares.
@@ -66,28 +76,19 @@ pub(crate) struct Core {
 }
 
 /// The whole life of a thread. Returns when the drain is over.
-pub(crate) fn run(mut start: Start) -> Result<(), Error> {
+pub(crate) fn run(start: Start) -> Result<(), Error> {
     let core = start.core;
-    let runtime = |source| Error::Runtime { core, source };
     let local = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
-        .map_err(runtime)?;
-    local.block_on(async move {
-        let mut listeners = Vec::with_capacity(start.listeners.len());
-        for (name, listener) in std::mem::take(&mut start.listeners) {
-            let listener = TcpListener::from_std(listener).map_err(runtime)?;
-            let port = listener.local_addr().map_err(runtime)?.port();
-            listeners.push((name, port, listener));
-        }
-        live(start, listeners).await
-    })
+        .map_err(|source| Error::Runtime { core, source })?;
+    local.block_on(live(start))
 }
 
-async fn live(start: Start, listeners: Vec<(String, u16, TcpListener)>) -> Result<(), Error> {
-    let Start { core, limits, access, shared, connections, mut drain, mut abandoned, started, .. } = start;
-    let lost = || Error::CoreLost { core };
-    let counts = Arc::clone(&shared.counts[core]);
+async fn live(start: Start) -> Result<(), Error> {
+    let Start { core: number, listeners, mut changes, limits, access, shared, connections, .. } = start;
+    let Start { mut drain, mut abandoned, started, .. } = start;
+    let counts = Arc::clone(&shared.counts[number]);
     let core = Rc::new(Core {
         log: Rc::new(Log::new(access, Arc::clone(&counts))),
         pool: Pool::new(limits.clone(), Arc::clone(&counts)),
@@ -98,20 +99,23 @@ async fn live(start: Start, listeners: Vec<(String, u16, TcpListener)>) -> Resul
         counts,
         connections,
     });
-    let mut accepting = JoinSet::new();
-    for (name, port, listener) in listeners {
-        accepting.spawn_local(accept(Rc::clone(&core), name.into(), port, listener));
+    let mut accepting = Accepting { core: Rc::clone(&core), number, loops: JoinSet::new(), open: HashMap::new() };
+    for (name, socket) in listeners {
+        accepting.change(Change::Open { name, socket })?;
     }
     let _ = started.send(());
     let life = async {
-        tokio::select! {
-            () = drain.started() => {}
-            // Before the drain nothing ends an accept loop but a panic, and a core that is deaf is none.
-            Some(_) = accepting.join_next() => return Err(lost()),
+        loop {
+            tokio::select! {
+                () = drain.started() => break,
+                // The sender lives in `core`, so this is always a change.
+                Some(change) = changes.recv() => accepting.change(change)?,
+                Some(ended) = accepting.loops.join_next() => accepting.check(&ended)?,
+            }
         }
         core.stopping.cancel();
-        while let Some(ended) = accepting.join_next().await {
-            ended.map_err(|_| lost())?;
+        while let Some(ended) = accepting.loops.join_next().await {
+            accepting.check(&ended)?;
         }
         core.tasks.finished().await;
         core.pool.finish().await;
@@ -125,6 +129,41 @@ async fn live(start: Start, listeners: Vec<(String, u16, TcpListener)>) -> Resul
     };
     core.log.flush();
     end
+}
+
+/// The accept loops of one core.
+struct Accepting {
+    core: Rc<Core>,
+    number: usize,
+    loops: JoinSet<()>,
+    /// What ends each of them, by the listener's name.
+    open: HashMap<String, CancellationToken>,
+}
+
+impl Accepting {
+    fn change(&mut self, change: Change) -> Result<(), Error> {
+        let closed = match &change {
+            Change::Open { name, .. } | Change::Close { name } => self.open.remove(name),
+        };
+        if let Some(closed) = closed {
+            closed.cancel();
+        }
+        if let Change::Open { name, socket } = change {
+            let failed = |source| Error::Runtime { core: self.number, source };
+            let socket = TcpListener::from_std(socket).map_err(failed)?;
+            let port = socket.local_addr().map_err(failed)?.port();
+            let closing = self.core.stopping.child_token();
+            let listener = Listener { name: name.as_str().into(), port, closing: closing.clone() };
+            self.open.insert(name, closing);
+            self.loops.spawn_local(accept(Rc::clone(&self.core), listener, socket));
+        }
+        Ok(())
+    }
+
+    /// Nothing but a panic ends an accept loop unasked, and a core that is deaf is none.
+    fn check(&self, ended: &Result<(), tokio::task::JoinError>) -> Result<(), Error> {
+        ended.as_ref().copied().map_err(|_| Error::CoreLost { core: self.number })
+    }
 }
 
 /// Gives away the log and closes idle connections, for as long as the core lives.
@@ -144,29 +183,38 @@ async fn keep_house(core: &Core) -> Infallible {
     }
 }
 
-async fn accept(core: Rc<Core>, name: Rc<str>, port: u16, listener: TcpListener) {
+/// What the connections of one listener have in common.
+struct Listener {
+    name: Rc<str>,
+    port: u16,
+    /// The listener is closed, or the whole core stops.
+    closing: CancellationToken,
+}
+
+async fn accept(core: Rc<Core>, listener: Listener, socket: TcpListener) {
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = core.stopping.cancelled() => break,
+            accepted = socket.accept() => accepted,
+            () = listener.closing.cancelled() => break,
         };
         match accepted {
-            Ok((stream, address)) => admit(&core, &name, port, stream, address),
+            Ok((stream, address)) => admit(&core, &listener, stream, address),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(listener = &*name, %error, "cannot accept; pausing");
+                tracing::warn!(listener = &*listener.name, %error, "cannot accept; pausing");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
     // Whom the kernel has already welcomed would be reset by closing the socket: they are served, once. The runtime may
     // not know of them yet, so the socket itself is asked.
-    let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, address)) = listener.accept() {
+    // Limit: as many as may wait, since another process may hold the same socket and more come to it for ever.
+    let Ok(socket) = socket.into_std() else { return };
+    for (stream, address) in std::iter::from_fn(|| socket.accept().ok()).take(BACKLOG.unsigned_abs() as usize) {
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            admit(&core, &name, port, stream, address);
+            admit(&core, &listener, stream, address);
         }
     }
 }
@@ -177,7 +225,7 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-fn admit(core: &Rc<Core>, name: &Rc<str>, port: u16, stream: TcpStream, address: SocketAddr) {
+fn admit(core: &Rc<Core>, listener: &Listener, stream: TcpStream, address: SocketAddr) {
     let room = Room::take(core);
     let admission = match room.before {
         count if count < core.limits.connections_max => Admission::Served,
@@ -186,9 +234,10 @@ fn admit(core: &Rc<Core>, name: &Rc<str>, port: u16, stream: TcpStream, address:
     };
     let peer = Rc::new(Peer {
         core: Rc::clone(core),
-        listener: Rc::clone(name),
+        listener: Rc::clone(&listener.name),
         address,
-        port,
+        port: listener.port,
+        closing: listener.closing.clone(),
         activity: Arc::new(Activity::new()),
         admission,
         _room: room,

@@ -15,6 +15,15 @@ pub enum Error {
     Thread { core: usize, source: io::Error },
     #[error("cannot start the runtime of core {core}")]
     Runtime { core: usize, source: io::Error },
+    /// The process of the data plane, or the way to it.
+    #[error("the data plane {what}")]
+    Plane { what: &'static str, source: io::Error },
+    /// Another daemon has taken the data plane over.
+    #[error("another daemon has taken the data plane over")]
+    Superseded,
+    /// The engine has ended, or was left.
+    #[error("the data plane is not run any more")]
+    Ended,
     #[error("core {core} panicked")]
     CoreLost { core: usize },
     /// The snapshot is refused as a whole and the one before it goes on serving.

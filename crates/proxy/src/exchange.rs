@@ -9,26 +9,25 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::access::Record;
-use crate::balance::Occupied;
+use crate::attempt::{Outbound, attempt, no_endpoint};
 use crate::body::{Reply, Upload};
 use crate::cores::{Core, Room};
-use crate::handle::Current;
 use crate::head;
 use crate::headers::{self, Identity, Origin};
 use crate::patience::Patience;
 use crate::reason::{Reason, Refusal, problem};
-use crate::retry::{self, Failure, Next};
+use crate::retry;
 use crate::route::{Decision, route};
 use crate::table::Compiled;
 use crate::tunnel;
-use crate::upstream::{Failed, Lease};
+use crate::upstream::Lease;
 use crate::watched::Activity;
 
 /// The client's end of a connection.
@@ -39,6 +38,8 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// The port that it connected to.
     pub(crate) port: u16,
+    /// Its listener is closed: the next answer is the last.
+    pub(crate) closing: CancellationToken,
     pub(crate) activity: Arc<Activity>,
     pub(crate) admission: Admission,
     pub(crate) _room: Room,
@@ -58,17 +59,6 @@ enum Answer {
     Redirect(StatusCode, HeaderValue),
     /// `OPTIONS *`: about the proxy itself.
     Options,
-}
-
-/// A request ready to be sent, as often as need be.
-struct Outbound {
-    method: Method,
-    target: PathAndQuery,
-    headers: HeaderMap,
-    upload: Upload,
-    /// Whether it asks for another protocol.
-    is_upgrade: bool,
-    patience: Patience,
 }
 
 /// What came in, and who it is taken for.
@@ -143,13 +133,13 @@ async fn serve(inbound: &Inbound, record: &mut Record) -> Result<Answer, Refusal
         let location = redirect.location(&head, matched).ok_or_else(no_route)?;
         return Ok(Answer::Redirect(redirect.status, location));
     }
-    let service = route.backend(fastrand::f64()).ok_or_else(|| refused(None))?;
+    let service = route.backend(fastrand::f64()).ok_or_else(no_endpoint)?;
     record.service = Some(Arc::clone(service));
     let too_long = || Refusal::new(Reason::UriTooLong, "The request target is too long.");
     let target = route.filters.target(&head, matched).ok_or_else(too_long)?;
     let outbound = prepare(inbound, route, target, record);
     let (patience, upload) = (outbound.patience, outbound.upload.clone());
-    let attempts = attempt(peer, Arc::clone(&current), outbound, record);
+    let attempts = attempt(peer, Arc::clone(&current), &route.retry, outbound, record);
     let (response, lease) = patience.wait(&upload, attempts).await?;
     Ok(Answer::Upstream(response, lease, Arc::clone(route)))
 }
@@ -179,103 +169,8 @@ fn prepare(inbound: &Inbound, route: &Compiled, target: PathAndQuery, record: &R
         headers::set_upgrade(&mut fields, protocol);
     }
     let patience = Patience::new(route.timeout, peer.core.limits.idle_timeout, left);
-    Outbound { method: parts.method.clone(), target, headers: fields, upload, is_upgrade, patience }
-}
-
-/// Sends the request to one endpoint after another, as long as that is safe.
-async fn attempt(
-    peer: &Peer,
-    mut current: Arc<Current>,
-    mut outbound: Outbound,
-    record: &mut Record,
-) -> Result<(Response<Incoming>, Lease), Refusal> {
-    let core = &peer.core;
-    let service = record.service.clone().unwrap_or_default();
-    let mut tried = Vec::new();
-    let mut again: Option<Occupied> = None;
-    let mut failure = None;
-    loop {
-        outbound.patience.check(&outbound.upload)?;
-        let chosen = choose(core, &mut current, &service, &tried).or(again.take());
-        let Some(occupied) = chosen else { return Err(refused(failure)) };
-        let endpoint = occupied.endpoint().id;
-        record.attempts += 1;
-        record.instance = Some(occupied.endpoint().instance);
-        let began = Instant::now();
-        let (failed, occupied) = match core.pool.send(occupied, outbound.request(), &peer.activity).await {
-            Ok((response, lease)) => {
-                record.upstream = Some(began.elapsed());
-                // A change of protocol that nobody asked for is no answer.
-                let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                let is_answer = outbound.is_upgrade || !is_switch;
-                return if is_answer { Ok((response, lease)) } else { Err(refused(Some(Failure::Invalid))) };
-            }
-            Err(Failed { failure, occupied, request }) => {
-                if let Some(unsent) = request {
-                    outbound.headers = unsent.into_parts().0.headers;
-                }
-                (failure, occupied)
-            }
-        };
-        if let Some(refusal) = outbound.upload.failure() {
-            return Err(refusal);
-        }
-        failure = Some(failed);
-        tried.push(endpoint);
-        match retry::next(failed, &outbound.method, outbound.upload.is_whole(), record.attempts) {
-            Next::GiveUp => return Err(refused(failure)),
-            Next::Another => {}
-            Next::AnotherOrSame => {
-                core.pool.forget(endpoint);
-                again = Some(occupied);
-            }
-        }
-    }
-}
-
-/// Picks an endpoint from the snapshot of the request. Where that knows nobody, the one that is served now may.
-fn choose(core: &Core, current: &mut Arc<Current>, service: &str, tried: &[u64]) -> Option<Occupied> {
-    loop {
-        let service = current.services.get(service);
-        let chosen = service.and_then(|service| service.choose(tried, |count| fastrand::usize(..count)));
-        if chosen.is_some() {
-            return chosen;
-        }
-        let newest = core.shared.current.load_full();
-        if Arc::ptr_eq(&newest, current) {
-            return None;
-        }
-        *current = newest;
-    }
-}
-
-impl Outbound {
-    /// Makes the request of one attempt. Where no other could follow it, or one that follows gets the fields back,
-    /// they are given away; else they are cloned.
-    fn request(&mut self) -> Request<Upload> {
-        let mut headers =
-            if self.method.is_idempotent() { self.headers.clone() } else { std::mem::take(&mut self.headers) };
-        headers::set_deadline(&mut headers, self.patience.left(&self.upload));
-        let mut request = Request::new(self.upload.clone());
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = Uri::from(self.target.clone());
-        *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = headers;
-        request
-    }
-}
-
-fn refused(failure: Option<Failure>) -> Refusal {
-    let Some(failure) = failure else {
-        return Refusal::new(Reason::NoEndpoint, "No instance of the service is ready.");
-    };
-    let detail = match failure {
-        Failure::Unsent => "No instance of the service could be connected to.",
-        Failure::Broken | Failure::BrokenReused => "The service broke the connection before it answered.",
-        Failure::Invalid => "The service gave an answer that is no HTTP response.",
-        Failure::HeadTooLarge => "The head of the service's answer is larger than allowed, or has too many fields.",
-    };
-    Refusal::new(failure.reason(), detail)
+    let is_repeatable = retry::sends_again(&route.retry, &parts.method);
+    Outbound { method: parts.method.clone(), target, headers: fields, upload, is_upgrade, is_repeatable, patience }
 }
 
 /// Passes the service's answer on.

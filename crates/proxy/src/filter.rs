@@ -197,6 +197,7 @@ mod tests {
             matches: vec![],
             filters,
             timeout: Duration::from_secs(1),
+            retry: crate::snapshot::Retry::default(),
             backends: vec![],
         }
     }

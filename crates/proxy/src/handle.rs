@@ -2,17 +2,21 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::balance::{Endpoints, Service};
+use crate::cores::Change;
 use crate::counters::{self, Counters, Counts};
 use crate::error::Error;
 use crate::snapshot::Snapshot;
 use crate::table::Tables;
+
+// Limit: listeners that come or go and that a core has not looked at yet; whoever changes more waits.
+pub(crate) const LISTENER_CHANGES_MAX: usize = 64;
 
 /// What one request sees from its head to its end.
 #[derive(Debug, Default)]
@@ -30,16 +34,19 @@ pub(crate) struct Shared {
     /// Tells the cores that endpoints may have gone. Carries the generation.
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) counts: Vec<Arc<Counts>>,
+    /// By core: listeners that come and go.
+    listeners: Vec<mpsc::Sender<Change>>,
     /// Held by whoever applies a snapshot: one at a time.
     endpoints: Mutex<Endpoints>,
 }
 
 impl Shared {
-    pub(crate) fn new(cores: usize) -> Self {
+    pub(crate) fn new(listeners: Vec<mpsc::Sender<Change>>) -> Self {
         Self {
             current: ArcSwap::default(),
             changed: watch::Sender::new(0),
-            counts: (0..cores).map(|_| Arc::default()).collect(),
+            counts: listeners.iter().map(|_| Arc::default()).collect(),
+            listeners,
             endpoints: Mutex::default(),
         }
     }
@@ -73,6 +80,23 @@ impl Handle {
         retired.retire();
         self.0.changed.send_replace(generation);
         Ok(())
+    }
+
+    /// Begins to accept on these sockets, one a core; further ones are closed. Each must not block. Returns when every
+    /// core was told.
+    pub(crate) async fn open(&self, name: &str, sockets: Vec<TcpListener>) {
+        for (core, socket) in self.0.listeners.iter().zip(sockets) {
+            // A core that is gone has ended the engine.
+            let _ = core.send(Change::Open { name: name.to_owned(), socket }).await;
+        }
+    }
+
+    /// Stops accepting on a listener. Whom the kernel has welcomed is served; each connection that it has ends with its
+    /// next answer, or when it has been idle for too long.
+    pub(crate) async fn close(&self, name: &str) {
+        for core in &self.0.listeners {
+            let _ = core.send(Change::Close { name: name.to_owned() }).await;
+        }
     }
 
     /// Waits until no core will send a request to this endpoint any more and none is outstanding there: from then on

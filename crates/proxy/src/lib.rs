@@ -3,9 +3,10 @@
 //! everything by [`Config`] and [`Snapshot`] and decides nothing that a plan could have decided.
 //!
 //! Deciding is pure and knows no HTTP library: `head`, `path`, `table`, [`route()`], `filter`, `balance`, `retry`,
-//! `headers`. Acting is `exchange` with `upstream`, `body`, `tunnel` and `connection`, today on hyper.
+//! `headers`. Acting is `exchange` with `attempt`, `upstream`, `body`, `tunnel` and `connection`, today on hyper.
 
 mod access;
+mod attempt;
 mod balance;
 mod body;
 mod bound;
@@ -22,10 +23,12 @@ mod headers;
 mod outlet;
 mod path;
 mod patience;
+pub mod plane;
 mod reason;
 mod retry;
 mod route;
 mod snapshot;
+mod sockets;
 mod table;
 mod tunnel;
 mod upstream;
@@ -41,7 +44,7 @@ pub use path::check_pattern;
 pub use reason::Reason;
 pub use route::{Considered, Decision, Verdict, explain, route};
 pub use snapshot::{
-    Backend, Endpoint, Filter, HeaderEdits, Listener, Match, NamedMatch, PathMatch, PathRewrite, Role, Route, Snapshot,
-    State, ValueMatch,
+    Backend, Endpoint, Filter, HeaderEdits, Listener, Match, NamedMatch, PathMatch, PathRewrite, Retry, Role, Route,
+    Snapshot, State, ValueMatch,
 };
 pub use table::{Compiled, Table, Tables};

@@ -187,6 +187,7 @@ mod tests {
             matches: vec![condition],
             filters: vec![],
             timeout: Duration::from_secs(1),
+            retry: crate::snapshot::Retry::default(),
             backends: vec![Backend { service: "s".to_owned(), weight: 1 }],
         }
     }

@@ -11,7 +11,7 @@ use regex::{Regex, RegexBuilder};
 use crate::error::Error;
 use crate::filter::Filters;
 use crate::path;
-use crate::snapshot::{Listener, Match, NamedMatch, PathMatch, Role, Route, Snapshot, ValueMatch};
+use crate::snapshot::{Listener, Match, NamedMatch, PathMatch, Retry, Role, Route, Snapshot, ValueMatch};
 
 // Limit: a larger automaton is a refused snapshot, so that no pattern eats the memory of the data plane.
 const REGEX_BYTES_MAX: usize = 1024 * 1024;
@@ -122,6 +122,7 @@ fn fits_wildcard(host: &str, suffix: &str) -> bool {
 pub struct Compiled {
     pub(crate) name: Arc<str>,
     pub(crate) timeout: Duration,
+    pub(crate) retry: Retry,
     pub(crate) filters: Filters,
     backends: Vec<(Arc<str>, u32)>,
 }
@@ -135,6 +136,7 @@ impl Compiled {
         Ok(Self {
             name: route.name.as_str().into(),
             timeout: route.timeout,
+            retry: route.retry.clone(),
             filters,
             backends: route.backends.iter().map(|backend| (backend.service.as_str().into(), backend.weight)).collect(),
         })
@@ -336,6 +338,7 @@ mod tests {
             matches: vec![],
             filters: vec![],
             timeout: Duration::from_secs(1),
+            retry: Retry::default(),
             backends: weights.iter().map(backend).collect(),
         })
         .unwrap()

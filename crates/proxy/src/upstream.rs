@@ -4,11 +4,14 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -20,15 +23,20 @@ use tokio::time::{Instant, timeout};
 
 use crate::balance::{Endpoint, Occupied};
 use crate::body::Upload;
-use crate::bound::keepalive;
 use crate::config::Limits;
 use crate::counters::Counts;
 use crate::outlet::{Outlet, Writes};
 use crate::retry::Failure;
+use crate::sockets::keepalive;
 use crate::watched::Activity;
 
 /// The smallest buffer that the HTTP library takes.
 pub(crate) const BUFFER_BYTES_MIN: usize = 8 * 1024;
+
+// Limit: what is read of an answer that nobody wants, and for how long, to keep its connection. Beyond either, closing
+// it is cheaper.
+const UNWANTED_BYTES_MAX: usize = 64 * 1024;
+const UNWANTED_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The connections of one core.
 #[derive(Debug)]
@@ -190,7 +198,14 @@ impl Pool {
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> Option<Line> {
-        let stream = timeout(self.limits.connect_timeout, TcpStream::connect(endpoint.address)).await.ok()?.ok()?;
+        let stream = timeout(self.limits.connect_timeout, TcpStream::connect(endpoint.address)).await;
+        match &stream {
+            Ok(Ok(_)) => endpoint.welcomed(),
+            // What this process lacks (files, ports) says nothing of the endpoint.
+            Ok(Err(error)) if error.kind() != std::io::ErrorKind::ConnectionRefused => {}
+            _ => endpoint.refused(),
+        }
+        let stream = stream.ok()?.ok()?;
         // Without it the last small segment of every request would wait for an acknowledgement.
         stream.set_nodelay(true).ok()?;
         // A host that dies in the middle of a response or a tunnel says no goodbye.
@@ -247,6 +262,27 @@ impl Lease {
     /// The response was read to its end: the next request may have the connection.
     pub(crate) fn give_back(self) {
         self.pool.put(self.occupied.endpoint(), self.line);
+    }
+
+    /// Nobody wants the rest of the response: the connection is kept if that comes at once and is short, else closed.
+    pub(crate) async fn discard(self, mut rest: Incoming) {
+        let mut bytes = 0;
+        let ended = timeout(UNWANTED_TIMEOUT, async {
+            while !rest.is_end_stream() {
+                match poll_fn(|context| Pin::new(&mut rest).poll_frame(context)).await {
+                    Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, Bytes::len),
+                    Some(Err(_)) => return false,
+                    None => return true,
+                }
+                if bytes > UNWANTED_BYTES_MAX {
+                    return false;
+                }
+            }
+            true
+        });
+        if ended.await.is_ok_and(|has_ended| has_ended) {
+            self.give_back();
+        }
     }
 
     /// What comes has no end of its own: nobody who drains the endpoint waits for it.

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use kit::Chain;
 use rustix::process::Signal;
 use tokio::net::unix::pipe::Receiver;
@@ -16,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Build;
 use crate::engine::Report;
 use crate::logs::Limits;
-use crate::logs::capture::{Tail, remember};
 use crate::logs::lines::Piece;
 use crate::logs::pipe::Lines;
+use crate::logs::tail::Tail;
 use crate::process::{self, Output, Process, Spec};
 use crate::status::Exit;
 
@@ -67,13 +66,13 @@ async fn build(plan: &Plan) -> Outcome {
     let mut lines = Lines::new(output, plan.log.line_bytes_max, gone.clone());
     let output = async {
         let mut log = Log::create(plan);
-        let mut tail = Tail::new();
+        let mut tail = Tail::default();
         while let Some(Piece { text: line, .. }) = lines.next().await {
             log.append(&line);
-            remember(&mut tail, Timestamp::now(), &line);
+            tail.remember(&line);
             let _ = plan.reports.send(Report::BuildLine { build: plan.build.clone(), line }).await;
         }
-        tail.into_iter().map(|(_, line)| line).collect()
+        tail.lines()
     };
     let end = async {
         let exit = end(process, &plan.cancelled).await;

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kit::backoff::Backoff;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Error, Stopped, logs};
+use crate::{Adopted, Error, logs};
 
 /// The delays before a restart, for [`Config::backoff`].
 pub const RESTART_BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(30) };
@@ -22,10 +23,12 @@ pub struct Config {
     pub services: Vec<Service>,
     /// Folder of the instances' and builds' logs; made when it is absent.
     pub log_dir: PathBuf,
-    /// What runs, for the daemon after this one; its folder is made when it is absent.
-    pub state_file: PathBuf,
-    /// What [`crate::stop_leftovers`] found there; told as the first events.
-    pub leftovers: Stopped,
+    /// Where each instance has a folder, for the daemon after this one; made when it is absent.
+    pub run_dir: PathBuf,
+    /// What [`crate::adopt`] found there: told as the first events, and taken over.
+    pub adopted: Adopted,
+    /// How the process beside each instance is started.
+    pub shim: Shim,
     /// Where readiness is written.
     pub registry: registry::Handle,
     /// Asked before the first start of a service with [`Preparation::Required`].
@@ -44,6 +47,15 @@ pub struct Config {
     pub open_files_soft: Option<u64>,
 }
 
+/// The program that is a shim when it is given [`crate::shim::WORD`] and the name of an instance. Its `main` asks [`crate::shim::is_asked`] before it does anything else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shim {
+    /// Absolute. `/proc/self/exe` is the same version as this process, also once its file was replaced.
+    pub program: PathBuf,
+    /// The name that it is shown by.
+    pub name: String,
+}
+
 /// A declared unit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
@@ -56,8 +68,11 @@ pub struct Service {
     pub working_dir: PathBuf,
     /// Complete but for what differs between instances.
     pub environment: BTreeMap<String, String>,
-    /// At least one; ordered by index.
+    /// At least one; ordered by index. These always run.
     pub instances: Vec<Instance>,
+    /// Those that run only while others are replaced; their indices are none of `instances`. Without any, at least one
+    /// of `instances` may be missing at a time.
+    pub surge: Vec<Instance>,
     /// Other services that must have come so far before an instance starts.
     pub depends_on: BTreeMap<String, Condition>,
     /// Services that it sends requests to. When everything stops it does so before them; nothing else follows from it,
@@ -71,6 +86,43 @@ pub struct Service {
     /// most twice this.
     pub stop_grace_period: Duration,
     pub prepare: Preparation,
+    pub update: Update,
+    /// Held by control groups where this process may make them; where not, there is a [`crate::Kind::LimitsUnavailable`].
+    pub limits: Limits,
+}
+
+/// What an instance, with all that descends from it, may use at most. `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Thousandths of a core, at least 1.
+    pub cpu_millis: Option<u32>,
+    /// With swap. Beyond it, processes are killed.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads, at least 1.
+    pub pids: Option<u32>,
+}
+
+/// How instances are replaced by those of a newer generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    pub strategy: Strategy,
+    /// How many of `Service::instances` may be missing at a time.
+    pub max_unavailable: u32,
+    /// How long an instance must have been ready to count as available; less than `progress_deadline`.
+    pub min_ready: Duration,
+    /// Whether a rollout that has failed is taken back; one that is not stays where it is.
+    pub auto_revert: bool,
+    /// A rollout has failed when it waits for its new instances so long and not one more is available.
+    pub progress_deadline: Duration,
+}
+
+/// In which order instances are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// A few at a time, so that others serve meanwhile.
+    Rolling,
+    /// All old ones stop before a new one starts.
+    Recreate,
 }
 
 /// What makes a service's program.
@@ -180,9 +232,9 @@ pub struct Drain {
 }
 
 /// Refuses what would make the loop wait for ever or write outside its folders.
-pub(crate) fn check(config: &Config) -> Result<(), Error> {
+pub(crate) fn check(services: &[Service]) -> Result<(), Error> {
     let mut known = BTreeMap::new();
-    for service in &config.services {
+    for service in services {
         let name = &service.name;
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if name.is_empty() || !name.chars().all(plain) {
@@ -194,11 +246,16 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
         if rustix::process::Signal::from_named_raw(service.stop_signal).is_none() {
             return Err(Error::StopSignal { service: name.clone(), signal: service.stop_signal });
         }
+        let mut indices = BTreeSet::new();
+        let mut all = service.instances.iter().chain(&service.surge);
+        if service.instances.is_empty() || !all.all(|instance| indices.insert(instance.index)) {
+            return Err(Error::Instances { service: name.clone() });
+        }
         if known.insert(name.as_str(), service).is_some() {
             return Err(Error::Twice { service: name.clone() });
         }
     }
-    for service in &config.services {
+    for service in services {
         if let Some(missing) = service.depends_on.keys().find(|name| !known.contains_key(name.as_str())) {
             return Err(Error::UnknownService { service: missing.clone() });
         }

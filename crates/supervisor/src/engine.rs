@@ -1,8 +1,9 @@
 //! The one loop that owns the state: takes in reports, commands and time, lets `reconcile` decide, acts, publishes.
 //! It never waits for a process, a disk or a reader; lives and builds do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,17 +19,18 @@ use crate::environment::{Environment, passed};
 use crate::event::Events;
 use crate::handle::Command;
 use crate::life::{News, Order};
-use crate::logs::capture::Sink;
-use crate::logs::{self, store};
-use crate::reconcile::{
-    BuildState, Desired, Observed, ObservedInstance, ObservedService, Phase, Progress, Target, next_deadline, reconcile,
-};
+use crate::link::Link;
+use crate::logs;
+use crate::reconcile::{Desired, Observed, ObservedInstance, next_deadline, reconcile, rollout};
 use crate::status::{Exit, Snapshot, Wanted};
-use crate::{builds, leftovers};
+use crate::{Shim, builds, remains};
 
 mod act;
+mod adopt;
+mod apply;
 mod hear;
 mod obey;
+mod release;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -60,9 +62,6 @@ pub(crate) enum Report {
 pub(crate) struct Inbox {
     reports: mpsc::Receiver<Report>,
     commands: mpsc::Receiver<Command>,
-    lines: mpsc::Receiver<store::Entry>,
-    running: watch::Receiver<Vec<leftovers::Record>>,
-    state_file: PathBuf,
 }
 
 /// What others see.
@@ -71,34 +70,51 @@ pub(crate) struct Outward {
     pub(crate) events: Events,
     pub(crate) lines: broadcast::Sender<Arc<logs::Line>>,
     pub(crate) published: watch::Sender<Arc<Snapshot>>,
+    /// Ends the loop and leaves what runs alone.
+    pub(crate) leave: CancellationToken,
 }
 
 /// The state and the ways out.
 #[derive(Debug)]
 pub(crate) struct Engine {
     services: BTreeMap<String, Service>,
+    releases: BTreeMap<String, release::Release>,
+    /// Not declared any more; forgotten when their processes are gone.
+    removed: BTreeSet<String>,
     desired: Desired,
     observed: Observed,
     /// What is shown of instances and needed to reach them; nothing is decided by it.
     records: BTreeMap<(String, u32), Record>,
     /// Of builds that run.
-    cancels: BTreeMap<Build, CancellationToken>,
+    cancels: BTreeMap<Build, Cancel>,
     life_last: u64,
+    /// Whether it was said that limits do not hold.
+    is_unlimited_told: bool,
     outward: Outward,
     registry: registry::Handle,
     prepare: mpsc::Sender<Prepare>,
     drain: mpsc::Sender<Drain>,
     reports: mpsc::Sender<Report>,
-    sink: Sink,
-    running: watch::Sender<Vec<leftovers::Record>>,
+    /// Shims that were taken over at the start, until the loop begins.
+    taken_over: Vec<Link>,
     tasks: Tasks,
     /// Ends waits for those outside when the loop ends.
     over: CancellationToken,
     settings: Settings,
 }
 
+/// The way to end a build that runs.
+#[derive(Debug)]
+struct Cancel {
+    /// Under whose name it is shown and logged.
+    service: String,
+    token: CancellationToken,
+}
+
 #[derive(Debug)]
 struct Settings {
+    run_dir: PathBuf,
+    shim: Shim,
     log_dir: PathBuf,
     log: logs::Limits,
     backoff: Backoff,
@@ -115,7 +131,8 @@ struct Record {
     /// Which life the orders reach; older ones are ignored.
     life: u64,
     orders: Option<mpsc::Sender<Order>>,
-    running: Option<leftovers::Record>,
+    /// Where this life listens, whatever is declared by now.
+    address: Option<SocketAddr>,
     pid: Option<u32>,
     started: Option<(Instant, Timestamp)>,
     retry_at: Option<Timestamp>,
@@ -128,13 +145,12 @@ struct Record {
 impl Engine {
     pub(crate) fn new(config: Config, outward: Outward, commands: mpsc::Receiver<Command>) -> (Self, Inbox) {
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
-        let (stored, lines) = mpsc::channel(store::LINES_MAX);
-        let (running, kept) = watch::channel(Vec::new());
         let Config {
             services,
             log_dir,
-            state_file,
-            leftovers: _,
+            run_dir,
+            adopted,
+            shim,
             registry,
             prepare,
             drain,
@@ -144,23 +160,22 @@ impl Engine {
             builds_max,
             open_files_soft,
         } = config;
-        let (desired, observed) = initial(&services, builds_max);
-        let keys =
-            services.iter().flat_map(|service| service.instances.iter().map(|i| (service.name.clone(), i.index)));
-        let engine = Self {
-            records: keys.map(|key| (key, Record::default())).collect(),
-            services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
-            desired,
-            observed,
+        let mut engine = Self {
+            services: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            desired: Desired { builds_max, ..Desired::default() },
+            observed: Observed::default(),
+            records: BTreeMap::new(),
             cancels: BTreeMap::new(),
             life_last: 0,
-            sink: Sink { store: stored, followers: outward.lines.clone() },
+            is_unlimited_told: false,
             outward,
             registry,
             prepare,
             drain,
             reports,
-            running,
+            taken_over: Vec::new(),
             tasks: Tasks::default(),
             over: CancellationToken::new(),
             settings: Settings {
@@ -169,32 +184,39 @@ impl Engine {
                 backoff,
                 stable_after,
                 passed: passed(std::env::vars_os()),
-                run: leftovers::mark(&state_file),
+                run: remains::mark(&run_dir),
+                run_dir,
+                shim,
                 open_files_soft,
             },
         };
+        for service in services {
+            engine.declare(service);
+        }
+        engine.take_over(adopted);
         engine.publish();
-        (engine, Inbox { reports: reported, commands, lines, running: kept, state_file })
+        (engine, Inbox { reports: reported, commands })
     }
 
-    /// Runs until the drain has begun and everything is stopped, written and told.
+    /// Runs until the drain has begun and everything is stopped and told, or until nothing more is to be done here.
     pub(crate) async fn run(mut self, inbox: Inbox, mut drain: kit::drain::Watch) {
-        let Inbox { mut reports, commands, lines, running, state_file } = inbox;
-        let writers = Tasks::default();
-        let Settings { log_dir, log, .. } = &self.settings;
-        writers.spawn(store::run(log_dir.clone(), *log, lines, self.outward.events.clone()));
-        writers.spawn(leftovers::keep(state_file, running));
+        let Inbox { mut reports, commands } = inbox;
+        let leave = self.outward.leave.clone();
+        self.go_on();
         // Dropped when the drain begins: callers are refused from then on.
         let mut commands = Some(commands);
         loop {
-            self.act();
+            let deadline = self.act();
             self.publish();
             if commands.is_none() && self.is_settled() {
                 break;
             }
-            let deadline = next_deadline(&self.desired, &self.observed);
             tokio::select! {
                 biased;
+                () = leave.cancelled() => {
+                    self.cancels.values().for_each(|cancel| cancel.token.cancel());
+                    break;
+                }
                 Some(report) = reports.recv() => {
                     self.hear(report);
                     for _ in 1..REPORTS_AT_ONCE_MAX {
@@ -211,23 +233,26 @@ impl Engine {
             }
         }
         self.over.cancel();
+        // Nobody waits for the loop any more.
+        drop(reports);
         self.tasks.finished().await;
-        // The writers end when nobody can send to them any more, and then have written everything.
-        drop(self);
-        writers.finished().await;
     }
 
-    /// Decides and acts until nothing is left to do at this moment.
-    fn act(&mut self) {
+    /// Decides and acts until nothing is left to do at this moment; tells when to do so again without any report.
+    fn act(&mut self) -> Option<Instant> {
         for _ in 0..ROUNDS_MAX {
-            let actions = reconcile(&self.desired, &self.observed, Instant::now());
+            let now = Instant::now();
+            rollout::note_progress(&self.desired, &mut self.observed, now);
+            let actions = reconcile(&self.desired, &self.observed, now);
             if actions.is_empty() {
-                return;
+                self.forget();
+                return next_deadline(&self.desired, &self.observed, now);
             }
             for action in actions {
                 self.perform(action);
             }
         }
+        Some(Instant::now())
     }
 
     /// Whether no process of an instance or a build is left.
@@ -240,6 +265,10 @@ impl Engine {
         for target in self.desired.services.values_mut() {
             target.wanted = Wanted::Stopped;
         }
+        let all: Vec<String> = self.services.keys().cloned().collect();
+        for service in all {
+            self.end_rollout(&service);
+        }
     }
 
     fn instance(&mut self, service: &str, instance: u32) -> &mut ObservedInstance {
@@ -251,36 +280,20 @@ impl Engine {
         self.records.entry((service.to_owned(), instance)).or_default()
     }
 
+    /// Where an instance listens; `None` for one that is not declared.
+    fn address(&self, service: &str, instance: u32) -> Option<SocketAddr> {
+        let instances = self.services.get(service)?.instances.iter();
+        instances.filter(|of| of.index == instance).map(|of| of.address).next()
+    }
+
     /// The service under whose name a shared build is shown and logged.
     fn builder(&self, build: &Build) -> &str {
         let shares = |service: &&Service| service.build.as_ref() == Some(build);
+        if let Some(cancel) = self.cancels.get(build) {
+            return &cancel.service;
+        }
         self.services.values().find(shares).map_or("", |service| &service.name)
     }
-}
-
-fn initial(services: &[Service], builds_max: usize) -> (Desired, Observed) {
-    let mut desired = Desired { builds_max, ..Desired::default() };
-    let mut observed = Observed::default();
-    for service in services {
-        let target = Target {
-            wanted: Wanted::Stopped,
-            generation: 0,
-            build: service.build.clone(),
-            depends_on: service.depends_on.clone(),
-            calls: service.calls.clone(),
-            restart: service.restart,
-            stop_grace_period: service.stop_grace_period,
-        };
-        desired.services.insert(service.name.clone(), target);
-        if let Some(build) = &service.build {
-            observed.builds.insert(build.clone(), BuildState::Needed);
-        }
-        let idle = ObservedInstance { phase: Phase::Idle, generation: 0, attempts: 0, was_ready: false };
-        let instances = service.instances.iter().map(|instance| (instance.index, idle.clone())).collect();
-        let seen = ObservedService { preparation: Progress::Done, instances };
-        observed.services.insert(service.name.clone(), seen);
-    }
-    (desired, observed)
 }
 
 async fn next(commands: &mut Option<mpsc::Receiver<Command>>) -> Option<Command> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 /// The variables of a process.
-pub(crate) type Environment = BTreeMap<OsString, OsString>;
+pub type Environment = BTreeMap<OsString, OsString>;
 
 /// What every instance is given of Atoll's own environment; besides these only what is declared. A service must not
 /// work here because of a variable in someone's shell and fail on the next machine, and no token of that shell may
@@ -15,8 +15,13 @@ pub const PASSED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER"];
 pub const PASSED_PREFIX: &str = "LC_";
 
 /// Given to every instance, exec probe and build besides [`PASSED`] and what is declared: the absolute path of the
-/// supervisor's state file. By it the next daemon finds what a killed one has left, even what was not yet written down.
+/// supervisor's folder ([`crate::Config::run_dir`]). By it the next daemon finds what a killed one has left, even what
+/// was never written down.
 pub const RUN: &str = "ATOLL_RUN";
+
+/// Given to every instance and its exec probes: which life it is. Where a shim was killed, what it looked after is found
+/// by this.
+pub const LIFE: &str = "ATOLL_LIFE";
 
 /// The service that a process belongs to; of instances declared, of builds given.
 pub(crate) const SERVICE: &str = "ATOLL_SERVICE";
@@ -25,13 +30,15 @@ pub(crate) const SERVICE: &str = "ATOLL_SERVICE";
 pub(crate) const INSTANCE: &str = "ATOLL_INSTANCE";
 
 /// Keeps what is passed on to every instance.
-pub(crate) fn passed(all: impl Iterator<Item = (OsString, OsString)>) -> Environment {
+#[must_use]
+pub fn passed(all: impl Iterator<Item = (OsString, OsString)>) -> Environment {
     let is_passed = |name: &str| PASSED.contains(&name) || name.starts_with(PASSED_PREFIX);
     all.filter(|(name, _)| name.to_str().is_some_and(is_passed)).collect()
 }
 
 /// Lays the declared variables over the passed ones; the last one wins.
-pub(crate) fn complete(passed: &Environment, declared: &[&BTreeMap<String, String>]) -> Environment {
+#[must_use]
+pub fn complete(passed: &Environment, declared: &[&BTreeMap<String, String>]) -> Environment {
     let mut environment = passed.clone();
     for (name, value) in declared.iter().flat_map(|map| map.iter()) {
         environment.insert(name.into(), value.into());
@@ -40,7 +47,8 @@ pub(crate) fn complete(passed: &Environment, declared: &[&BTreeMap<String, Strin
 }
 
 /// Expands every `${NAME}` that the environment has; any other `$` stays as it is.
-pub(crate) fn expand(word: &str, environment: &Environment) -> String {
+#[must_use]
+pub fn expand(word: &str, environment: &Environment) -> String {
     let mut expanded = String::with_capacity(word.len());
     let mut rest = word;
     while let Some(at) = rest.find("${") {

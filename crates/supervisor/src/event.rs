@@ -92,6 +92,26 @@ pub enum Kind {
     Failed {
         why: String,
     },
+    /// A new list of services differs in this one.
+    Changed {
+        how: String,
+    },
+    /// Every instance has been replaced by one of the newest generation.
+    RolledOut,
+    /// A rollout has failed, and what ran before runs again.
+    Reverted {
+        why: String,
+        last_lines: Vec<String>,
+    },
+    /// A rollout has failed and stays where it is.
+    RolloutHalted {
+        why: String,
+        last_lines: Vec<String>,
+    },
+    /// It was sent a signal that somebody asked for.
+    Signalled {
+        signal: i32,
+    },
     Stopping {
         why: String,
     },
@@ -106,9 +126,31 @@ pub enum Kind {
     LogsResumed {
         lines_lost: u64,
     },
-    /// A process of a daemon that died was found and stopped.
+    /// It went on without a daemon, and this one took it over as it is.
+    Adopted {
+        pid: u32,
+    },
+    /// It ended while no daemon was there; the event has the time of that.
+    ExitedUnseen {
+        exit: Exit,
+        after_ms: u64,
+    },
+    /// Its shim was killed, and with that nobody looked after it: it was killed as well.
+    ShimLost {
+        why: String,
+    },
+    /// Its lines came too fast to follow them; they are in the log.
+    LinesSkipped {
+        lines: u64,
+    },
+    /// A process of a daemon that is gone was found, could not be taken over, and is stopped.
     LeftoverStopped {
         pid: u32,
+        why: String,
+    },
+    /// The limits of this instance do not hold, or not all of them; said once for all instances.
+    LimitsUnavailable {
+        why: String,
     },
     /// What the daemon before this one left could not be read.
     StateFileDamaged {
@@ -136,9 +178,14 @@ impl Default for Events {
 
 impl Events {
     pub(crate) fn emit(&self, service: &str, instance: Option<u32>, kind: Kind) {
+        self.emit_at(Timestamp::now(), service, instance, kind);
+    }
+
+    /// The same for what is known only now.
+    pub(crate) fn emit_at(&self, ts: Timestamp, service: &str, instance: Option<u32>, kind: Kind) {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ring.id += 1;
-        let event = Arc::new(Event { id: ring.id, ts: Timestamp::now(), service: service.to_owned(), instance, kind });
+        let event = Arc::new(Event { id: ring.id, ts, service: service.to_owned(), instance, kind });
         if !matches!(event.kind, Kind::BuildOutput { .. }) {
             if ring.recent.len() == HISTORY_MAX {
                 ring.recent.pop_front();

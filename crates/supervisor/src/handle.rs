@@ -1,9 +1,13 @@
 //! The way in: commands for the loop, and what it publishes. Clones are handles to the same supervisor.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
+use crate::change::Change;
+use crate::config::Service;
 use crate::event::{Event, Events};
 use crate::status::Snapshot;
 use crate::{Error, logs};
@@ -18,22 +22,40 @@ pub struct Handle {
     pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
     pub(crate) events: Events,
     pub(crate) lines: broadcast::Sender<Arc<logs::Line>>,
+    pub(crate) leave: CancellationToken,
 }
 
 /// What the loop can be asked.
 #[derive(Debug)]
-pub(crate) struct Command {
-    pub(crate) verb: Verb,
-    /// Known to be non-empty only for a start; `None` is every service.
-    pub(crate) services: Option<Vec<String>>,
-    pub(crate) reply: oneshot::Sender<Result<(), Error>>,
+pub(crate) enum Command {
+    Want {
+        verb: Verb,
+        /// `None` is every service, for a start only.
+        services: Option<Vec<String>>,
+        reply: Reply<()>,
+    },
+    Apply {
+        services: Vec<Service>,
+        wanted: BTreeSet<String>,
+        reply: Reply<Vec<Change>>,
+    },
+    Signal {
+        /// Of a service one instance, or all.
+        instances: Vec<(String, Option<u32>)>,
+        signal: i32,
+        reply: Reply<()>,
+    },
 }
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
     Start,
     Stop,
     Restart,
+    /// A restart without a build.
+    Replace,
 }
 
 impl Handle {
@@ -54,13 +76,52 @@ impl Handle {
         self.send(Verb::Stop, Some(services)).await
     }
 
-    /// Builds and prepares services again, and then replaces their instances. An instance goes on running where that
-    /// fails. Returns when the wish is accepted; it is fulfilled when the instances have their service's generation.
+    /// Builds and prepares services again, and then replaces their instances, as [`crate::Update`] says. An instance goes
+    /// on running where that fails. Returns when the wish is accepted; it is fulfilled when the instances have their
+    /// service's generation and the service gives no reason why not: a rollout that is taken back takes the generation
+    /// back, too.
     ///
     /// # Errors
     /// As [`Handle::start`].
     pub async fn restart(&self, services: Vec<String>) -> Result<(), Error> {
         self.send(Verb::Restart, Some(services)).await
+    }
+
+    /// Replaces the instances of services as [`Handle::restart`] does, from what is built and prepared already.
+    ///
+    /// # Errors
+    /// As [`Handle::start`].
+    pub async fn replace(&self, services: Vec<String>) -> Result<(), Error> {
+        self.send(Verb::Replace, Some(services)).await
+    }
+
+    /// Ends the supervisor and nothing else: every instance goes on beside its shim, for the next one to adopt. Builds and
+    /// probes end. [`crate::Bound::run`] returns when no task of it is left.
+    pub fn leave(&self) {
+        self.leave.cancel();
+    }
+
+    /// Takes over a new full list of services, and touches only what differs. What is added starts if it is in `wanted`,
+    /// and so does everything else that is in it or that it depends on; what runs and is not in it goes on. What is not
+    /// in the list any more is drained, stopped and forgotten. A service with another process (command, build, working
+    /// folder, environment, address, preparation) is rolled out, and goes back to its former declaration if that fails;
+    /// what it needs and calls stays as the list says. Other values hold at once, but for probes, which running
+    /// instances keep until their next start. Returns what will become of each service, by name.
+    ///
+    /// # Errors
+    /// Those of [`crate::bind`] for the list, and [`Error::UnknownService`] for `wanted`, and then nothing is changed;
+    /// [`Error::Stopped`] once a drain has begun.
+    pub async fn apply(&self, services: Vec<Service>, wanted: BTreeSet<String>) -> Result<Vec<Change>, Error> {
+        self.ask(|reply| Command::Apply { services, wanted, reply }).await
+    }
+
+    /// Sends a signal (its number) to the process groups of instances, or of every instance, as if from outside: the restart
+    /// policy decides what follows. Beyond what an instance has still to take in, signals are dropped.
+    ///
+    /// # Errors
+    /// [`Error::Signal`] for a number without a name, else as [`Handle::start`].
+    pub async fn kill(&self, instances: Vec<(String, Option<u32>)>, signal: i32) -> Result<(), Error> {
+        self.ask(|reply| Command::Signal { instances, signal, reply }).await
     }
 
     /// All services now.
@@ -88,8 +149,12 @@ impl Handle {
     }
 
     async fn send(&self, verb: Verb, services: Option<Vec<String>>) -> Result<(), Error> {
+        self.ask(|reply| Command::Want { verb, services, reply }).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command { verb, services, reply }).await.map_err(|_| Error::Stopped)?;
+        self.commands.send(command(reply)).await.map_err(|_| Error::Stopped)?;
         answer.await.map_err(|_| Error::Stopped)?
     }
 }

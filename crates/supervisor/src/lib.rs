@@ -1,40 +1,47 @@
 //! Builds, starts, probes, restarts and stops instances, writes their readiness to the registry and captures their logs.
-//! [`reconcile`] decides, the loop in `engine` acts, a life per process touches it. The daemon binds and runs it; it
-//! knows no manifest, no database and no proxy.
+//! [`reconcile`] decides, the loop in `engine` acts, a life per process touches it through the [`shim`] beside it, which
+//! the daemon after this one adopts. The daemon binds and runs it; it knows no manifest, no database and no proxy.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
+mod adopt;
 mod builds;
+mod cgroup;
+mod change;
 mod config;
 mod engine;
 mod environment;
 mod event;
 mod handle;
-mod leftovers;
 mod life;
+mod link;
 pub mod logs;
 mod probe;
 mod process;
 mod procfs;
 mod program;
 pub mod reconcile;
+mod remains;
+pub mod shim;
 mod status;
 
+pub use adopt::{Adopted, Stopped, adopt, stop_all};
+pub use change::{Change, Effect};
 pub use config::{
-    Build, Check, Condition, Config, Drain, Instance, Preparation, Prepare, Probe, Probes, RESTART_BACKOFF, Restart,
-    STABLE_AFTER, Service,
+    Build, Check, Condition, Config, Drain, Instance, Limits, Preparation, Prepare, Probe, Probes, RESTART_BACKOFF,
+    Restart, STABLE_AFTER, Service, Shim, Strategy, Update,
 };
-pub use environment::{PASSED, PASSED_PREFIX, RUN};
+pub use environment::{Environment, LIFE, PASSED, PASSED_PREFIX, RUN, complete, expand, passed};
 pub use event::{Event, Kind};
 pub use handle::Handle;
-pub use leftovers::{Stopped, stop_leftovers};
 pub use procfs::{holder as port_holder, listening_ports};
 pub use program::{Error as ProgramError, find as find_program};
-pub use reconcile::reconcile;
+pub use reconcile::{Course, reconcile};
 pub use status::{BuildStatus, Exit, InstanceState, InstanceStatus, ServiceStatus, Snapshot, Wanted};
 
 /// Limit: lines a slow follower may fall behind before it is told `Lagged` and misses the oldest.
@@ -49,6 +56,10 @@ pub enum Error {
     NoCommand { service: String },
     #[error("service `{service}` stops on signal {signal}, which has no name")]
     StopSignal { service: String, signal: i32 },
+    #[error("service `{service}` has no instance, or two with the same index")]
+    Instances { service: String },
+    #[error("{signal} is no signal that has a name")]
+    Signal { signal: i32 },
     #[error("service `{service}` is declared twice")]
     Twice { service: String },
     #[error("there is no service `{service}`")]
@@ -69,22 +80,30 @@ pub struct Bound {
     handle: Handle,
 }
 
-/// Checks the configuration, makes the folders and tells what a former daemon left. Starts no process. Blocking.
+/// Checks the configuration, makes the folders, and takes over what a former daemon left: from here on it is in the
+/// snapshot and in the registry. Starts no process. Blocking; called within a runtime.
 ///
 /// # Errors
 /// A configuration that could not run, or a folder that cannot be made.
 pub fn bind(mut config: Config) -> Result<Bound, Error> {
-    config::check(&config)?;
-    for path in [Some(config.log_dir.as_path()), config.state_file.parent()].into_iter().flatten() {
+    config::check(&config.services)?;
+    for path in [&config.log_dir, &config.run_dir] {
         std::fs::create_dir_all(path).map_err(|source| Error::Folder { path: path.to_owned(), source })?;
     }
     let (commands, obeyed) = mpsc::channel(handle::COMMANDS_MAX);
     let events = event::Events::default();
-    std::mem::take(&mut config.leftovers).tell(&events);
+    config.adopted.tell(&events);
     let lines = broadcast::Sender::new(FOLLOWERS_BEHIND_MAX);
     let published = watch::Sender::new(Arc::default());
-    let handle = Handle { commands, snapshot: published.subscribe(), events: events.clone(), lines: lines.clone() };
-    let (engine, inbox) = engine::Engine::new(config, engine::Outward { events, lines, published }, obeyed);
+    let leave = CancellationToken::new();
+    let handle = Handle {
+        commands,
+        snapshot: published.subscribe(),
+        events: events.clone(),
+        lines: lines.clone(),
+        leave: leave.clone(),
+    };
+    let (engine, inbox) = engine::Engine::new(config, engine::Outward { events, lines, published, leave }, obeyed);
     Ok(Bound { engine, inbox, handle })
 }
 
@@ -96,7 +115,8 @@ impl Bound {
     }
 
     /// Runs what it is asked to until the drain; returns when everything is stopped, dependents before what they depend
-    /// on. No service is started before [`Handle::start`] asks for it.
+    /// on. Or until [`Handle::leave`], and then instances go on. No service is started before [`Handle::start`] asks for
+    /// it, but those of which an instance was taken over.
     ///
     /// # Errors
     /// None today; an instance's troubles are its status.

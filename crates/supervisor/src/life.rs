@@ -1,46 +1,69 @@
-//! One life of one instance, from the spawn until everything of it is gone. The only one who touches its process; the
-//! loop sends it orders and gets reports.
+//! One life of one instance, from the start of its shim, or its adoption, until everything of it is gone. The only one
+//! who talks to the shim; the loop sends it orders and gets reports.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use kit::Chain;
 use kit::tasks::Tasks;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 use rustix::process::Signal;
-use tokio::net::unix::pipe::Receiver;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Probes;
-use crate::logs::capture::{self, Origin, Sink, Tail};
-use crate::logs::pipe::Lines;
-use crate::logs::{Limits, Stream};
+use crate::adopt;
+use crate::cgroup::Asked;
+use crate::config::{self, Probes, Shim};
+use crate::event::{Events, Kind};
+use crate::link::Link;
+use crate::logs::{self, Limits, Line};
 use crate::probe::check::Target;
 use crate::probe::{self, Verdict};
-use crate::process::{Output, Process, Spec};
+use crate::process::Spec;
 use crate::procfs;
+use crate::shim::folder::Folder;
+use crate::shim::wire::{self, Ended, Identity, Instructions, Readiness, Said, State};
 use crate::status::Exit;
 
-/// Limit: orders on their way to a life. It is given two at most: to stop, and to be killed.
+/// Limit: orders on their way to a life. A stop gives two at most: to stop, and to be killed.
 pub(crate) const ORDERS_MAX: usize = 4;
 
 /// Limit: verdicts on their way from the probes.
 const VERDICTS_MAX: usize = 4;
 
+/// Limit: from SIGKILL until its shim has said that nothing is left. One that takes longer is killed itself.
+const KILL_MAX: Duration = Duration::from_secs(5);
+
+/// Where the shims' own words go, which there should be none of.
+const WORDS_FILE: &str = "shims.log";
+
 /// What a life needs to know.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) service: Arc<str>,
-    pub(crate) instance: u32,
-    pub(crate) address: SocketAddr,
+    pub(crate) identity: Identity,
     pub(crate) spec: Spec,
     pub(crate) probes: Probes,
+    pub(crate) limits: config::Limits,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) log_dir: PathBuf,
     pub(crate) log: Limits,
-    pub(crate) sink: Sink,
+    pub(crate) shim: Shim,
+    pub(crate) followers: broadcast::Sender<Arc<Line>>,
+    pub(crate) events: Events,
+    /// Cancelled when the instance shall go on without this.
+    pub(crate) leave: CancellationToken,
     pub(crate) tasks: Tasks,
+}
+
+/// How a life comes here.
+#[derive(Debug)]
+pub(crate) enum Begin {
+    Spawn,
+    Adopt(Box<Link>),
 }
 
 /// What the loop may ask of a life.
@@ -48,9 +71,13 @@ pub(crate) struct Plan {
 pub(crate) enum Order {
     Stop(Signal),
     Kill,
+    /// From outside: what follows from it is no stop.
+    Signal(Signal),
 }
 
-/// What a life says, in this order: `Failed`, or `Started`, any number of `Probed`, `Exited`, `Gone`.
+/// What a life says, in this order: `Failed`, or `Started` unless it was adopted, maybe `Unlimited`, any number
+/// of `Probed`, and then
+/// `Exited` and `Gone`, or at any time `Lost`.
 #[derive(Debug)]
 pub(crate) enum News {
     /// It could not be started, and nothing is left of the attempt.
@@ -59,16 +86,25 @@ pub(crate) enum News {
     },
     Started {
         pid: u32,
+        at: Timestamp,
+    },
+    /// Its limits do not hold, or not all of them.
+    Unlimited {
+        why: String,
     },
     Probed(Verdict),
     /// The leader's end, as soon as it is known.
     Exited {
         exit: Exit,
-        seen_at: Instant,
+        seen_at: std::time::Instant,
     },
     /// Nothing of it runs any more and its output is read.
     Gone {
         last_lines: Vec<String>,
+    },
+    /// Nobody looked after it any more: it was killed, and nothing of it is left.
+    Lost {
+        why: String,
     },
 }
 
@@ -89,60 +125,63 @@ impl Reporter {
     }
 }
 
-/// Runs one life. Whatever happens to it, the loop hears of its end.
-pub(crate) async fn run(plan: Plan, orders: mpsc::Receiver<Order>, reporter: Reporter) {
+/// Runs one life. Whatever happens to it, the loop hears of its end, unless the instance is left to go on.
+pub(crate) async fn run(plan: Plan, begin: Begin, orders: mpsc::Receiver<Order>, reporter: Reporter) {
     let tasks = plan.tasks.clone();
-    if tasks.spawn(run_through(plan, orders, reporter.clone())).await.is_err() {
-        // It panicked, the panic hook has said why, and its process was killed when it was dropped.
-        reporter.send(News::Failed { reason: "a defect in Atoll ended it".to_owned() }).await;
+    let folder = Folder::of(&plan.run_dir, &plan.identity.service, plan.identity.instance);
+    if tasks.spawn(run_through(plan, begin, orders, reporter.clone())).await.is_err() {
+        // It panicked and the panic hook has said why; the instance goes on, which the loop does not know.
+        if let Ok(link) = Link::find(folder).await {
+            adopt::stop(link, Signal::KILL, Duration::ZERO).await;
+        }
+        reporter.send(News::Lost { why: "a defect in Atoll ended it".to_owned() }).await;
     }
 }
 
-async fn run_through(plan: Plan, mut orders: mpsc::Receiver<Order>, reporter: Reporter) {
-    let (process, pipes) = match start(&plan).await {
-        Ok(started) => started,
-        Err(reason) => return reporter.send(News::Failed { reason }).await,
+async fn run_through(plan: Plan, begin: Begin, mut orders: mpsc::Receiver<Order>, reporter: Reporter) {
+    let is_adopted = matches!(begin, Begin::Adopt(_));
+    let mut link = match begin {
+        Begin::Adopt(link) => *link,
+        Begin::Spawn => match start(&plan).await {
+            Ok(link) => link,
+            Err(reason) => return reporter.send(News::Failed { reason }).await,
+        },
     };
-    let group = process.group();
-    reporter.send(News::Started { pid: process.pid() }).await;
-    let captured = Captured::start(&plan, pipes);
-
-    let stopping = live(&plan, &process, &mut orders, &reporter).await;
-
-    let seen_at = Instant::now();
-    // Order: signal before reaping, while the zombie keeps the number of the group for it.
-    if stopping == Stopping::No {
-        group.signal(Signal::KILL);
+    if let State::Failed { reason } = &link.hello.state {
+        let reason = reason.clone();
+        link.finish().await;
+        return reporter.send(News::Failed { reason }).await;
     }
-    let exit = process.reap();
-    reporter.send(News::Exited { exit, seen_at }).await;
-    if stopping == Stopping::Asked {
-        // The rest of the group got the same signal and has the same time to finish: npm ends before its server does.
-        tokio::select! {
-            () = group.ended() => {}
-            () = killed(&mut orders) => {}
+    if let Some(started) = link.hello.state.started().filter(|_| !is_adopted) {
+        reporter.send(News::Started { pid: started.process.pid.unsigned_abs(), at: started.at }).await;
+    }
+    if let Some(why) = link.hello.unlimited.clone() {
+        reporter.send(News::Unlimited { why }).await;
+    }
+    match live(&plan, &mut link, &mut orders, &reporter).await {
+        End::Left => {}
+        End::Gone(last_lines) => {
+            link.finish().await;
+            reporter.send(News::Gone { last_lines }).await;
+        }
+        End::Lost(why) => {
+            link.kill().await;
+            reporter.send(News::Lost { why }).await;
         }
     }
-    group.clear().await;
-    let last_lines = captured.finish().await;
-    reporter.send(News::Gone { last_lines }).await;
 }
 
-/// Whether a life ends because it was told to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stopping {
-    No,
-    Asked,
-    /// Its grace period is over.
-    Forced,
-}
-
-async fn start(plan: &Plan) -> Result<(Process, [Receiver; 2]), String> {
-    check_port(plan.address)?;
-    let reason = |error| Chain(&error).to_string();
-    let (pipes, output) = Output::apart().map_err(reason)?;
-    let process = Process::spawn(&plan.spec, output).await.map_err(reason)?;
-    Ok((process, pipes))
+async fn start(plan: &Plan) -> Result<Link, String> {
+    let identity = &plan.identity;
+    check_port(identity.address)?;
+    let folder = Folder::of(&plan.run_dir, &identity.service, identity.instance);
+    let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let log_file = absolute(&logs::file(&plan.log_dir, &identity.service, identity.instance));
+    let path = folder.path().to_owned();
+    let group = Asked::new(&plan.run_dir, (&identity.service, identity.instance), &identity.life, plan.limits);
+    let instructions = Instructions::new(identity.clone(), &plan.spec, log_file, plan.log, path, group);
+    let words = plan.log_dir.join(WORDS_FILE);
+    Link::spawn(&plan.shim, folder, &instructions, &words).await.map_err(|error| Chain(&error).to_string())
 }
 
 /// Says who has the port, while it is another process. Binds without listening, so that nobody can connect to us; a
@@ -163,76 +202,106 @@ fn check_port(address: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// Returns when the leader has ended.
-async fn live(plan: &Plan, process: &Process, orders: &mut mpsc::Receiver<Order>, reporter: &Reporter) -> Stopping {
-    let group = process.group();
+/// How the time with a shim ends.
+enum End {
+    /// The shim and its instance go on.
+    Left,
+    Gone(Vec<String>),
+    Lost(String),
+}
+
+/// Returns when nothing of the instance is left, or when it is left alone.
+async fn live(plan: &Plan, link: &mut Link, orders: &mut mpsc::Receiver<Order>, reporter: &Reporter) -> End {
+    match &link.hello.state {
+        State::Leaving { ended, .. } => {
+            exited(reporter, *ended).await;
+            // Whoever had asked it to stop is gone, and with it the one who would say that the time is over.
+            link.order(wire::Order::Kill);
+        }
+        State::Gone { ended, last_lines, .. } => {
+            let last_lines = last_lines.clone();
+            exited(reporter, *ended).await;
+            return End::Gone(last_lines);
+        }
+        State::Running { .. } | State::Failed { .. } => {}
+    }
+    let mut is_asked = !matches!(link.hello.state, State::Running { .. });
+    let mut patience = None;
     let (sender, mut verdicts) = mpsc::channel(VERDICTS_MAX);
-    let target = Target { address: plan.address, spec: plan.spec.clone() };
+    let target = Target { address: plan.identity.address, spec: plan.spec.clone() };
     // Probes end with a final verdict; what is decided from it comes as an order.
+    let past = link.hello.ready;
     let probing = async {
-        probe::run(&plan.probes, &target, &sender).await;
+        probe::run(&plan.probes, &target, past, &sender).await;
         std::future::pending::<()>().await;
     };
     let mut probing = std::pin::pin!(probing);
-    let mut stopping = Stopping::No;
     loop {
         tokio::select! {
+            // Order: what it writes comes last: a flood of lines must hold up nothing else.
             biased;
-            () = process.ended() => return stopping,
-            Some(order) = orders.recv() => match order {
-                Order::Stop(signal) => {
-                    stopping = Stopping::Asked;
-                    group.signal(signal);
-                    // A stopped process acts on no signal but SIGKILL before it is continued.
-                    group.signal(Signal::CONT);
+            () = plan.leave.cancelled() => return End::Left,
+            Some(order) = orders.recv() => {
+                is_asked |= !matches!(order, Order::Signal(_));
+                link.order(match order {
+                    Order::Stop(signal) => wire::Order::Stop(signal.as_raw()),
+                    Order::Kill => {
+                        patience = Some(Instant::now() + KILL_MAX);
+                        wire::Order::Kill
+                    }
+                    Order::Signal(signal) => wire::Order::Signal(signal.as_raw()),
+                });
+            }
+            () = until(patience) => return End::Lost("its shim did not answer".to_owned()),
+            Some(verdict) = verdicts.recv(), if !is_asked => {
+                match verdict {
+                    Verdict::Ready => link.order(wire::Order::Readiness(Readiness::Ready)),
+                    Verdict::Unready { .. } => link.order(wire::Order::Readiness(Readiness::Unready)),
+                    Verdict::Failing { .. } | Verdict::Unhealthy { .. } => {}
                 }
-                Order::Kill => {
-                    stopping = Stopping::Forced;
-                    group.signal(Signal::KILL);
+                reporter.send(News::Probed(verdict)).await;
+            }
+            () = &mut probing, if !is_asked => {}
+            said = link.next(|| plan.followers.receiver_count() > 0) => match said {
+                Ok(Said::Exited(ended)) => {
+                    is_asked = true;
+                    exited(reporter, ended).await;
                 }
+                Ok(Said::Gone { last_lines }) => return End::Gone(last_lines),
+                Ok(Said::Replaced {}) => return End::Left,
+                Ok(said) => tell(plan, said),
+                Err(_) => return End::Lost("its shim was killed".to_owned()),
             },
-            Some(verdict) = verdicts.recv(), if stopping == Stopping::No => reporter.send(News::Probed(verdict)).await,
-            () = &mut probing, if stopping == Stopping::No => {}
         }
     }
 }
 
-/// Returns when the grace period is over.
-async fn killed(orders: &mut mpsc::Receiver<Order>) {
-    while let Some(order) = orders.recv().await {
-        if matches!(order, Order::Kill) {
+async fn exited(reporter: &Reporter, ended: Ended) {
+    reporter.send(News::Exited { exit: ended.exit(), seen_at: std::time::Instant::now() }).await;
+}
+
+/// Passes on what only listeners want to know.
+fn tell(plan: &Plan, said: Said) {
+    let Identity { service, instance, .. } = &plan.identity;
+    let kind = match said {
+        Said::Line(line) => {
+            // Without a follower there is nobody to tell; a slow one loses the oldest lines and is told so.
+            let _ = plan.followers.send(Arc::new(line));
             return;
         }
-    }
-    // The loop is gone, and with it whoever would say that the time is over.
+        Said::LinesSkipped { count } => Kind::LinesSkipped { lines: count },
+        Said::LogLost { why } => Kind::LogsLost { why },
+        Said::LogResumed { lines_lost } => Kind::LogsResumed { lines_lost },
+        Said::Hello(_) | Said::Exited(_) | Said::Gone { .. } | Said::Replaced {} => return,
+    };
+    tracing::warn!(service, instance, ?kind, "log lines");
+    plan.events.emit(service, Some(*instance), kind);
 }
 
-/// The readers of both pipes.
-struct Captured {
-    readers: [JoinHandle<Tail>; 2],
-    gone: CancellationToken,
-}
-
-impl Captured {
-    fn start(plan: &Plan, [stdout, stderr]: [Receiver; 2]) -> Self {
-        let gone = CancellationToken::new();
-        let origin = |stream| Origin { service: Arc::clone(&plan.service), instance: plan.instance, stream };
-        let stdout = Lines::new(stdout, plan.log.line_bytes_max, gone.clone());
-        let stderr = Lines::new(stderr, plan.log.line_bytes_max, gone.clone());
-        let readers = [
-            plan.tasks.spawn(capture::run(stdout, origin(Stream::Stdout), plan.sink.clone())),
-            plan.tasks.spawn(capture::run(stderr, origin(Stream::Stderr), plan.sink.clone())),
-        ];
-        Self { readers, gone }
-    }
-
-    /// Waits for the end of both pipes and hands out the last lines.
-    async fn finish(self) -> Vec<String> {
-        self.gone.cancel();
-        let [stdout, stderr] = self.readers;
-        let (stdout, stderr) = tokio::join!(stdout, stderr);
-        // A reader that panicked has no last lines; the panic hook has said why.
-        capture::merge(stdout.unwrap_or_default(), stderr.unwrap_or_default())
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,5 @@
 //! What instances write: lines with a time and an origin, on disk and to followers.
-//! `capture` reads the pipes, `store` writes and rotates the files, `history` reads them, with or without a daemon.
+//! The shim of an instance writes them; `history` reads them back, with or without a daemon; `pipe` reads builds.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,11 +7,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub(crate) mod capture;
 mod history;
 pub(crate) mod lines;
 pub(crate) mod pipe;
-pub(crate) mod store;
+pub(crate) mod tail;
 
 pub use history::{Error, Filter, load};
 
@@ -50,7 +49,7 @@ impl Stream {
 }
 
 /// How much is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// A longer line is split; 64 KiB by default.
     pub line_bytes_max: usize,
@@ -71,7 +70,7 @@ fn is_whole(split: &bool) -> bool {
 }
 
 /// Path of an instance's log; older generations are beside it (see [`kit::rotate::generation`]).
-fn file(dir: &Path, service: &str, instance: u32) -> PathBuf {
+pub(crate) fn file(dir: &Path, service: &str, instance: u32) -> PathBuf {
     dir.join(format!("{service}.{instance}.jsonl"))
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Probe, Probes};
+use crate::shim::wire::Readiness;
 
 pub(crate) mod check;
 
@@ -42,13 +43,14 @@ pub(crate) enum Notice {
     Told,
 }
 
-/// Probes until it is dropped. Failures are reported when their reason changes, not each time.
-pub(crate) async fn run(probes: &Probes, target: &Target, verdicts: &mpsc::Sender<Verdict>) {
+/// Probes until it is dropped. Failures are reported when their reason changes, not each time. `past` is what was found
+/// before, by another daemon: one that was ready is not booting.
+pub(crate) async fn run(probes: &Probes, target: &Target, past: Readiness, verdicts: &mpsc::Sender<Verdict>) {
     let start = Instant::now();
-    if let Some(probe) = &probes.startup {
+    if let Some(probe) = probes.startup.as_ref().filter(|_| past == Readiness::Never) {
         let patience = probe.interval.saturating_mul(probe.failure_threshold);
-        let mut asked = check::Check::new(&probe.check, target);
-        let mut judge = Judge::new(probe, start);
+        let mut asked = check::Check::new(&probe.check, target, past);
+        let mut judge = Judge::new(probe, past, start);
         while let Err(why) = asked.ask(probe.timeout).await {
             if start.elapsed() >= patience {
                 let why = format!("startup probe failed for {} s: {why}", start.elapsed().as_secs());
@@ -60,16 +62,22 @@ pub(crate) async fn run(probes: &Probes, target: &Target, verdicts: &mpsc::Sende
             sleep(INTERVAL_FIRST).await;
         }
     }
-    tokio::join!(run_readiness(&probes.readiness, target, start, verdicts), async {
+    tokio::join!(run_readiness(&probes.readiness, target, past, start, verdicts), async {
         if let Some(probe) = &probes.liveness {
-            run_liveness(probe, target, verdicts).await;
+            run_liveness(probe, target, past, verdicts).await;
         }
     });
 }
 
-async fn run_readiness(probe: &Probe, target: &Target, start: Instant, verdicts: &mpsc::Sender<Verdict>) {
-    let mut asked = check::Check::new(&probe.check, target);
-    let mut judge = Judge::new(probe, start);
+async fn run_readiness(
+    probe: &Probe,
+    target: &Target,
+    past: Readiness,
+    start: Instant,
+    verdicts: &mpsc::Sender<Verdict>,
+) {
+    let mut asked = check::Check::new(&probe.check, target, past);
+    let mut judge = Judge::new(probe, past, start);
     loop {
         let result = asked.ask(probe.timeout).await;
         if let Some(verdict) = judge.judge(result, Instant::now()) {
@@ -80,8 +88,8 @@ async fn run_readiness(probe: &Probe, target: &Target, start: Instant, verdicts:
     }
 }
 
-async fn run_liveness(probe: &Probe, target: &Target, verdicts: &mpsc::Sender<Verdict>) {
-    let mut asked = check::Check::new(&probe.check, target);
+async fn run_liveness(probe: &Probe, target: &Target, past: Readiness, verdicts: &mpsc::Sender<Verdict>) {
+    let mut asked = check::Check::new(&probe.check, target, past);
     let mut failures = 0;
     loop {
         sleep(probe.interval.max(INTERVAL_MIN)).await;
@@ -126,10 +134,14 @@ enum State {
 }
 
 impl Judge {
-    fn new(probe: &Probe, start: Instant) -> Self {
+    fn new(probe: &Probe, past: Readiness, start: Instant) -> Self {
         Self {
             failure_threshold: probe.failure_threshold,
-            state: State::Never,
+            state: match past {
+                Readiness::Never => State::Never,
+                Readiness::Ready => State::Ready,
+                Readiness::Unready => State::Unready,
+            },
             failures: 0,
             why: String::new(),
             notice_at: start + NOTICE_FIRST,
@@ -177,7 +189,7 @@ mod tests {
         let interval = Duration::from_secs(1);
         let probe = Probe { check: Check::Tcp, interval, timeout: interval, failure_threshold: 2 };
         let start = Instant::now();
-        let mut judge = Judge::new(&probe, start);
+        let mut judge = Judge::new(&probe, Readiness::Never, start);
         let failing = |why: &str, notice| Some(Verdict::Failing { why: why.to_owned(), notice });
         for (second, result, expected) in [
             (0, Err("refused"), failing("refused", Notice::Quiet)),

@@ -1,23 +1,23 @@
 //! One child process with a group of its own: found, spawned, seen to end through its pidfd, signalled, reaped.
-//! Used for instances, builds and exec probes; knows none of them.
+//! Used for builds and exec probes and, without a runtime, by the shim for its instance; knows none of them.
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, access};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process_group, pidfd_open, prlimit,
-    test_kill_process_group,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process_group, pidfd_open,
+    pidfd_send_signal, prlimit, test_kill_process_group, waitid,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::Receiver;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::environment::{Environment, expand};
 use crate::status::Exit;
@@ -60,9 +60,9 @@ impl Output {
     }
 
     /// A pipe for each of stdout and stderr, and what they are read from.
-    pub(crate) fn apart() -> Result<([Receiver; 2], Self), Error> {
+    pub(crate) fn apart() -> Result<([io::PipeReader; 2], Self), Error> {
         let pipes = || {
-            let ((stdout, to_stdout), (stderr, to_stderr)) = (pipe()?, pipe()?);
+            let ((stdout, to_stdout), (stderr, to_stderr)) = (io::pipe()?, io::pipe()?);
             Ok(([stdout, stderr], Self { stdout: to_stdout.into(), stderr: to_stderr.into() }))
         };
         pipes().map_err(|source| Error::Pipe { source })
@@ -102,8 +102,12 @@ pub(crate) struct Process {
     /// Until it is reaped.
     child: Option<Child>,
     group: Group,
-    pidfd: AsyncFd<OwnedFd>,
+    watched: Watched,
 }
+
+/// A process whose end is seen, whoever its parent is.
+#[derive(Debug)]
+pub(crate) struct Watched(AsyncFd<OwnedFd>);
 
 /// A process group, by the pid of its leader.
 #[derive(Clone, Copy, Debug)]
@@ -116,45 +120,24 @@ impl Process {
     /// # Errors
     /// Everything that keeps it from running; no process is left then.
     pub(crate) async fn spawn(spec: &Spec, output: Output) -> Result<Self, Error> {
-        let words: Vec<String> = spec.words.iter().map(|word| expand(word, &spec.environment)).collect();
-        let (program, arguments) = words.split_first().ok_or(Error::Empty)?;
-        if !spec.working_dir.is_dir() {
-            return Err(Error::WorkingDir { path: spec.working_dir.clone() });
-        }
-        // Asked beforehand: what `spawn` says does not tell the folder from the program.
-        if access(&spec.working_dir, Access::EXEC_OK) == Err(rustix::io::Errno::ACCESS) {
-            return Err(Error::WorkingDirDenied { path: spec.working_dir.clone() });
-        }
-        let path = program::find(
-            program,
-            &spec.working_dir,
-            spec.environment.get(OsStr::new("PATH")).map(|path| path.as_ref()),
-        )?;
-        let mut command = Command::new(&path);
-        command
-            .arg0(program)
-            .args(arguments)
-            .current_dir(&spec.working_dir)
-            .env_clear()
-            .envs(&spec.environment)
-            .stdin(Stdio::null())
-            .stdout(output.stdout)
-            .stderr(output.stderr)
-            .process_group(0);
-        let spawned = execute(&mut command).await;
-        let mut child = spawned.map_err(|source| program::explain(program, &path, &spec.working_dir, source))?;
-        let group = Group(Pid::from_child(&child));
-        if let Some(soft) = spec.open_files_soft {
-            limit_open_files(group.0, soft);
-        }
-        let watched = watch(group).map_err(|source| {
+        let mut ready = Ready::new(spec, output)?;
+        let start = Instant::now();
+        let mut child = loop {
+            match ready.command.spawn() {
+                Err(error) if is_busy(&error) && start.elapsed() < BUSY_MAX => sleep(BUSY_INTERVAL).await,
+                spawned => break spawned.map_err(|source| ready.explain(source))?,
+            }
+        };
+        let group = started(&child, spec);
+        let watched = Watched::new(group.0).map_err(|source| {
             group.signal(Signal::KILL);
             let _ = child.wait();
-            Error::Watch { program: program.clone(), source }
+            Error::Watch { program: ready.program, source }
         });
-        Ok(Self { child: Some(child), group, pidfd: watched? })
+        Ok(Self { child: Some(child), group, watched: watched? })
     }
 
+    #[cfg(test)]
     pub(crate) fn pid(&self) -> u32 {
         self.group.0.as_raw_nonzero().get().unsigned_abs()
     }
@@ -166,10 +149,7 @@ impl Process {
     /// Returns when the process has ended; it stays a zombie, so that its pid and group remain its own until
     /// [`Process::reap`]. Cancel safe.
     pub(crate) async fn ended(&self) {
-        if self.pidfd.readable().await.is_err() {
-            // The runtime shuts down and drops whoever waits here.
-            std::future::pending::<()>().await;
-        }
+        self.watched.ended().await;
     }
 
     /// Takes the status of a process that has [ended](Process::ended).
@@ -199,6 +179,11 @@ impl Drop for Process {
 impl Group {
     pub(crate) fn id(self) -> i32 {
         self.0.as_raw_nonzero().get()
+    }
+
+    /// The process whose group it is, while that lives.
+    pub(crate) fn leader(self) -> Pid {
+        self.0
     }
 
     /// The group of a process of an earlier daemon.
@@ -245,24 +230,102 @@ fn pipe() -> io::Result<(Receiver, io::PipeWriter)> {
     Ok((Receiver::from_owned_fd(reader.into())?, writer))
 }
 
-async fn execute(command: &mut Command) -> io::Result<Child> {
+/// A command that is complete, and what is needed to say why it does not run.
+struct Ready<'a> {
+    spec: &'a Spec,
+    command: Command,
+    program: String,
+    path: PathBuf,
+}
+
+impl<'a> Ready<'a> {
+    fn new(spec: &'a Spec, output: Output) -> Result<Self, Error> {
+        let words: Vec<String> = spec.words.iter().map(|word| expand(word, &spec.environment)).collect();
+        let (program, arguments) = words.split_first().ok_or(Error::Empty)?;
+        if !spec.working_dir.is_dir() {
+            return Err(Error::WorkingDir { path: spec.working_dir.clone() });
+        }
+        // Asked beforehand: what `spawn` says does not tell the folder from the program.
+        if access(&spec.working_dir, Access::EXEC_OK) == Err(rustix::io::Errno::ACCESS) {
+            return Err(Error::WorkingDirDenied { path: spec.working_dir.clone() });
+        }
+        let search = spec.environment.get(OsStr::new("PATH")).map(|path| path.as_ref());
+        let path = program::find(program, &spec.working_dir, search)?;
+        let mut command = Command::new(&path);
+        command
+            .arg0(program)
+            .args(arguments)
+            .current_dir(&spec.working_dir)
+            .env_clear()
+            .envs(&spec.environment)
+            .stdin(Stdio::null())
+            .stdout(output.stdout)
+            .stderr(output.stderr)
+            .process_group(0);
+        Ok(Self { spec, command, program: program.clone(), path })
+    }
+
+    fn explain(&self, source: io::Error) -> Error {
+        program::explain(&self.program, &self.path, &self.spec.working_dir, source).into()
+    }
+}
+
+/// Starts a child as [`Process::spawn`] does, for one who has no runtime and sees to its end himself. Blocking.
+///
+/// # Errors
+/// As [`Process::spawn`].
+pub(crate) fn spawn_blocking(spec: &Spec, output: Output) -> Result<Group, Error> {
+    let mut ready = Ready::new(spec, output)?;
     let start = Instant::now();
     loop {
-        match command.spawn() {
-            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && start.elapsed() < BUSY_MAX => {
-                sleep(BUSY_INTERVAL).await;
+        match ready.command.spawn() {
+            Err(error) if is_busy(&error) && start.elapsed() < BUSY_MAX => std::thread::sleep(BUSY_INTERVAL),
+            spawned => {
+                return spawned.map(|child| started(&child, spec)).map_err(|source| ready.explain(source));
             }
-            spawned => return spawned,
         }
     }
 }
 
-fn watch(group: Group) -> io::Result<AsyncFd<OwnedFd>> {
-    let pidfd = pidfd_open(group.0, PidfdFlags::NONBLOCK)?;
-    // Safety: an `OwnedFd` is open, and the same descriptor, for as long as it lives, and `AsyncFd` owns it.
-    #[allow(unsafe_code)]
-    let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-    Ok(watched?)
+fn is_busy(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ExecutableFileBusy
+}
+
+fn started(child: &Child, spec: &Spec) -> Group {
+    let group = Group(Pid::from_child(child));
+    if let Some(soft) = spec.open_files_soft {
+        limit_open_files(group.0, soft);
+    }
+    group
+}
+
+impl Watched {
+    /// Watches the process that has this id now.
+    pub(crate) fn new(pid: Pid) -> io::Result<Self> {
+        let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        // Safety: an `OwnedFd` is open, and the same descriptor, for as long as it lives, and `AsyncFd` owns it.
+        #[allow(unsafe_code)]
+        let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+        Ok(Self(watched?))
+    }
+
+    /// Returns when the process has ended. Cancel safe.
+    pub(crate) async fn ended(&self) {
+        if self.0.readable().await.is_err() {
+            // The runtime shuts down and drops whoever waits here.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Kills it; it may have ended.
+    pub(crate) fn kill(&self) {
+        let _ = pidfd_send_signal(self.0.get_ref(), Signal::KILL);
+    }
+
+    /// Reaps it once it has ended, where it is a child of this process; of another's its parent takes care.
+    pub(crate) fn reap(&self) {
+        let _ = waitid(WaitId::PidFd(self.0.get_ref().as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    }
 }
 
 /// Gives a child the soft limit of open files that its user chose. Right after its `exec`, from here: between `fork` and

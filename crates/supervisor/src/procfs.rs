@@ -12,6 +12,7 @@ pub(crate) struct Stat {
     pub(crate) name: String,
     /// Dead, but not waited for.
     pub(crate) is_zombie: bool,
+    pub(crate) parent: i32,
     pub(crate) group: i32,
     pub(crate) session: i32,
     /// In clock ticks since boot. With the pid it names one process of this boot for ever.
@@ -31,12 +32,6 @@ pub(crate) fn boot_id() -> String {
 /// Whether a process of the group still runs. Zombies do not count: where pid 1 reaps nothing they stay for ever.
 pub(crate) fn has_running_members(group: i32) -> bool {
     pids().filter_map(stat).any(|stat| stat.group == group && !stat.is_zombie)
-}
-
-/// Whether a process of the group still runs that was started with this variable, as `NAME=value`.
-pub(crate) fn has_member_with(group: i32, variable: &str) -> bool {
-    let is_member = |pid: &i32| stat(*pid).is_some_and(|stat| stat.group == group && !stat.is_zombie);
-    pids().filter(is_member).any(|pid| environment(pid).iter().any(|entry| entry == variable))
 }
 
 /// What a process was started with, as `NAME=value`; empty for one of another user.
@@ -82,6 +77,7 @@ fn parse_stat(line: &str) -> Option<Stat> {
     Some(Stat {
         name,
         is_zombie,
+        parent: field(4)?.parse().ok()?,
         group: field(5)?.parse().ok()?,
         session: field(6)?.parse().ok()?,
         start_time: field(22)?.parse().ok()?,
@@ -108,7 +104,8 @@ mod tests {
         let tail = "4 100 101 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 987 0 0";
         for (state, is_zombie) in [("S", false), ("Z", true)] {
             let line = format!("42 (a) b (c)) {state} {tail}");
-            let expected = Stat { name: "a) b (c)".to_owned(), is_zombie, group: 100, session: 101, start_time: 987 };
+            let expected =
+                Stat { name: "a) b (c)".to_owned(), is_zombie, parent: 4, group: 100, session: 101, start_time: 987 };
             assert_eq!(parse_stat(&line), Some(expected));
         }
         assert_eq!(parse_stat("42 (short) S 4"), None);

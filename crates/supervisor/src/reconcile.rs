@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::config::{Build, Condition, Restart};
+use crate::config::{Build, Condition, Restart, Update};
 use crate::status::{Exit, Wanted};
 
+pub(crate) mod rollout;
 #[cfg(test)]
 mod tests;
+
+pub use rollout::{Course, Rollout};
 
 /// What should be.
 #[derive(Clone, Debug, Default)]
@@ -22,8 +25,13 @@ pub struct Desired {
 #[derive(Clone, Debug)]
 pub struct Target {
     pub wanted: Wanted,
-    /// Instances of an older generation are replaced.
+    /// Instances of any other generation are replaced. It falls when a rollout is taken back.
     pub generation: u64,
+    /// Indices of the instances that always run.
+    pub base: BTreeSet<u32>,
+    /// Indices of those that run only while others are replaced; any index that is in neither is to go.
+    pub surge: BTreeSet<u32>,
+    pub update: Update,
     pub build: Option<Build>,
     pub depends_on: BTreeMap<String, Condition>,
     /// Whom it calls; orders stops only.
@@ -44,6 +52,9 @@ pub struct Observed {
 pub struct ObservedService {
     pub preparation: Progress,
     pub instances: BTreeMap<u32, ObservedInstance>,
+    /// The change from one generation to another that is under way. There is none where nobody could be missed: before
+    /// a service was ready for the first time, or while it is stopped.
+    pub rollout: Option<Rollout>,
 }
 
 /// Where a build stands. `Cancelling` becomes `Needed` once its processes are gone.
@@ -75,6 +86,8 @@ pub struct ObservedInstance {
     pub attempts: u32,
     /// Whether it was ready at some time since its service was last started.
     pub was_ready: bool,
+    /// Since when it is ready, while it is; `None`: for long.
+    pub ready_at: Option<Instant>,
 }
 
 /// Where the process of an instance stands.
@@ -135,8 +148,10 @@ pub enum Health {
 pub enum Cause {
     /// The service is wanted stopped.
     Asked,
-    /// A newer generation takes its place.
+    /// Another generation takes its place.
     Replaced,
+    /// Its index is not wanted any more.
+    Surplus,
     /// A probe failed for good.
     Unhealthy { why: String },
 }
@@ -193,6 +208,8 @@ pub enum Action {
     Start {
         service: String,
         instance: u32,
+        /// That of the target, or the former one of a rollout.
+        generation: u64,
     },
     /// Takes it out of rotation: with [`Force::Drain`], or [`Force::Drained`] where no request can be in flight.
     Stop {
@@ -216,6 +233,22 @@ pub enum Action {
         instance: u32,
         attempt: u32,
     },
+    /// Goes back to the generation from which a rollout came, because of this instance or of none in particular.
+    Revert {
+        service: String,
+        instance: Option<u32>,
+        why: String,
+    },
+    /// Leaves a rollout where it is.
+    Halt {
+        service: String,
+        instance: Option<u32>,
+        why: String,
+    },
+    /// A rollout has come to its end.
+    Settle {
+        service: String,
+    },
 }
 
 /// Decides what must be done at `now`. With nothing to do the answer is empty.
@@ -227,28 +260,43 @@ pub fn reconcile(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Ac
             continue;
         };
         let wanted = target.wanted == Wanted::Running;
+        if let Some(action) = rollout::decide(desired, observed, now, service) {
+            // What else is to do depends on it.
+            actions.push(action);
+            continue;
+        }
         if wanted && seen.preparation == Progress::Needed && is_built(target, observed) {
             actions.push(Action::Prepare { service: service.clone() });
         }
+        let stops = match wanted {
+            true => rollout::stops(desired, observed, now, service),
+            false => BTreeMap::new(),
+        };
         for (&instance, of) in &seen.instances {
-            actions.extend(decide_instance(desired, observed, now, (service, target), (instance, of)));
+            let world = (desired, observed, now);
+            actions.extend(decide_instance(world, (service, target), (instance, of), stops.get(&instance)));
         }
     }
     actions
 }
 
-/// The next moment at which [`reconcile`] decides something without any new observation.
+/// The next moment after `now` at which [`reconcile`] decides something without any new observation.
 #[must_use]
-pub fn next_deadline(desired: &Desired, observed: &Observed) -> Option<Instant> {
-    let deadline = |service: &String, instance: &ObservedInstance| match instance.phase {
+pub fn next_deadline(desired: &Desired, observed: &Observed, now: Instant) -> Option<Instant> {
+    let deadline = |target: &Target, instance: &ObservedInstance| match instance.phase {
         Phase::Stopping { since, force: Force::Drain | Force::Signal, .. } => {
-            desired.services.get(service).and_then(|target| since.checked_add(target.stop_grace_period))
+            since.checked_add(target.stop_grace_period)
         }
         Phase::Backoff { until, .. } => Some(until),
+        Phase::Live { health: Health::Ready } => instance.ready_at?.checked_add(target.update.min_ready),
         _ => None,
     };
-    let instances = observed.services.iter().flat_map(|(name, seen)| seen.instances.values().map(move |i| (name, i)));
-    instances.filter_map(|(service, instance)| deadline(service, instance)).min()
+    let services = observed.services.iter().filter_map(|(name, seen)| Some((desired.services.get(name)?, seen)));
+    let all = services.flat_map(|(target, seen)| {
+        let instances = seen.instances.values().filter_map(move |instance| deadline(target, instance));
+        instances.chain(rollout::deadline(target, seen))
+    });
+    all.filter(|at| *at > now).min()
 }
 
 /// Says why a service that is wanted cannot start yet: a build, a preparation, a dependency. `None` when it can.
@@ -294,20 +342,21 @@ fn decide_builds(desired: &Desired, observed: &Observed) -> Vec<Action> {
 }
 
 fn decide_instance(
-    desired: &Desired,
-    observed: &Observed,
-    now: Instant,
+    (desired, observed, now): (&Desired, &Observed, Instant),
     (name, target): (&str, &Target),
     (instance, seen): (u32, &ObservedInstance),
+    stopped: Option<&Cause>,
 ) -> Option<Action> {
     let service = name.to_owned();
-    let start = Action::Start { service: service.clone(), instance };
     let stop = |health, cause| {
         let force = if may_serve(health) { Force::Drain } else { Force::Drained };
         Action::Stop { service: service.clone(), instance, cause, force }
     };
-    let is_old = seen.generation < target.generation;
-    let can_start = || blocked(desired, observed, name).is_none();
+    let start = || {
+        let generation = rollout::starts_as(desired, observed, name, instance)?;
+        Some(Action::Start { service: service.clone(), instance, generation })
+    };
+    let starts = || rollout::can_start(desired, observed, name, instance);
     match (&seen.phase, target.wanted) {
         (Phase::Live { health }, Wanted::Stopped) => {
             (!is_leaned_on(desired, observed, name)).then(|| stop(health, Cause::Asked))
@@ -315,11 +364,7 @@ fn decide_instance(
         (Phase::Live { health: health @ Health::Unhealthy { why } }, Wanted::Running) => {
             Some(stop(health, Cause::Unhealthy { why: why.clone() }))
         }
-        // What runs is only given up when its successor can start and others take the requests meanwhile.
-        (Phase::Live { health }, Wanted::Running) => {
-            let is_due = is_old && can_start() && is_spared(desired, observed, name, instance);
-            is_due.then(|| stop(health, Cause::Replaced))
-        }
+        (Phase::Live { health }, Wanted::Running) => stopped.map(|cause| stop(health, cause.clone())),
         (Phase::Stopping { since, force, .. }, _) => {
             let is_over = now.saturating_duration_since(*since) >= target.stop_grace_period;
             match force {
@@ -330,16 +375,19 @@ fn decide_instance(
             }
         }
         // Also one that ended by itself after a restart was asked for.
-        (Phase::Idle | Phase::Ended { .. }, Wanted::Running) if waits(target.generation, seen) && can_start() => {
-            Some(start)
-        }
+        (Phase::Idle | Phase::Ended { .. } | Phase::Backoff { .. }, Wanted::Running) if starts() => start(),
         (Phase::Idle, Wanted::Running) => None,
+        (Phase::Ended { .. } | Phase::Backoff { .. }, Wanted::Running)
+            if !rollout::is_wanted(desired, observed, name, instance) =>
+        {
+            None
+        }
         (Phase::Ended { ending }, Wanted::Running) => {
             let again = restarts(desired, name, target, ending);
             again.then_some(Action::Backoff { service, instance, attempt: seen.attempts })
         }
         // Dependencies gate the first start only: one that is unready for a moment must not keep others down.
-        (Phase::Backoff { until, .. }, Wanted::Running) => (now >= *until).then_some(start),
+        (Phase::Backoff { until, .. }, Wanted::Running) => start().filter(|_| now >= *until),
         (Phase::Leaving { .. }, _) => None,
         (Phase::Idle | Phase::Ended { .. } | Phase::Backoff { .. }, Wanted::Stopped) => None,
     }
@@ -357,7 +405,7 @@ fn may_serve(health: &Health) -> bool {
 pub(crate) fn waits(generation: u64, seen: &ObservedInstance) -> bool {
     match seen.phase {
         Phase::Idle => true,
-        Phase::Ended { .. } => seen.generation < generation,
+        Phase::Ended { .. } => seen.generation != generation,
         _ => false,
     }
 }
@@ -373,30 +421,14 @@ pub(crate) fn restarts(desired: &Desired, service: &str, target: &Target, ending
     }
 }
 
-/// Whether a live instance may be replaced now: one at a time, and only while every other one is ready. One that serves
-/// nobody is replaced at once. Others hold it up only while they may be expected to serve: not when they have not been
-/// ready since their service was started, and not when they have ended for good.
-fn is_spared(desired: &Desired, observed: &Observed, service: &str, instance: u32) -> bool {
-    let (Some(target), Some(seen)) = (desired.services.get(service), observed.services.get(service)) else {
-        return false;
-    };
-    let is_ready = |i: &ObservedInstance| i.phase == (Phase::Live { health: Health::Ready });
-    let holds = |(index, other): (&u32, &ObservedInstance)| match &other.phase {
-        // Order: by index, so that of several ready ones exactly one is next.
-        Phase::Live { health: Health::Ready } => other.generation < target.generation && *index < instance,
-        Phase::Ended { ending } => {
-            let comes = waits(target.generation, other) || restarts(desired, service, target, ending);
-            comes && other.was_ready
-        }
-        _ => other.was_ready,
-    };
-    seen.instances.get(&instance).is_some_and(|i| !is_ready(i))
-        || !seen.instances.iter().filter(|(index, _)| **index != instance).any(holds)
-}
-
-/// Whether a service that is to stop as well, and needs this one, still has a process. When everything stops callers go
+/// Whether a service that is to stop as well, and needs this one, still has a process, or one that is being replaced
+/// needed this one before. When everything stops callers go
 /// before those whom they call, too, so that no request in flight meets a stopped upstream.
 fn is_leaned_on(desired: &Desired, observed: &Observed, service: &str) -> bool {
+    let leaned_on = |seen: &ObservedService| seen.rollout.as_ref().is_some_and(|r| r.leans_on.contains(service));
+    if observed.services.values().any(leaned_on) {
+        return true;
+    }
     let all_stop = || desired.services.values().all(|target| target.wanted == Wanted::Stopped);
     desired.services.iter().any(|(name, target)| {
         target.wanted == Wanted::Stopped
@@ -439,7 +471,12 @@ fn unmet<'a>(target: &'a Target, desired: &Desired, observed: &Observed) -> Opti
     let met = |name: &String, condition: Condition| {
         let wanted = desired.services.get(name).is_some_and(|t| t.wanted == Wanted::Running);
         let seen = observed.services.get(name);
-        wanted && seen.is_some_and(|seen| seen.instances.values().all(|i| fulfils(&i.phase, condition)))
+        // Counted, because while one is replaced another stands in for it.
+        let fulfilled = |seen: &ObservedService| {
+            let all = seen.instances.values().filter(|i| fulfils(&i.phase, condition)).count();
+            all >= desired.services.get(name).map_or(1, |target| target.base.len())
+        };
+        wanted && seen.is_some_and(fulfilled)
     };
     let unmet = target.depends_on.iter().find(|(name, condition)| !met(name, **condition));
     unmet.map(|(name, condition)| (name.as_str(), *condition))
@@ -467,7 +504,8 @@ fn lost(desired: &Desired, observed: &Observed, service: &str) -> Option<String>
     if let Progress::Failed { .. } = &seen.preparation {
         return Some("its preparation failed".to_owned());
     }
-    let ended = seen.instances.values().find_map(|instance| match &instance.phase {
+    let mut base = seen.instances.iter().filter(|(index, _)| target.base.contains(index)).map(|(_, seen)| seen);
+    let ended = base.clone().find_map(|instance| match &instance.phase {
         Phase::Ended { ending }
             if !waits(target.generation, instance) && !restarts(desired, service, target, ending) =>
         {
@@ -482,6 +520,6 @@ fn lost(desired: &Desired, observed: &Observed, service: &str) -> Option<String>
         });
     }
     let (needed, _) = unmet(target, desired, observed)?;
-    let idle = seen.instances.values().any(|instance| waits(target.generation, instance));
+    let idle = base.any(|instance| waits(target.generation, instance));
     (idle && lost(desired, observed, needed).is_some()).then(|| format!("it needs `{needed}`, which does not come up"))
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::reconcile::Course;
+
 /// All services at one moment, ordered by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
@@ -24,12 +26,18 @@ impl Snapshot {
 pub struct ServiceStatus {
     pub name: String,
     pub wanted: Wanted,
-    /// Grows with every `restart`; an instance of an older one has not been restarted yet.
+    /// That of what is wanted: a new one with every `restart` and change, the former one when that is taken back. An
+    /// instance of another one has not been replaced yet.
     pub generation: u64,
     pub build: BuildStatus,
-    /// Why the service as a whole does not come up: its build or its preparation failed.
+    /// Why the service as a whole is not what was asked for: its build or its preparation failed, or its last rollout,
+    /// and it was reverted or halted.
     pub reason: Option<String>,
-    /// Ordered by index.
+    /// What was written last where its last rollout failed, oldest first.
+    pub last_lines: Vec<String>,
+    /// Where a change from one generation to another goes, while there is one.
+    pub rollout: Option<Course>,
+    /// Ordered by index. Those that run only during a rollout are in it while they have a process.
     pub instances: Vec<InstanceStatus>,
 }
 
@@ -148,6 +156,10 @@ impl fmt::Display for InstanceState {
 pub enum Exit {
     Status(i32),
     Signal(i32),
+    /// SIGKILL, or a shell's status for it, by the kernel: it used more than it may.
+    OutOfMemory {
+        limit_bytes: u64,
+    },
 }
 
 impl Exit {
@@ -155,6 +167,15 @@ impl Exit {
     #[must_use]
     pub fn is_success(self) -> bool {
         self == Self::Status(0)
+    }
+
+    /// Why an instance that ended like this does not run, in words.
+    #[must_use]
+    pub fn reason(self) -> String {
+        match self {
+            Self::OutOfMemory { limit_bytes } => format!("killed: out of memory (its limit is {})", size(limit_bytes)),
+            _ => format!("ended with {self}"),
+        }
     }
 }
 
@@ -166,8 +187,18 @@ impl fmt::Display for Exit {
                 Some(name) => f.write_str(name),
                 None => write!(f, "signal {signal}"),
             },
+            Self::OutOfMemory { limit_bytes } => {
+                write!(f, "SIGKILL, out of memory (its limit is {})", size(*limit_bytes))
+            }
         }
     }
+}
+
+/// As it would be written in a manifest, with a space.
+fn size(bytes: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let whole = units.into_iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    whole.map_or_else(|| format!("{bytes} B"), |(name, unit)| format!("{} {name}", bytes / unit))
 }
 
 /// The names of signal(7) for those that end a process.

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use kit::socket;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -16,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::api::dto;
-use crate::project::{Project, socket};
+use crate::project::Project;
 
 /// A daemon that lives begins to answer a question within this time, however busy it is.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -64,6 +65,13 @@ impl Client {
         let body = serde_json::to_vec(value).map_err(|source| Error::Answer { source })?;
         let body = self.call(Method::POST, path, body.into()).await?;
         collect(body).await.map(drop)
+    }
+
+    /// Sends one JSON value and gets another; returns when the daemon has done what it says.
+    pub async fn ask<T: Serialize, R: DeserializeOwned>(&self, path: &str, value: &T) -> Result<R, Error> {
+        let body = serde_json::to_vec(value).map_err(|source| Error::Answer { source })?;
+        let body = self.call(Method::POST, path, body.into()).await?;
+        parse(&collect(body).await?)
     }
 
     /// Follows a stream of JSON lines.

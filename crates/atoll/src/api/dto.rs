@@ -1,5 +1,9 @@
 //! What travels between command line and daemon, and what `-o json` prints: the names here are a promise to scripts.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +17,9 @@ pub struct Status {
     pub gateway: String,
     pub started_at: Timestamp,
     pub uptime_seconds: f64,
+    /// Atoll's own, the daemon first; several may have one name. Absent in the answer of an older daemon.
+    #[serde(default)]
+    pub processes: Vec<Process>,
 }
 
 /// One running copy: an element of `GET /v1/instances`.
@@ -38,7 +45,11 @@ pub struct Service {
     pub service: String,
     /// Whether it was asked to run.
     pub wanted: bool,
-    /// Why it will not come up by itself: a failed build or migration, an instance that keeps ending.
+    /// Whether its instances are being replaced.
+    #[serde(default)]
+    pub updating: bool,
+    /// Why it will not come up by itself: a failed build or migration, an instance that keeps ending, an update that
+    /// was taken back.
     pub given_up: Option<String>,
     /// The end of what the failing build or instance wrote.
     pub last_lines: Vec<String>,
@@ -91,14 +102,64 @@ pub struct Gateway {
     pub active: u64,
 }
 
+/// Body of `POST /v1/apply`: takes the manifest over as it is on disk now.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Apply {
+    /// What `${NAME}` in the manifest expands from; without it, what it expanded from last.
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Services that are started if they are new; none means every new one.
+    pub services: Vec<String>,
+}
+
+/// Body of `POST /v1/scale`: instances wanted by service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Scale {
+    pub replicas: BTreeMap<String, u32>,
+}
+
+/// One difference between what ran and what runs from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// `service`, `route`, `database` or `gateway`.
+    pub of: String,
+    pub name: String,
+    pub verb: Verb,
+    /// Of a changed one: the keys that differ, without their values.
+    pub details: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    Added,
+    Removed,
+    Changed,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.verb {
+            Verb::Added => '+',
+            Verb::Removed => '-',
+            Verb::Changed => '~',
+        };
+        write!(f, "{sign} {} {}", self.of, self.name)?;
+        if !self.details.is_empty() {
+            write!(f, ": {}", self.details.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
 /// Body of `POST /v1/start`, `/v1/stop` and `/v1/restart`. No names means all.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Selection {
     pub services: Vec<String>,
     /// With a start: answer only when the services are ready, or cannot become so.
     pub wait: bool,
-    /// With a start: fingerprint of the plan that the caller believes to be running; another one is refused.
-    pub plan: Option<String>,
+    /// With a restart: replace the instances without building anything.
+    #[serde(default)]
+    pub as_built: bool,
 }
 
 /// Every refusal of the API (RFC 9457).
@@ -155,4 +216,92 @@ pub enum Started {
         causes: Vec<String>,
         hint: Option<String>,
     },
+}
+
+/// One of Atoll's own processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// `daemon`, and whatever else of Atoll runs on behalf of the application.
+    pub name: String,
+    pub pid: u32,
+}
+
+/// A service, or one instance of it; `web` and `web.1` on the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    pub service: String,
+    pub instance: Option<u32>,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.instance {
+            Some(instance) => write!(f, "{}.{instance}", self.service),
+            None => f.write_str(&self.service),
+        }
+    }
+}
+
+/// Body of `POST /v1/kill`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kill {
+    pub subjects: Vec<Subject>,
+    /// Number of a named signal, as in signal(7).
+    pub signal: i32,
+}
+
+/// An element of `GET /v1/services/{name}/endpoints`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub instance: u32,
+    /// Host and port.
+    pub address: String,
+    /// Takes new requests.
+    pub ready: bool,
+    /// `unready`, `ready` or `draining`.
+    pub state: String,
+}
+
+/// Which copy of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    Instance(u32),
+    /// A further copy, which listens on this port.
+    OneOff(u16),
+}
+
+/// Query of `GET /v1/services/{name}/program`: an instance, the first if none is named, or a one-off on this port.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProgramQuery {
+    pub instance: Option<u32>,
+    pub one_off: Option<u16>,
+}
+
+impl ProgramQuery {
+    pub fn which(&self) -> Which {
+        match (self.one_off, self.instance) {
+            (Some(port), _) => Which::OneOff(port),
+            (None, index) => Which::Instance(index.unwrap_or(0)),
+        }
+    }
+}
+
+/// `GET /v1/services/{name}/program`: what a copy of a service is started with. No `Debug`: it holds secrets.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Program {
+    /// Words, never given to a shell; `${NAME}` expands from the environment.
+    pub command: Vec<String>,
+    pub working_dir: PathBuf,
+    /// All of it.
+    pub environment: BTreeMap<String, String>,
+    /// What must be prepared before it starts.
+    pub databases: Vec<DatabaseFile>,
+}
+
+/// A database of a [`Program`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DatabaseFile {
+    pub name: String,
+    pub path: PathBuf,
+    pub migrations: Option<PathBuf>,
 }

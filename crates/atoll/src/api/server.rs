@@ -1,5 +1,8 @@
 //! Answers for the daemon: state as JSON, streams as JSON lines, commands that return when they are done.
 
+mod discovery;
+mod instances;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -28,17 +31,21 @@ type Shared = State<Arc<Control>>;
 pub fn router(control: Arc<Control>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/instances", get(instances))
+        .route("/v1/instances", get(list_instances))
         .route("/v1/services", get(services))
         .route("/v1/services/{name}", get(service))
         .route("/v1/gateway", get(gateway))
         .route("/v1/watch", get(watch_services))
         .route("/v1/events", get(events))
         .route("/v1/logs", get(logs))
+        .route("/v1/apply", post(apply))
+        .route("/v1/scale", post(scale))
         .route("/v1/start", post(start))
         .route("/v1/stop", post(stop))
         .route("/v1/restart", post(restart))
         .route("/v1/down", post(down))
+        .merge(discovery::router())
+        .merge(instances::router())
         .fallback(async || refuse(StatusCode::NOT_FOUND, "the daemon knows no such path".into(), None))
         .with_state(control)
 }
@@ -47,7 +54,7 @@ async fn status(State(control): Shared) -> Json<dto::Status> {
     Json(control.status())
 }
 
-async fn instances(State(control): Shared) -> Json<Vec<dto::Instance>> {
+async fn list_instances(State(control): Shared) -> Json<Vec<dto::Instance>> {
     Json(lower::instances(&control.supervisor.snapshot()))
 }
 
@@ -56,10 +63,11 @@ async fn services(State(control): Shared) -> Json<Vec<dto::Service>> {
 }
 
 async fn service(State(control): Shared, Path(name): Path<String>) -> Response {
-    match lower::description(&control.plan, &control.supervisor.snapshot(), &name) {
+    match lower::description(&control.plan(), &control.supervisor.snapshot(), &name) {
         Some(description) => Json(description).into_response(),
         None => {
-            let known: Vec<&str> = control.plan.services.keys().map(String::as_str).collect();
+            let plan = control.plan();
+            let known: Vec<&str> = plan.services.keys().map(String::as_str).collect();
             let hint = format!("its services are {}", known.join(", "));
             refuse(StatusCode::NOT_FOUND, format!("there is no service `{name}` in this application"), Some(hint))
         }
@@ -96,6 +104,21 @@ async fn logs(State(control): Shared) -> Response {
 
 async fn start(State(control): Shared, Json(selection): Json<dto::Selection>) -> Response {
     done(control.start(selection).await)
+}
+
+async fn apply(State(control): Shared, Json(wish): Json<dto::Apply>) -> Response {
+    changed(control.apply(wish).await)
+}
+
+async fn scale(State(control): Shared, Json(wish): Json<dto::Scale>) -> Response {
+    changed(control.scale(&wish).await)
+}
+
+fn changed(result: Result<Vec<dto::Change>, dto::Problem>) -> Response {
+    match result {
+        Ok(changes) => Json(changes).into_response(),
+        Err(problem) => done(Err(problem)),
+    }
 }
 
 async fn stop(State(control): Shared, Json(selection): Json<dto::Selection>) -> Response {

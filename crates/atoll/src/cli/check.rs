@@ -14,6 +14,9 @@ pub struct Check {
     /// Explain a code, such as E0001, instead of checking
     #[arg(long, value_name = "CODE")]
     explain: Option<String>,
+    /// Fail when there are warnings
+    #[arg(long)]
+    deny_warnings: bool,
 }
 
 impl Check {
@@ -34,15 +37,21 @@ impl Check {
         let Some(plan) = &loaded.plan else {
             return Err(target::refused(&loaded).into());
         };
+        let warnings = loaded.diagnostics.iter().filter(|d| d.severity == Severity::Warning).count();
+        let found = match warnings {
+            0 => "no mistakes".to_owned(),
+            1 => "1 warning".to_owned(),
+            many => format!("{many} warnings"),
+        };
         if context.format == Format::Table {
-            let warnings = loaded.diagnostics.iter().filter(|d| d.severity == Severity::Warning).count();
-            let found = match warnings {
-                0 => "no mistakes".to_owned(),
-                1 => "1 warning".to_owned(),
-                many => format!("{many} warnings"),
-            };
             let (services, routes) = (plan.services.len(), plan.routes.len());
             output::line(&format!("{}: {services} services, {routes} routes, {found}", plan.name))?;
+        }
+        if self.deny_warnings && warnings > 0 {
+            let hint = "mend it, or write `allow = [\"CODE\"]` where a lint is meant".to_owned();
+            return Err(Failure::new(format!("the manifest has {found}, which `--deny-warnings` refuses"))
+                .hint(hint)
+                .into());
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::cli::output::{self, Format};
 use crate::cli::target::Folder;
 use crate::cli::up::{OTHER_DAEMON_INTERVAL, OTHER_DAEMON_MAX};
 use crate::cli::{Context, Failure, block_on};
+use crate::daemon::plane::DRAIN_MAX;
 use crate::project::{self, Project};
 
 #[derive(Debug, Args)]
@@ -42,13 +43,18 @@ impl Down {
 
 /// Asks the daemon to stop everything, and returns when its process has ended.
 pub async fn stop(project: &Project) -> Result<(), Error> {
+    end(project, "/v1/down").await
+}
+
+/// Sends the daemon an order that ends it, and returns when its process has ended.
+pub async fn end(project: &Project, order: &str) -> Result<(), Error> {
     let client = Client::new(project);
     let status: Status = client.get("/v1/status").await?;
     let unknown = |source: io::Error| Error::Connect { source };
     // Before the request, so that the pid cannot be another's.
     let pid = Pid::from_raw(status.pid.cast_signed()).ok_or_else(|| unknown(io::Error::other("it has no pid")))?;
     let daemon = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|errno| unknown(errno.into()))?;
-    client.post("/v1/down", &()).await?;
+    client.post(order, &()).await?;
     let ended = tokio::task::spawn_blocking(move || {
         let mut watched = [PollFd::new(&daemon, PollFlags::IN)];
         rustix::io::retry_on_intr(|| poll(&mut watched, None))
@@ -58,7 +64,7 @@ pub async fn stop(project: &Project) -> Result<(), Error> {
 
 /// Stops the daemon, or what a killed one left behind. One that holds the folder's lock without answering is about to
 /// listen, or about to end: that is waited for.
-async fn stop_or_clean_up(project: &Project) -> Result<&'static str, Failure> {
+pub async fn stop_or_clean_up(project: &Project) -> Result<&'static str, Failure> {
     let deadline = Instant::now() + OTHER_DAEMON_MAX;
     loop {
         match stop(project).await {
@@ -80,8 +86,9 @@ async fn clean_up(project: &Project) -> Result<&'static str, project::Error> {
         return Ok("was not running");
     }
     let _lock = project.lock()?;
-    let stopped = supervisor::stop_leftovers(&project.instances_file()).await;
-    Ok(match stopped.processes.len() {
+    let stopped = supervisor::stop_all(supervisor::adopt(&project.run()).await).await;
+    let data_planes = proxy::plane::stop(&project.run(), DRAIN_MAX).await;
+    Ok(match stopped.len() + data_planes {
         0 => "was not running",
         _ => "the daemon was gone; stopped what it had left",
     })

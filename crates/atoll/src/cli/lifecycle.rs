@@ -31,7 +31,7 @@ impl Services {
             Verb::Stop => ("/v1/stop", "stopped"),
             Verb::Restart => ("/v1/restart", "restarted"),
         };
-        let selection = Selection { services: target.services, wait: true, plan: None };
+        let selection = Selection { services: target.services, wait: true, as_built: false };
         let what = if selection.services.is_empty() { "all services".into() } else { selection.services.join(", ") };
         let client = Client::new(&target.project);
         block_on(client.post(path, &selection))?.map_err(Failure::from)?;

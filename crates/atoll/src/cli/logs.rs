@@ -140,7 +140,7 @@ fn colour(service: &str) -> Style {
 }
 
 /// Reads `90s`, `10m`, `2h`, `3d` or a timestamp of RFC 3339.
-fn since(text: &str) -> Result<Timestamp, String> {
+pub fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at);
     }

@@ -28,6 +28,11 @@ pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
 
 /// Prints rows under headings, in columns and without frames, so that `cut` and `awk` can read them.
 pub fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> anyhow::Result<()> {
+    table_lines(headings, rows).iter().try_for_each(|row| line(row))
+}
+
+/// The same as lines.
+pub fn table_lines(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(headings.iter().map(|heading| heading.to_uppercase()));
@@ -35,10 +40,17 @@ pub fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> 
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    for row in table.lines() {
-        line(row.trim_end())?;
+    table.lines().map(|row| row.trim_end().to_owned()).collect()
+}
+
+/// "812 KiB", "22.3 MiB", "1.2 GiB".
+pub fn bytes_shown(bytes: u64) -> String {
+    const KIB: f64 = 1024.0;
+    match bytes as f64 / KIB {
+        kib if kib < KIB => format!("{kib:.0} KiB"),
+        kib if kib < KIB * KIB => format!("{:.1} MiB", kib / KIB),
+        kib => format!("{:.1} GiB", kib / KIB / KIB),
     }
-    Ok(())
 }
 
 /// "3 s", "2 min", "5 h", "4 d": one unit is enough to judge an age.
@@ -89,6 +101,11 @@ mod tests {
     #[test]
     fn an_age_has_one_unit() {
         assert_eq!([3.2, 100.0, 7200.0, 400_000.0, -1.0].map(age), ["3 s", "2 min", "2 h", "5 d", "0 s"]);
+    }
+
+    #[test]
+    fn sizes_have_the_unit_that_suits_them() {
+        assert_eq!([2048, 23_383_245, 3 << 30].map(bytes_shown), ["2 KiB", "22.3 MiB", "3.0 GiB"]);
     }
 
     #[test]

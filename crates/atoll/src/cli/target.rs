@@ -35,11 +35,19 @@ pub struct Folder {
     place: Place,
 }
 
+/// For commands whose words name something else.
 #[derive(Debug, Args)]
-struct Place {
+pub struct Place {
     /// The manifest; without it the nearest atoll.toml upwards
     #[arg(short, long, env = "ATOLL_FILE", value_name = "FILE")]
     file: Option<PathBuf>,
+}
+
+impl Place {
+    /// The application, and the services that `words` name of it; see [`Target::find`].
+    pub fn target(&self, words: &[String]) -> Result<Target, Failure> {
+        Target::find(self.file.as_deref(), words)
+    }
 }
 
 impl Words {

@@ -1,5 +1,6 @@
 //! `atoll up`: builds and starts the application, shows how it goes, and stays with it unless told otherwise.
 
+mod files;
 mod launch;
 mod progress;
 mod watch;
@@ -10,11 +11,13 @@ use std::time::Duration;
 use clap::Args;
 use manifest::Plan;
 
-use crate::api::client::Client;
-use crate::api::dto::{Instance, Selection, Status};
+use crate::api::client::{self, Client};
+use crate::api::dto::{Apply, Change, Instance, Selection, Status};
 use crate::cli::output::{self, Format};
 use crate::cli::target::{Target, Words};
 use crate::cli::{Context, Failure, block_on, down};
+use crate::project;
+use files::Files;
 use launch::Launched;
 pub use launch::{OTHER_DAEMON_INTERVAL, OTHER_DAEMON_MAX};
 use watch::{Goal, Outcome, Watch};
@@ -26,6 +29,9 @@ pub struct Up {
     /// Return once everything was started, and leave it running
     #[arg(short, long)]
     detach: bool,
+    /// Rebuild or restart a service when a file changes that its `watch` names
+    #[arg(long, conflicts_with = "detach")]
+    watch: bool,
     /// With --detach: return once everything is ready; exit code 3 if that fails
     #[arg(long, requires = "detach")]
     wait: bool,
@@ -43,11 +49,12 @@ impl Up {
             (true, false) => Goal::Started,
             (true, true) => Goal::Ready(Duration::from_secs(self.wait_timeout)),
         };
-        block_on(up(&target, &plan, goal, context.format))?
+        let files = self.watch.then(|| Files::watch(&plan)).transpose()?;
+        block_on(up(&target, &plan, goal, files, context.format))?
     }
 }
 
-async fn up(target: &Target, plan: &Plan, goal: Goal, format: Format) -> anyhow::Result<()> {
+async fn up(target: &Target, plan: &Plan, goal: Goal, files: Option<Files>, format: Format) -> anyhow::Result<()> {
     let project = &target.project;
     let client = Client::new(project);
     let mut interrupt = watch::Interrupt::new()?;
@@ -55,17 +62,18 @@ async fn up(target: &Target, plan: &Plan, goal: Goal, format: Format) -> anyhow:
     let status: Status = client.get("/v1/status").await.map_err(Failure::from)?;
     let asked = with_dependencies(plan, &target.services);
     let mut watch = Watch::open(&client, asked, &status, launched, format).await.map_err(Failure::from)?;
-    // A daemon that was started just now has compiled the same files.
-    let fingerprint = (launched == Launched::Elsewhere).then(|| plan.fingerprint());
-    let selection = Selection { services: target.services.clone(), wait: false, plan: fingerprint };
-    if let Err(error) = client.post("/v1/start", &selection).await {
+    if let Err(error) = go_over(&client, &target.services, launched, &watch).await {
         if launched == Launched::Here {
             // Nobody else knows of this daemon; it must not stay behind with nothing to run.
             let _ = down::stop(project).await;
         }
         return Err(Failure::from(error).into());
     }
-    match (watch.follow(goal, &mut interrupt).await?, launched) {
+    watch.look_again().await.map_err(Failure::from)?;
+    if let Some(files) = &files {
+        watch.say(&format!("watching the files of {}", files.services().join(", ")));
+    }
+    match (watch.follow(goal, files, &mut interrupt).await?, launched) {
         (Outcome::Reached, _) => match format {
             Format::Table => Ok(()),
             Format::Json => output::json(&client.get::<Vec<Instance>>("/v1/instances").await.map_err(Failure::from)?),
@@ -79,6 +87,18 @@ async fn up(target: &Target, plan: &Plan, goal: Goal, format: Format) -> anyhow:
             Err(Failure::not_reached(what).output(output).hint(hint.to_owned()).into())
         }
     }
+}
+
+/// Has the daemon take over the manifest as it is now, says what that changes, and starts what was asked for.
+async fn go_over(client: &Client, services: &[String], launched: Launched, watch: &Watch) -> Result<(), client::Error> {
+    // A daemon that was started just now has compiled the same files.
+    if launched == Launched::Elsewhere {
+        let wish = Apply { environment: Some(project::process()), services: services.to_vec() };
+        for change in client.ask::<_, Vec<Change>>("/v1/apply", &wish).await? {
+            watch.say(&change.to_string());
+        }
+    }
+    client.post("/v1/start", &Selection { services: services.to_vec(), ..Selection::default() }).await
 }
 
 /// The named services, or all, with everything that they depend on.

@@ -5,45 +5,64 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use kit::tasks::Tasks;
 use manifest::Plan;
 use supervisor::{InstanceState, ServiceStatus, Snapshot};
 use tokio::sync::watch;
 
 use crate::api::dto;
+use crate::daemon::End;
+use crate::daemon::change::{Grounds, Served};
+use crate::daemon::history::History;
 use crate::lower;
 
 /// Handles to every engine. Plain data and no state of its own.
 #[derive(Debug)]
 pub struct Control {
     pub manifest: PathBuf,
-    pub plan: Arc<Plan>,
+    pub served: watch::Sender<Served>,
+    pub ground: Grounds,
     pub supervisor: supervisor::Handle,
-    pub proxy: proxy::Handle,
-    pub gateway: SocketAddr,
+    pub proxy: proxy::plane::Handle,
+    /// What is ready, to be cloned by whoever looks. No handle: that would keep the registry alive.
+    pub endpoints: registry::Watcher,
+    pub history: History,
     pub started_at: Timestamp,
-    pub down: watch::Sender<bool>,
-    /// True once everything has stopped.
+    pub end: watch::Sender<Option<End>>,
+    /// True once everything has stopped, or was left.
     pub drained: watch::Receiver<bool>,
+    /// Everything that the daemon does beside its engines.
+    pub tasks: Tasks,
 }
 
 impl Control {
+    /// The plan that runs now. One request of the API looks at one.
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.served.borrow().plan)
+    }
+
+    pub fn gateway_address(&self) -> SocketAddr {
+        self.proxy.addresses().get(lower::GATEWAY).copied().unwrap_or_else(|| self.plan().gateway.listen)
+    }
+
     pub fn status(&self) -> dto::Status {
         dto::Status {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            application: self.plan.name.clone(),
+            application: self.plan().name.clone(),
             manifest: self.manifest.display().to_string(),
-            gateway: format!("http://{}", self.gateway),
+            gateway: format!("http://{}", self.gateway_address()),
             started_at: self.started_at,
             uptime_seconds: Timestamp::now().duration_since(self.started_at).as_secs_f64(),
+            processes: self.processes(),
         }
     }
 
     pub fn gateway(&self) -> dto::Gateway {
         let counters = self.proxy.counters();
         dto::Gateway {
-            address: format!("http://{}", self.gateway),
-            routes: self.plan.routes.iter().map(|route| route.name.clone()).collect(),
+            address: format!("http://{}", self.gateway_address()),
+            routes: self.plan().routes.iter().map(|route| route.name.clone()).collect(),
             requests: counters.requests,
             active: counters.requests_active,
         }
@@ -51,12 +70,11 @@ impl Control {
 
     /// Begins to stop everything; followers of the streams see how it goes.
     pub fn shut_down(&self) {
-        self.down.send_replace(true);
+        self.end.send_replace(Some(End::Stop));
     }
 
     /// Starts services and what they depend on.
     pub async fn start(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
-        self.check_plan(selection.plan.as_deref())?;
         let named = self.named(selection.services)?;
         self.supervisor.start(Some(named.clone())).await.map_err(|error| refused(&error))?;
         match selection.wait {
@@ -75,42 +93,41 @@ impl Control {
     /// Restarts services and returns when they are ready again.
     pub async fn restart(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
         let services = self.named(selection.services)?;
-        self.supervisor.restart(services.clone()).await.map_err(|error| refused(&error))?;
+        let asked = match selection.as_built {
+            true => self.supervisor.replace(services.clone()).await,
+            false => self.supervisor.restart(services.clone()).await,
+        };
+        asked.map_err(|error| refused(&error))?;
         self.reach(&services, is_renewed, Hope::UntilGivenUp, "is ready again").await
     }
 
     fn named(&self, services: Vec<String>) -> Result<Vec<String>, dto::Problem> {
         if services.is_empty() {
-            return Ok(self.plan.services.keys().cloned().collect());
+            return Ok(self.plan().services.keys().cloned().collect());
         }
-        match services.iter().find(|name| !self.plan.services.contains_key(*name)) {
-            None => Ok(services),
-            Some(unknown) => {
-                let known: Vec<&str> = self.plan.services.keys().map(String::as_str).collect();
-                Err(dto::Problem {
-                    title: "unknown service".into(),
-                    status: 404,
-                    detail: format!("there is no service `{unknown}` in what runs"),
-                    hint: Some(format!(
-                        "its services are {}; one that the manifest has got since needs `atoll down` and `atoll up`",
-                        known.join(", ")
-                    )),
-                })
-            }
-        }
+        self.check_names(&services)?;
+        Ok(services)
     }
 
-    /// Refuses to go on with a manifest that is not the one that runs.
-    fn check_plan(&self, plan: Option<&str>) -> Result<(), dto::Problem> {
-        if plan.is_none_or(|plan| plan == self.plan.fingerprint()) {
-            return Ok(());
+    /// Refuses what is not a service of what runs.
+    pub fn check_names(&self, names: &[String]) -> Result<(), dto::Problem> {
+        names.iter().try_for_each(|name| self.check_service(name))
+    }
+
+    /// Waits until nothing runs any more that was started for another plan; false when everything is stopped before.
+    pub async fn all_renewed(&self, plan: &Plan) -> bool {
+        let mut snapshots = self.supervisor.watch();
+        let mut drained = self.drained.clone();
+        let is_settled = |snapshot: &Arc<Snapshot>| {
+            snapshot
+                .services
+                .iter()
+                .all(|service| service.rollout.is_none() && plan.services.contains_key(&service.name))
+        };
+        tokio::select! {
+            settled = snapshots.wait_for(is_settled) => settled.is_ok(),
+            _ = drained.wait_for(|drained| *drained) => false,
         }
-        Err(dto::Problem {
-            title: "the manifest has changed".into(),
-            status: 409,
-            detail: "the manifest has changed since the application was started; what runs is left as it is".into(),
-            hint: Some("`atoll down`, then `atoll up`, takes the change over".into()),
-        })
     }
 
     /// Waits until each service satisfies `reached`; fails as soon as one cannot any more.
@@ -157,7 +174,10 @@ fn is_up(service: &ServiceStatus) -> bool {
 }
 
 fn is_renewed(service: &ServiceStatus) -> bool {
-    is_up(service) && service.instances.iter().all(|instance| instance.generation == service.generation)
+    // A rollout that was taken back has its generation again, and says why.
+    service.reason.is_none()
+        && is_up(service)
+        && service.instances.iter().all(|instance| instance.generation == service.generation)
 }
 
 fn is_down(service: &ServiceStatus) -> bool {

@@ -24,7 +24,7 @@ pub(super) async fn run(control: Arc<Control>, mut prepares: mpsc::Receiver<Prep
 }
 
 async fn prepare(control: &Control, service: &str) -> Result<(), String> {
-    for database in lower::databases(&control.plan, service) {
+    for database in lower::databases(&control.plan(), service) {
         match database::prepare(&database).await {
             Ok(report) => {
                 for migration in report.applied {

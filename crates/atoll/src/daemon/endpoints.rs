@@ -8,14 +8,24 @@ use kit::Chain;
 use registry::{Snapshot, State};
 
 use crate::daemon::Control;
+use crate::daemon::change::Served;
 use crate::lower;
 
-/// Runs until the registry is gone. The first snapshot is with the data plane already.
+/// Runs until the registry is gone. The first snapshot is with the data plane already; another plan is another snapshot.
 pub(super) async fn run(control: Arc<Control>, mut watcher: registry::Watcher) {
     let mut rotation = BTreeSet::new();
-    while let Some(endpoints) = watcher.changed().await {
+    let mut served = control.served.subscribe();
+    loop {
+        let endpoints = tokio::select! {
+            endpoints = watcher.changed() => match endpoints {
+                Some(endpoints) => endpoints,
+                None => return,
+            },
+            Ok(()) = served.changed() => watcher.current(),
+        };
         let begun = Instant::now();
-        match control.proxy.apply(lower::snapshot(&control.plan, &endpoints)) {
+        let Served { plan, retiring } = served.borrow_and_update().clone();
+        match control.proxy.apply(lower::snapshot(&plan, retiring.as_deref(), &endpoints)) {
             Ok(()) => {
                 let next = in_rotation(&endpoints);
                 let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -27,7 +37,7 @@ pub(super) async fn run(control: Arc<Control>, mut watcher: registry::Watcher) {
                 }
                 rotation = next;
             }
-            // The same routes were taken at the start; the data plane goes on with what it has.
+            // The same routes were compiled before; the data plane goes on with what it has.
             Err(error) => tracing::error!(error = %Chain(&error), "the data plane refused a snapshot"),
         }
     }

@@ -1,21 +1,20 @@
-//! The daemon's own log: JSON lines in `daemon.log`, rotated. What a panic prints goes there as well, through stderr.
+//! The log of a process of Atoll's own, daemon or data plane: JSON lines in a file, rotated. What a panic prints goes there as well, through stderr.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kit::rotate::Rotating;
 use tracing_subscriber::EnvFilter;
-
-use crate::project::Project;
 
 /// One file of it.
 const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// Files in all.
 const FILES_MAX: u32 = 3;
 
-/// Begins to log, `info` and above, or as `ATOLL_LOG` says. Called once, by the daemon that has the folder's lock.
-pub(super) fn begin(project: &Project) {
-    let log = Rotating::new(project.daemon_log(), FILE_BYTES_MAX, FILES_MAX);
+/// Begins to log, `info` and above, or as `ATOLL_LOG` says. Called once in a process, by the one that has the file.
+pub(super) fn begin(path: PathBuf) {
+    let log = Rotating::new(path, FILE_BYTES_MAX, FILES_MAX);
     let log = Arc::new(Mutex::new(log));
     let filter = EnvFilter::try_from_env("ATOLL_LOG").unwrap_or_else(|_| "info".into());
     let lines = tracing_subscriber::fmt().json().flatten_event(true).log_internal_errors(false).with_env_filter(filter);

@@ -18,21 +18,26 @@ pub fn listeners(plan: &Plan) -> Vec<(String, SocketAddr)> {
     std::iter::once((GATEWAY.to_owned(), plan.gateway.listen)).chain(edges).collect()
 }
 
-/// What the data plane serves: the plan's rules over the endpoints of this moment.
-pub fn snapshot(plan: &Plan, endpoints: &registry::Snapshot) -> proxy::Snapshot {
+/// What the data plane serves: the plan's rules over the endpoints of this moment. Edges that only the `retiring` plan has
+/// are those of instances that are still to be replaced.
+pub fn snapshot(plan: &Plan, retiring: Option<&Plan>, endpoints: &registry::Snapshot) -> proxy::Snapshot {
     let gateway = proxy::Listener { role: proxy::Role::Gateway, routes: plan.routes.iter().map(route).collect() };
-    let edges = plan.services.iter().flat_map(|(caller, service)| {
-        service
-            .edges
-            .iter()
-            .map(move |(upstream, edge)| (edge_name(caller, upstream), edge_listener(caller, upstream, edge)))
-    });
+    let all = retiring.map(edges).into_iter().flatten().chain(edges(plan));
     proxy::Snapshot {
-        // The first generation of the registry is 0, and the data plane begins before any.
-        generation: endpoints.generation + 1,
-        listeners: std::iter::once((GATEWAY.to_owned(), gateway)).chain(edges).collect(),
+        // The data plane chooses its own.
+        generation: 0,
+        listeners: all.chain([(GATEWAY.to_owned(), gateway)]).collect(),
         services: endpoints.services.iter().map(|(name, all)| (name.clone(), ready(all))).collect(),
     }
+}
+
+fn edges(of: &Plan) -> impl Iterator<Item = (String, proxy::Listener)> + '_ {
+    of.services.iter().flat_map(|(caller, service)| {
+        let of = |(upstream, edge): (&String, &plan::Edge)| {
+            (edge_name(caller, upstream), edge_listener(caller, upstream, edge))
+        };
+        service.edges.iter().map(of).collect::<Vec<_>>()
+    })
 }
 
 fn edge_name(caller: &str, upstream: &str) -> String {
@@ -53,6 +58,7 @@ fn edge_listener(caller: &str, upstream: &str, edge: &plan::Edge) -> proxy::List
         matches: vec![everything],
         filters: Vec::new(),
         timeout: edge.timeout,
+        retry: retry(&edge.retry),
         backends: vec![proxy::Backend { service: upstream.to_owned(), weight: 1 }],
     };
     let role = proxy::Role::Edge { caller: caller.to_owned(), upstream: upstream.to_owned() };
@@ -78,8 +84,14 @@ fn route(route: &plan::Route) -> proxy::Route {
         matches: route.matches.iter().map(condition).collect(),
         filters: route.filters.iter().map(filter).collect(),
         timeout: route.timeout,
+        retry: retry(&route.retry),
         backends: route.backends.iter().map(backend).collect(),
     }
+}
+
+fn retry(from: &plan::Retry) -> proxy::Retry {
+    let plan::Retry { attempts, codes, backoff, unsafe_methods } = from.clone();
+    proxy::Retry { attempts, codes, backoff, unsafe_methods }
 }
 
 fn condition(from: &plan::Match) -> proxy::Match {

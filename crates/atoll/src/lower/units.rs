@@ -24,7 +24,7 @@ pub fn databases(plan: &Plan, service: &str) -> Vec<database::Database> {
         .collect()
 }
 
-fn lower_service(plan: &Plan, name: &str, service: &plan::Service) -> supervisor::Service {
+pub(super) fn lower_service(plan: &Plan, name: &str, service: &plan::Service) -> supervisor::Service {
     let mut environment: BTreeMap<String, String> =
         service.environment.iter().map(|(name, variable)| (name.clone(), variable.value.clone())).collect();
     let shared = [
@@ -46,6 +46,7 @@ fn lower_service(plan: &Plan, name: &str, service: &plan::Service) -> supervisor
         working_dir: service.working_dir.clone(),
         environment,
         instances: service.instances.iter().map(|instance| lower_instance(plan, name, service, instance)).collect(),
+        surge: service.surge.iter().map(|instance| lower_instance(plan, name, service, instance)).collect(),
         depends_on: service.depends_on.iter().map(|(name, when)| (name.clone(), condition(*when))).collect(),
         calls: service.edges.keys().cloned().collect(),
         probes: supervisor::Probes {
@@ -64,25 +65,55 @@ fn lower_service(plan: &Plan, name: &str, service: &plan::Service) -> supervisor
             true => supervisor::Preparation::None,
             false => supervisor::Preparation::Required,
         },
+        update: update(&service.update),
+        limits: supervisor::Limits {
+            cpu_millis: service.limits.cpu_millis,
+            memory_bytes: service.limits.memory_bytes,
+            pids: service.limits.pids,
+        },
+    }
+}
+
+fn update(from: &plan::Update) -> supervisor::Update {
+    supervisor::Update {
+        strategy: match from.strategy {
+            plan::Strategy::Rolling => supervisor::Strategy::Rolling,
+            plan::Strategy::Recreate => supervisor::Strategy::Recreate,
+        },
+        max_unavailable: from.max_unavailable,
+        min_ready: from.min_ready,
+        auto_revert: from.auto_revert,
+        progress_deadline: from.progress_deadline,
     }
 }
 
 fn lower_instance(plan: &Plan, name: &str, service: &plan::Service, instance: &plan::Instance) -> supervisor::Instance {
-    let id = format!("{name}.{}", instance.index);
+    supervisor::Instance {
+        index: instance.index,
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, instance.port)),
+        environment: own_environment(plan, name, service, &instance.index.to_string(), instance.port),
+    }
+}
+
+/// What differs between the copies of a service. `copy` tells this one from the others.
+pub(super) fn own_environment(
+    plan: &Plan,
+    name: &str,
+    service: &plan::Service,
+    copy: &str,
+    port: u16,
+) -> BTreeMap<String, String> {
+    let id = format!("{name}.{copy}");
     // OpenTelemetry semantic conventions, "Service": namespace, name and instance id identify an instance together.
     let resource = format!("service.namespace={},service.instance.id={id}", plan.name);
     let mut environment = BTreeMap::from([
-        ("PORT".to_owned(), instance.port.to_string()),
+        ("PORT".to_owned(), port.to_string()),
         ("ATOLL_INSTANCE".to_owned(), id),
         ("OTEL_RESOURCE_ATTRIBUTES".to_owned(), resource),
     ]);
     // What the manifest writes wins; that it writes no PORT is the compiler's promise.
     environment.retain(|variable, _| !service.environment.contains_key(variable));
-    supervisor::Instance {
-        index: instance.index,
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, instance.port)),
-        environment,
-    }
+    environment
 }
 
 /// What is run, secrets and all.

@@ -16,6 +16,7 @@ pub fn services(snapshot: &Snapshot) -> Vec<dto::Service> {
     let view = |service: &ServiceStatus| dto::Service {
         service: service.name.clone(),
         wanted: service.wanted == Wanted::Running,
+        updating: service.rollout.is_some_and(|course| course != supervisor::Course::Halted),
         given_up: given_up(service),
         last_lines: last_lines(service).to_vec(),
         instances: service_instances(service).collect(),
@@ -36,6 +37,7 @@ pub fn given_up(service: &ServiceStatus) -> Option<String> {
 fn last_lines(service: &ServiceStatus) -> &[String] {
     match &service.build {
         BuildStatus::Failed { last_lines, .. } => last_lines,
+        _ if !service.last_lines.is_empty() => &service.last_lines,
         _ => hopeless(service).map_or(&[], |instance| &instance.last_lines),
     }
 }
@@ -117,6 +119,21 @@ pub fn description(plan: &Plan, snapshot: &Snapshot, name: &str) -> Option<dto::
     })
 }
 
+/// Where an instance listens, and whether it takes requests.
+pub fn endpoint(endpoint: &registry::Endpoint) -> dto::Endpoint {
+    let state = match endpoint.state {
+        registry::State::Unready => "unready",
+        registry::State::Ready => "ready",
+        registry::State::Draining => "draining",
+    };
+    dto::Endpoint {
+        instance: endpoint.instance,
+        address: endpoint.address.to_string(),
+        ready: endpoint.state == registry::State::Ready,
+        state: state.to_owned(),
+    }
+}
+
 /// A command as it may be shown.
 fn words(words: &[manifest::plan::Text]) -> String {
     let words: Vec<&str> = words.iter().map(manifest::plan::Text::shown).collect();
@@ -194,15 +211,36 @@ fn sentence<'e>(subject: &str, kind: &'e Kind) -> (&'static str, String, &'e [St
             return ("crash_loop", format!("{subject}: keeps ending, {attempt} times in a row"), last_lines);
         }
         Kind::Failed { why } => ("failed", format!("{subject}: failed: {why}")),
+        Kind::Changed { how } => ("changed", format!("{subject}: {how}")),
+        Kind::RolledOut => ("rolled_out", format!("{subject}: every instance is replaced")),
+        Kind::Reverted { why, last_lines } => {
+            return ("reverted", format!("{subject}: the change failed and is taken back: {why}"), last_lines);
+        }
+        Kind::RolloutHalted { why, last_lines } => {
+            return ("rollout_halted", format!("{subject}: the change failed and is halted: {why}"), last_lines);
+        }
+        Kind::Signalled { signal } => ("signalled", format!("{subject}: was sent signal {signal}")),
         Kind::Stopping { why } => ("stopping", format!("{subject}: stopping: {why}")),
         Kind::Stopped => ("stopped", format!("{subject}: stopped")),
         Kind::Killed => ("killed", format!("{subject}: did not stop in time and was killed")),
+        Kind::LimitsUnavailable { why } => ("limits_unavailable", format!("{subject}: its limits do not hold: {why}")),
         Kind::LogsLost { why } => ("logs_lost", format!("{subject}: its log is not written: {why}")),
         Kind::LogsResumed { lines_lost } => {
             ("logs_resumed", format!("{subject}: its log is written again; {lines_lost} lines are missing"))
         }
-        Kind::LeftoverStopped { pid } => {
-            ("leftover_stopped", format!("{subject}: pid {pid} was left by a killed daemon and is stopped"))
+        Kind::Adopted { pid } => ("adopted", format!("{subject}: goes on as pid {pid}, taken over by this daemon")),
+        Kind::ExitedUnseen { exit, after_ms } => {
+            let lived = seconds(after_ms);
+            ("exited", format!("{subject}: ended with {exit} after {lived:.1} s, while no daemon was there"))
+        }
+        Kind::ShimLost { why } => {
+            ("shim_lost", format!("{subject}: was killed, because nobody looked after it: {why}"))
+        }
+        Kind::LinesSkipped { lines } => {
+            ("lines_skipped", format!("{subject}: {lines} lines came too fast to follow; they are in its log"))
+        }
+        Kind::LeftoverStopped { pid, why } => {
+            ("leftover_stopped", format!("{subject}: pid {pid} was left by a former daemon and is stopped: {why}"))
         }
         Kind::StateFileDamaged { why } => {
             ("state_file_damaged", format!("what the daemon before this one left cannot be read: {why}"))

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use manifest::{Diagnostic, Plan, Sources, Want};
 
-use crate::project::Project;
 use crate::project::ports::{self, Claims};
+use crate::project::{Project, scale};
 
 /// A manifest may not be larger; what is read of a larger one is enough for the compiler to refuse it.
 const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
@@ -26,34 +26,31 @@ pub struct Loaded {
 impl Project {
     /// Reads and compiles the manifest for the command line. Changes nothing on disk; blocking.
     pub fn load(&self) -> Loaded {
-        let mut busy = supervisor::listening_ports();
-        if self.is_running() {
-            // Its own daemon listens on them.
-            ports::load_ledger(self).values().for_each(|port| {
-                busy.remove(port);
-            });
-        }
-        self.compile(busy)
+        let ours = if self.is_running() { ports::load_ledger(self).into_values().collect() } else { BTreeSet::new() };
+        self.compile(&process(), strangers(&ours))
     }
 
     /// The same for the daemon that is about to open the ports: whoever listens on one now is a stranger, and each one is
     /// claimed among all daemons of this machine, so that an instance finds its port again although nobody listened there
     /// while it was away.
-    pub fn load_and_claim(&self) -> (Loaded, Claims) {
-        let mut busy = supervisor::listening_ports();
+    ///
+    /// `process` is the environment that `${NAME}` expands from; `ours` are ports on which this application listens
+    /// itself. Claims are only added.
+    pub fn load_and_claim(&self, process: &Variables, ours: &BTreeSet<u16>, claims: &mut Claims) -> Loaded {
+        let mut busy = strangers(ours);
         for _ in 0..CLAIM_ROUNDS_MAX {
-            let loaded = self.compile(busy.clone());
-            let Some(plan) = &loaded.plan else { return (loaded, Claims::default()) };
+            let loaded = self.compile(process, busy.clone());
+            let Some(plan) = &loaded.plan else { return loaded };
             let chosen = plan.ports.iter().filter(|(key, _)| !(plan.gateway.written && *key == ports::GATEWAY));
-            match ports::claim(chosen.map(|(_, port)| *port)) {
-                Ok(claims) => return (loaded, claims),
+            match claims.take(chosen.map(|(_, port)| *port)) {
+                Ok(()) => return loaded,
                 Err(claimed) => busy.extend(claimed),
             }
         }
-        (self.compile(busy), Claims::default())
+        self.compile(process, busy)
     }
 
-    fn compile(&self, busy: BTreeSet<u16>) -> Loaded {
+    fn compile(&self, process: &Variables, busy: BTreeSet<u16>) -> Loaded {
         let range = ports::range();
         let ledger = ports::load_ledger(self);
         let first = ports::first(&range, self.root());
@@ -61,8 +58,9 @@ impl Project {
             root: self.manifest.clone(),
             files: BTreeMap::new(),
             globs: BTreeMap::new(),
-            environment: environment(self.root()),
+            environment: environment(self.root(), process),
             ports: manifest::Ports { range, first, ledger, busy },
+            scale: scale::load(self),
         };
         loop {
             let wanted = manifest::wanted(&sources);
@@ -92,16 +90,29 @@ impl Project {
     }
 }
 
-/// The process's own environment over that of `.env` beside the manifest.
-fn environment(root: &Path) -> BTreeMap<String, String> {
+/// Ports on which somebody else listens.
+fn strangers(ours: &BTreeSet<u16>) -> BTreeSet<u16> {
+    supervisor::listening_ports().into_iter().filter(|port| !ours.contains(port)).collect()
+}
+
+/// Variables of a process: those whose name and value are UTF-8.
+pub type Variables = BTreeMap<String, String>;
+
+/// The environment of this process.
+pub fn process() -> Variables {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// That of a process over that of `.env` beside the manifest.
+fn environment(root: &Path, process: &Variables) -> Variables {
     let mut variables = BTreeMap::new();
     if let Ok(text) = read(&root.join(".env")) {
         // What is wrong in it shows as an undefined variable where it is used.
         variables.extend(manifest::dotenv(&text));
     }
-    variables.extend(
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-    );
+    variables.extend(process.iter().map(|(name, value)| (name.clone(), value.clone())));
     variables
 }
 

@@ -61,25 +61,38 @@ pub fn first(range: &RangeInclusive<u16>, root: &Path) -> u16 {
 /// that ends: each is the name of an abstract socket (unix(7)).
 #[derive(Debug, Default)]
 pub struct Claims {
-    _names: Vec<UnixListener>,
+    names: BTreeMap<u16, UnixListener>,
 }
 
-/// Claims all of these ports, or gives those that another daemon has and claims none.
-pub fn claim(ports: impl Iterator<Item = u16>) -> Result<Claims, BTreeSet<u16>> {
-    let mut names = Vec::new();
-    let mut claimed = BTreeSet::new();
-    for port in ports {
-        let name = SocketAddr::from_abstract_name(format!("atoll/port/{port}"));
-        match name.and_then(|name| UnixListener::bind_addr(&name)) {
-            Ok(name) => names.push(name),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                claimed.insert(port);
+impl Claims {
+    /// Claims those of these ports that are not claimed yet, or gives those that another daemon has and claims none.
+    pub fn take(&mut self, ports: impl Iterator<Item = u16>) -> Result<(), BTreeSet<u16>> {
+        let mut names = BTreeMap::new();
+        let mut claimed = BTreeSet::new();
+        for port in ports.filter(|port| !self.names.contains_key(port)) {
+            let name = SocketAddr::from_abstract_name(format!("atoll/port/{port}"));
+            match name.and_then(|name| UnixListener::bind_addr(&name)) {
+                Ok(name) => {
+                    names.insert(port, name);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    claimed.insert(port);
+                }
+                // Where there are no such sockets, listeners alone tell what is taken.
+                Err(_) => {}
             }
-            // Where there are no such sockets, listeners alone tell what is taken.
-            Err(_) => {}
         }
+        if !claimed.is_empty() {
+            return Err(claimed);
+        }
+        self.names.append(&mut names);
+        Ok(())
     }
-    if claimed.is_empty() { Ok(Claims { _names: names }) } else { Err(claimed) }
+
+    /// Lets go of all ports but these.
+    pub fn keep(&mut self, ports: &BTreeSet<u16>) {
+        self.names.retain(|port, _| ports.contains(port));
+    }
 }
 
 #[cfg(test)]
@@ -88,11 +101,13 @@ mod tests {
 
     #[test]
     fn a_claimed_port_is_not_claimed_twice_until_it_is_let_go() {
-        let ports = 40_001..40_004;
-        let claims = claim(ports.clone()).expect("free");
-        assert_eq!(claim(40_003..40_006).expect_err("one is taken"), BTreeSet::from([40_003]));
-        drop(claims);
-        claim(ports).expect("free again");
+        let (mut ours, mut theirs) = (Claims::default(), Claims::default());
+        ours.take(40_001..40_004).expect("free");
+        ours.take(40_002..40_005).expect("those that are claimed already are no others'");
+        assert_eq!(theirs.take(40_004..40_007).expect_err("one is taken"), BTreeSet::from([40_004]));
+        ours.keep(&BTreeSet::from([40_001]));
+        theirs.take(40_002..40_007).expect("free again");
+        assert_eq!(theirs.take([40_001].into_iter()).expect_err("kept"), BTreeSet::from([40_001]));
     }
 
     #[test]

@@ -104,6 +104,13 @@ impl Application {
         i32::try_from(found.unwrap()["pid"].as_i64().unwrap()).unwrap()
     }
 
+    /// The pid of an instance that has one at this moment.
+    pub fn pid_now(&self, service: &str, instance: u64) -> Option<i32> {
+        let instances = self.instances();
+        let found = instances.iter().find(|i| i["service"] == service && i["instance"] == instance)?;
+        i32::try_from(found["pid"].as_i64()?).ok()
+    }
+
     pub fn daemon_pid(&self) -> i32 {
         let text = std::fs::read_to_string(self.path(".atoll/run/lock")).unwrap();
         text.trim().parse().unwrap()

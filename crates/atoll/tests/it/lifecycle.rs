@@ -4,6 +4,7 @@ use std::io::BufRead;
 use std::process::Stdio;
 
 use rustix::process::Signal;
+use serde_json::Value;
 use testkit::wait::until_blocking;
 
 use crate::application::{Application, BOUND, is_running, signal, wait};
@@ -44,7 +45,7 @@ fn an_application_comes_up_is_seen_and_goes_down() {
 
     let (status, body) = app.get("/call/BACK_URL/deep?x=1");
     assert_eq!(status, 200, "{body}");
-    let seen: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let seen: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(seen["answer"]["path"], "/deep?x=1");
     assert!(seen["answer"]["headers"]["traceparent"].is_string());
     let environment = seen["environment"].as_object().unwrap();
@@ -202,7 +203,9 @@ fn a_changed_secret_is_noticed_and_not_shown() {
         assert!(!app.atoll(arguments).succeeded().stdout.contains("first-secret"), "{arguments:?}");
     }
     app.write("keys.env", "KEY=second-secret\n");
-    assert_eq!(app.atoll(&["up", "-d"]).code(), 1);
+    let changed = app.atoll(&["up", "-d", "--wait"]).succeeded().stderr;
+    assert!(changed.contains("environment.KEY") && !changed.contains("second-secret"), "{changed}");
+    assert!(app.get("/").1.contains("second-secret"));
 }
 
 #[test]
@@ -234,19 +237,26 @@ fn logs_are_kept_filtered_and_readable_without_a_daemon() {
 }
 
 #[test]
-fn what_a_killed_daemon_left_is_stopped_before_the_next_start() {
+fn what_a_killed_daemon_left_goes_on_with_the_next_and_down_stops_it_without_one() {
     let app = Application::with_manifest(TWO_SERVICES);
     app.up();
-    let (daemon, front) = (app.daemon_pid(), app.pid("front", 0));
-    signal(daemon, Signal::KILL);
-    until_blocking("the daemon's end", BOUND, || (!is_running(daemon)).then_some(()));
+    let shown = |app: &Application| {
+        let seen = |i: &Value| ["pid", "port", "restarts", "started_at"].map(|key| i[key].clone());
+        app.instances().iter().map(seen).collect::<Vec<_>>()
+    };
+    let kill_daemon = || {
+        let daemon = app.daemon_pid();
+        signal(daemon, Signal::KILL);
+        until_blocking("the daemon's end", BOUND, || (!is_running(daemon)).then_some(()));
+    };
+    let before = shown(&app);
+    kill_daemon();
     app.up();
-    assert!(!is_running(front), "the old instance is gone");
-    assert_eq!(app.get("/").0, 200);
+    assert_eq!(shown(&app), before);
+    assert_eq!(app.get("/call/BACK_URL/").0, 200);
 
-    let (daemon, front) = (app.daemon_pid(), app.pid("front", 0));
-    signal(daemon, Signal::KILL);
-    until_blocking("the daemon's end", BOUND, || (!is_running(daemon)).then_some(()));
+    let front = app.pid("front", 0);
+    kill_daemon();
     app.atoll(&["down"]).succeeded();
     assert!(!is_running(front), "down cleans up as well");
 }
@@ -260,9 +270,16 @@ fn a_second_up_finds_the_first_and_a_changed_manifest_is_said() {
     assert_eq!(app.pid("front", 0), front);
     let manifest = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
     app.write("atoll.toml", &manifest.replace("hello", "good bye"));
-    let refused = app.atoll(&["up", "-d"]);
+    let back = app.pid("back", 0);
+    let changed = app.atoll(&["up", "-d", "--wait"]).succeeded();
+    assert!(changed.stderr.contains("~ service front: environment.GREETING"), "{}", changed.stderr);
+    assert!(!is_running(front) && app.pid("back", 0) == back, "only what has changed is replaced");
+    assert!(app.get("/").1.contains("good bye"));
+
+    app.write("atoll.toml", &manifest.replace("upstreams", "upstraems"));
+    let (front, refused) = (app.pid("front", 0), app.atoll(&["up", "-d"]));
     assert_eq!(refused.code(), 1);
-    assert!(refused.stderr.contains("has changed") && is_running(front), "{}", refused.stderr);
+    assert!(refused.stderr.contains("nothing was changed") && is_running(front), "{}", refused.stderr);
 }
 
 #[test]

@@ -5,8 +5,12 @@
 
 mod application;
 mod cli;
+mod commands;
 mod failures;
 mod foreign;
 mod lifecycle;
+mod lint;
+mod live;
 mod resilience;
+mod scaffold;
 mod store;

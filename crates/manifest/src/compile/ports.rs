@@ -35,7 +35,7 @@ pub(crate) fn assign(cx: &Context<'_>, gateway: &Listener<'_>, wired: &Wired<'_>
         }
     }
     for (name, unit) in wired {
-        keys.extend((0..unit.replicas).map(|index| instance(name, index)));
+        keys.extend((0..unit.replicas + unit.update.max_surge).map(|index| instance(name, index)));
         keys.extend(unit.upstreams.iter().map(|upstream| edge(name, &upstream.value)));
     }
     let (mut ledger, missing) = allocate(&cx.sources.ports, &keys, &fixed.values().copied().collect());
@@ -66,7 +66,10 @@ fn allocate(ports: &Ports, keys: &[String], fixed: &BTreeSet<u16>) -> (BTreeMap<
     let (start, end) = (*ports.range.start(), *ports.range.end());
     let first = ports.first.clamp(start.min(end), end);
     let usable = |port: &u16| *port != 0 && ports.range.contains(port) && !used.contains(port);
-    let mut free = (first..=end).chain(start..first).filter(usable);
+    // What is not wanted any more may still listen for a moment: its port is given away last.
+    let leaving: BTreeSet<u16> = ports.ledger.values().copied().collect();
+    let all = || (first..=end).chain(start..first).filter(usable);
+    let mut free = all().filter(|port| !leaving.contains(port)).chain(all().filter(|port| leaving.contains(port)));
     let mut missing = 0;
     for key in keys {
         if !ledger.contains_key(key) {
@@ -105,7 +108,8 @@ mod tests {
 
     #[test]
     fn the_ledger_is_kept_unless_busy_given_twice_or_gone() {
-        check(&ports(&[("b", 13), ("gone", 12)], &[]), &["a", "b"], &[("a", 10), ("b", 13)], 0);
+        check(&ports(&[("b", 13), ("gone", 10)], &[]), &["a", "b"], &[("a", 11), ("b", 13)], 0);
+        check(&ports(&[("gone", 10)], &[11, 12]), &["a", "b"], &[("a", 13), ("b", 10)], 0);
         check(&ports(&[("a", 12), ("b", 12)], &[]), &["a", "b"], &[("a", 12), ("b", 13)], 0);
         check(&ports(&[("a", 12), ("b", 0)], &[12]), &["a", "b"], &[("a", 13), ("b", 10)], 0);
         check(&ports(&[("a", 14)], &[]), &["a"], &[("a", 13)], 0);

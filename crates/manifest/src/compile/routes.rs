@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::declared::{Declared, is_service};
-use super::{filters, matches};
+use super::{edges, filters, matches};
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::{Diagnostic, Place};
@@ -60,6 +60,7 @@ fn route(cx: &Context<'_>, declared: &Declared<'_>, table: &Table<'_>) -> Route 
         matches,
         filters,
         timeout: table.duration("timeout"),
+        retry: edges::retry(table).unwrap_or_default(),
         backends,
     }
 }

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::environment::{self, Environment};
 use super::wiring::Unit;
-use super::{ports, probes, update};
+use super::{edges, ports, probes, update};
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
-use crate::plan::{self, Build, Database, Edge, Instance, ResourceLimits, Service};
+use crate::plan::{self, Build, Database, Instance, ResourceLimits, Service};
 use crate::reader::{Item, Table, Text};
-use crate::text::{Shell, nearest, parse_duration, quoted_list, shell_syntax, split};
+use crate::text::{Shell, shell_syntax, split};
 
 pub(crate) fn compile(
     cx: &Context<'_>,
@@ -26,6 +25,7 @@ pub(crate) fn compile(
     let working_dir = table.path("working_dir").unwrap_or_else(|| folder.to_path_buf());
     let environment = environment::compile(cx, unit, ledger, databases);
     let port = |key: String| ledger.get(&key).copied().unwrap_or_default();
+    let instance = |index| Instance { index, port: port(ports::instance(name, index)) };
     Service {
         description: table.text("description").map(|text| text.value),
         owner: table.text("owner").map(|text| text.value),
@@ -38,17 +38,17 @@ pub(crate) fn compile(
             .get("command")
             .and_then(|item| command(cx, &item, "command", &environment, &working_dir))
             .unwrap_or_default(),
-        instances: (0..unit.replicas)
-            .map(|index| Instance { index, port: port(ports::instance(name, index)) })
-            .collect(),
-        edges: edges(cx, unit, |upstream| port(ports::edge(name, upstream))),
+        declared_replicas: unit.declared,
+        instances: (0..unit.replicas).map(instance).collect(),
+        surge: (unit.replicas..unit.replicas + unit.update.max_surge).map(instance).collect(),
+        edges: edges::compile(cx, unit, |upstream| port(ports::edge(name, upstream))),
         depends_on: unit.depends_on.iter().map(|(name, condition)| (name.value.clone(), *condition)).collect(),
         probes: probes::compile(cx, table, &environment, &working_dir),
         restart: unit.restart,
         stop_signal: table.choice("stop_signal").to_owned(),
         stop_grace_period: table.duration("stop_grace_period"),
         databases: unit.databases.iter().map(|name| name.value.clone()).collect(),
-        update: update::update(cx, table),
+        update: unit.update.clone(),
         watch: update::watch(cx, table),
         limits: limits(table),
         environment: environment.variables,
@@ -121,41 +121,4 @@ fn warn_of_shell(cx: &Context<'_>, item: &Item<'_>, key: &str, written: &str) {
     let message = format!("`{key}` has `{found}`, which only a shell would understand");
     let diagnostic = Diagnostic::new(Code::ShellSyntax, &item.place_of(written, span), message);
     cx.report(diagnostic.label("given to the program as it stands").hint(hint));
-}
-
-fn edges(cx: &Context<'_>, unit: &Unit<'_>, port: impl Fn(&str) -> u16) -> BTreeMap<String, Edge> {
-    let mut timeouts: BTreeMap<String, Option<Duration>> = BTreeMap::new();
-    let upstreams: Vec<&str> = unit.upstreams.iter().map(|name| name.value.as_str()).collect();
-    for (name, item) in unit.table.map("edges") {
-        let Some(policy) = item.table() else { continue };
-        if name.value != "*" && !upstreams.contains(&name.value.as_str()) {
-            report_no_upstream(cx, unit, &upstreams, &name);
-        }
-        timeouts.insert(name.value, policy.get("timeout").and_then(|item| item.duration()));
-    }
-    let written = |name: &str| timeouts.get(name).copied().flatten();
-    let edges = upstreams.into_iter().map(|name| {
-        let timeout = written(name).or_else(|| written("*")).unwrap_or_else(default_timeout);
-        (name.to_owned(), Edge { port: port(name), timeout })
-    });
-    edges.collect()
-}
-
-/// The shape's own default of an edge's timeout.
-fn default_timeout() -> Duration {
-    crate::shape::EDGE.default_of("timeout").and_then(parse_duration).unwrap_or_default()
-}
-
-fn report_no_upstream(cx: &Context<'_>, unit: &Unit<'_>, upstreams: &[&str], name: &Text<'_>) {
-    // An upstream that is not declared is reported where it stands; its edge is not a second mistake.
-    if unit.table.texts("upstreams").iter().any(|upstream| upstream.value == name.value) {
-        return;
-    }
-    let message = format!("`{}` is not an upstream of `{}`", name.value, unit.name.value);
-    let hint = match nearest(&name.value, upstreams.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if upstreams.is_empty() => format!("add `upstreams = [\"{}\"]`", name.value),
-        None => format!("add `\"{}\"` to `upstreams`, or write {}", name.value, quoted_list(upstreams)),
-    };
-    cx.report(Diagnostic::new(Code::EdgeWithoutUpstream, &name.place, message).label("not an upstream").hint(hint));
 }

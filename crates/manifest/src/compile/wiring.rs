@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::declared::{Declaration, Declared, distinct, is_database, is_service};
+use super::update;
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
-use crate::plan::{Condition, Restart};
+use crate::plan::{Condition, Restart, Update};
 use crate::reader::{Table, Text};
 
 /// A service and its wires. Only wires to declared things.
@@ -14,7 +15,10 @@ use crate::reader::{Table, Text};
 pub(crate) struct Unit<'d> {
     pub name: Text<'d>,
     pub table: Table<'d>,
+    /// Instances of the service as it is scaled, and as it is declared.
     pub replicas: u32,
+    pub declared: u32,
+    pub update: Update,
     pub restart: Restart,
     pub upstreams: Vec<Text<'d>>,
     pub depends_on: Vec<(Text<'d>, Condition)>,
@@ -45,10 +49,14 @@ fn unit<'d>(cx: &Context<'_>, declared: &Declared<'d>, service: &Declaration<'d>
     depends_on.retain(|(name, _)| is_service(cx, declared, name) && !is_itself(cx, own, name, "waiting for itself"));
     let mut databases = distinct(cx, "databases", table.texts("databases"));
     databases.retain(|name| is_database(cx, declared, name));
+    let declared_replicas = u32::try_from(table.integer("replicas")).unwrap_or_default();
+    let scale = cx.sources.scale.get(own).filter(|scale| scale.declared == declared_replicas);
     Unit {
         name: service.name.clone(),
         table: table.clone(),
-        replicas: u32::try_from(table.integer("replicas")).unwrap_or_default(),
+        replicas: scale.map_or(declared_replicas, |scale| scale.replicas),
+        declared: declared_replicas,
+        update: update::update(cx, table),
         restart: match table.choice("restart") {
             "no" => Restart::No,
             "on-failure" => Restart::OnFailure,

@@ -135,6 +135,7 @@ fn as_wanted(kind: &Kind, value: &DeValue<'_>) -> Option<String> {
             format!("write it as one string: `\"{}\"`", words.join(" "))
         }
         (Kind::List(Kind::Text, _), DeValue::String(text)) => format!("write `[\"{text}\"]`"),
+        (Kind::List(Kind::Integer { .. }, _), DeValue::Integer(number)) => format!("write `[{number}]`"),
         (Kind::Integer { .. } | Kind::Number(_), DeValue::String(text)) if text.parse::<i64>().is_ok() => {
             format!("write `{text}`, without quotes")
         }

@@ -68,6 +68,16 @@ static GATEWAY: Table = Table {
     one_of: OneOf::Nothing,
 };
 
+const ALLOW: Key = key("allow", NAMES, "Codes of lints that are not told of this table, such as `W0504`.");
+const REQUEST_TIMEOUT: Key =
+    key("timeout", TIMEOUT, "From the head of the request to the head of the response, all tries together.")
+        .default("15s");
+const RETRY_KEY: Key = key(
+    "retry",
+    Kind::Table(&RETRY),
+    "When a request is sent again. Not written: an answer is final, and an exchange that broke before one is repeated at once, twice at most, on other instances, where method and body allow it.",
+);
+
 static ROUTE: Table = Table {
     name: "route",
     doc: "One rule of the gateway. Of all routes that match a request the most specific one answers, as in the Gateway API.",
@@ -80,10 +90,12 @@ static ROUTE: Table = Table {
         ),
         key("matches", Kind::List(&Kind::Table(&MATCH), LIST_MAX), "Any of them must hold. Not written: every path."),
         key("filters", Kind::List(&Kind::Table(&FILTER), LIST_MAX), "What is changed on the way."),
-        key("timeout", TIMEOUT, "From the head of the request to the head of the response.").default("15s"),
+        REQUEST_TIMEOUT,
+        RETRY_KEY,
         key("backends", Kind::List(&Kind::Table(&BACKEND), LIST_MAX), "Where requests go, shared out by weight."),
+        ALLOW,
     ],
-    later: &["auth", "rate_limit", "retry", "circuit_breaker", "fallback"],
+    later: &["auth", "rate_limit", "circuit_breaker", "fallback"],
     one_of: OneOf::Nothing,
 };
 
@@ -244,6 +256,7 @@ static SERVICE: Table = Table {
         key("update", Kind::Table(&UPDATE), "How its instances are replaced when the manifest or the program has changed."),
         key("watch", Kind::Table(&WATCH), "Files that it is rebuilt or restarted for when they change."),
         key("resources", Kind::Table(&RESOURCES), "What its instances may use."),
+        ALLOW,
     ],
     later: &["caches", "secrets", "publishes", "starts", "image", "protocol", "auth", "rate_limit"],
     one_of: OneOf::Nothing,
@@ -334,8 +347,35 @@ static ENVIRONMENT: Map = Map { key: "variable", value: Kind::Text, max: ENTRIES
 pub(crate) static EDGE: Table = Table {
     name: "edge",
     doc: "Policy for calls from a service to one upstream.",
-    keys: &[key("timeout", TIMEOUT, "From the head of the request to the head of the response.").default("15s")],
-    later: &["retry", "circuit_breaker", "fallback", "rate_limit", "auth"],
+    keys: &[REQUEST_TIMEOUT, RETRY_KEY, ALLOW],
+    later: &["circuit_breaker", "fallback", "rate_limit", "auth"],
+    one_of: OneOf::Nothing,
+};
+
+static RETRY: Table = Table {
+    name: "retry",
+    doc: "When a request is sent again, as in the Gateway API (GEP-1731): to another instance first, and to one that was asked before where there is none. A body can be sent again up to 64 KiB. Retries of a service are bounded: within ten seconds, 20 % of the requests that have a `retry`, and 3 for each second; beyond that, what came is passed on. Each try is a request to the upstream, so that tries along a path multiply.",
+    keys: &[
+        key("attempts", Kind::Integer { min: 0, max: 5 }, "Tries after the first one that reached an instance. 0: none but those that are made without a `retry`, too.").required(),
+        key(
+            "codes",
+            Kind::List(&Kind::Integer { min: 400, max: 599 }, LIST_MAX),
+            "Statuses that are followed by another try, as is a connection that breaks before an answer. Not written: 502, 503 and 504.",
+        ),
+        key(
+            "backoff",
+            Kind::Duration { min: Duration::from_millis(1), max: Duration::from_secs(60) },
+            "The longest pause before the second try; twice as long each time. The pause is a random part of it. One that would last beyond the `timeout` is not begun: what came is passed on.",
+        )
+        .default("50ms"),
+        key(
+            "unsafe_methods",
+            Kind::Boolean,
+            "Whether methods that are not idempotent, such as POST and PATCH, are sent again too.",
+        )
+        .default("false"),
+    ],
+    later: &[],
     one_of: OneOf::Nothing,
 };
 
@@ -396,6 +436,7 @@ static DATABASE: Table = Table {
             Kind::Text,
             "A folder of `NNNN_name.sql` files that are applied in order before a service that uses it starts.",
         ),
+        ALLOW,
     ],
     later: &[],
     one_of: OneOf::Nothing,

@@ -35,6 +35,7 @@ impl Fixture {
                 globs: BTreeMap::new(),
                 environment: BTreeMap::new(),
                 ports,
+                scale: BTreeMap::new(),
             },
             disk: BTreeMap::from([(root.clone(), Ok(String::new()))]),
         };

@@ -2,5 +2,6 @@
 
 mod fixture;
 mod golden;
+mod lint;
 mod manual;
 mod robust;

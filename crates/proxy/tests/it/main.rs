@@ -8,5 +8,7 @@ mod failures;
 mod forwarding;
 mod lifecycle;
 mod limits;
+mod plane;
+mod retries;
 mod streams;
 mod support;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use kit::{drain, readiness};
 use proxy::{
-    Backend, Config, Endpoint, Error, Filter, Handle, Limits, Listener, Match, PathMatch, Role, Route, Snapshot, State,
-    bind,
+    Backend, Config, Endpoint, Error, Filter, Handle, Limits, Listener, Match, PathMatch, Retry, Role, Route, Snapshot,
+    State, bind,
 };
 use serde_json::Value;
 use testkit::client::Client;
@@ -92,6 +92,7 @@ pub(crate) fn route(name: &str, prefix: &str, service: &str) -> Route {
         }],
         filters: vec![],
         timeout: BOUND,
+        retry: Retry::default(),
         backends: vec![Backend { service: service.to_owned(), weight: 1 }],
     }
 }

@@ -1,7 +1,6 @@
 //! Performs actions: the only place where processes, builds and preparations are begun or told to end.
 //! Each action is written back into what is observed, so that it is not decided again.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -11,14 +10,20 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{CRASH_LOOP_ATTEMPTS, Engine, Report};
+use super::adopt::revision;
+use super::release::find;
+use super::{CRASH_LOOP_ATTEMPTS, Cancel, Engine, Record, Report};
 use crate::config::{Build, Drain, Instance, Prepare, Service};
-use crate::environment::{Environment, RUN, SERVICE};
+use crate::environment::{Environment, LIFE, RUN, SERVICE};
 use crate::event::Kind;
-use crate::life::{self, ORDERS_MAX, Order, Reporter};
+use crate::life::{self, Begin, ORDERS_MAX, Order, Reporter};
 use crate::process::Spec;
-use crate::reconcile::{Action, BuildState, Cause, Force, Health, Phase, Progress, is_prepared};
+use crate::reconcile::{Action, BuildState, Cause, Force, Health, Phase, Progress};
+use crate::shim::wire::Identity;
 use crate::{builds, environment};
+
+/// Orders that a stop gives: to stop, and to be killed.
+const ORDERS_OF_A_STOP: usize = 2;
 
 impl Engine {
     pub(super) fn perform(&mut self, action: Action) {
@@ -26,12 +31,12 @@ impl Engine {
             Action::Build(build) => self.build(build),
             Action::CancelBuild(build) => {
                 if let Some(cancel) = self.cancels.get(&build) {
-                    cancel.cancel();
+                    cancel.token.cancel();
                 }
                 self.observed.builds.insert(build, BuildState::Cancelling);
             }
             Action::Prepare { service } => self.prepare(service),
-            Action::Start { service, instance } => self.start_life(&service, instance),
+            Action::Start { service, instance, generation } => self.start_life(&service, instance, generation),
             Action::Stop { service, instance, cause, force } => self.stop_life(&service, instance, cause, force),
             Action::Signal { service, instance } => {
                 let signal = Signal::from_named_raw(self.services[&service].stop_signal).expect("checked by bind");
@@ -43,6 +48,9 @@ impl Engine {
                 self.emit(&service, instance, Kind::Killed);
             }
             Action::Backoff { service, instance, attempt } => self.back_off(&service, instance, attempt),
+            Action::Revert { service, instance, why } => self.revert(&service, instance, &why),
+            Action::Halt { service, instance, why } => self.halt(&service, instance, &why),
+            Action::Settle { service } => self.settle(&service),
         }
     }
 
@@ -50,17 +58,16 @@ impl Engine {
         self.outward.events.emit(service, Some(instance), kind);
     }
 
-    pub(super) fn set_endpoint(&self, service: &str, instance: u32, state: State) {
-        let declared = self.services.get(service).and_then(|s| s.instances.iter().find(|i| i.index == instance));
-        if let Some(declared) = declared {
-            self.registry.set(service, Endpoint { instance, address: declared.address, state });
+    pub(super) fn set_endpoint(&mut self, service: &str, instance: u32, state: State) {
+        if let Some(address) = self.record(service, instance).address {
+            self.registry.set(service, Endpoint { instance, address, state });
         }
     }
 
     fn build(&mut self, build: Build) {
         let service = self.builder(&build).to_owned();
         let cancelled = CancellationToken::new();
-        self.cancels.insert(build.clone(), cancelled.clone());
+        self.cancels.insert(build.clone(), Cancel { service: service.clone(), token: cancelled.clone() });
         let spec = Spec {
             words: build.command.clone(),
             working_dir: build.working_dir.clone(),
@@ -99,44 +106,59 @@ impl Engine {
         });
     }
 
-    fn start_life(&mut self, service: &str, instance: u32) {
-        let generation = self.desired.services[service].generation;
-        let is_new = is_prepared(&self.desired, &self.observed, service);
+    fn start_life(&mut self, service: &str, instance: u32, generation: u64) {
+        let declared = self.declaration(service, generation);
+        // One that a former declaration does not have yet is as the present one says.
+        let Some(of) = find(declared, instance).or_else(|| find(&self.services[service], instance)) else { return };
+        let (revision, address) = (revision(declared, of), of.address);
         let seen = self.instance(service, instance);
-        let is_restart = matches!(seen.phase, Phase::Backoff { .. });
-        seen.phase = Phase::Live { health: Health::Spawning };
-        // One that crashed during the build of its successor comes back as the old one, and is replaced later.
-        if is_new {
-            seen.generation = generation;
-        }
-        let declared = &self.services[service];
-        let Some(of) = declared.instances.iter().find(|of| of.index == instance) else {
+        let is_restart = matches!(seen.phase, Phase::Backoff { .. }) && seen.generation == generation;
+        (seen.phase, seen.generation) = (Phase::Live { health: Health::Spawning }, generation);
+        seen.ready_at = None;
+        let record = self.record(service, instance);
+        record.restarts += u32::from(is_restart);
+        let restarts = record.restarts;
+        let (service, life) = (service.to_owned(), kit::ids::unique());
+        self.begin_life(Identity { service, instance, life, revision, address, restarts }, Begin::Spawn);
+    }
+
+    /// Begins a life of the generation that the instance is seen to have, or goes on with one.
+    pub(super) fn begin_life(&mut self, identity: Identity, begin: Begin) {
+        let (service, instance, address) = (identity.service.clone(), identity.instance, identity.address);
+        let generation = self.instance(&service, instance).generation;
+        let declared = self.declaration(&service, generation);
+        let Some(of) = find(declared, instance).or_else(|| find(&self.services[&service], instance)) else {
             return;
         };
-        let name: Arc<str> = service.into();
+        let mut environment = self.instance_environment(declared, of);
+        environment.insert(LIFE.into(), identity.life.as_str().into());
         let plan = life::Plan {
-            service: Arc::clone(&name),
-            instance,
-            address: of.address,
+            identity,
             spec: Spec {
                 words: declared.command.clone(),
                 working_dir: declared.working_dir.clone(),
-                environment: self.instance_environment(declared, of),
+                environment,
                 open_files_soft: self.settings.open_files_soft,
             },
             probes: declared.probes.clone(),
+            limits: declared.limits,
+            run_dir: self.settings.run_dir.clone(),
+            log_dir: self.settings.log_dir.clone(),
             log: self.settings.log,
-            sink: self.sink.clone(),
+            shim: self.settings.shim.clone(),
+            followers: self.outward.lines.clone(),
+            events: self.outward.events.clone(),
+            leave: self.outward.leave.clone(),
             tasks: self.tasks.clone(),
         };
         self.life_last += 1;
-        let reporter = Reporter { service: name, instance, life: self.life_last, reports: self.reports.clone() };
-        let (orders, obeyed) = mpsc::channel(ORDERS_MAX);
         let life = self.life_last;
-        let record = self.record(service, instance);
+        let reporter = Reporter { service: service.as_str().into(), instance, life, reports: self.reports.clone() };
+        let (orders, obeyed) = mpsc::channel(ORDERS_MAX);
+        let record = self.record(&service, instance);
         (record.life, record.orders, record.retry_at) = (life, Some(orders), None);
-        record.restarts += u32::from(is_restart);
-        self.tasks.spawn(life::run(plan, obeyed, reporter));
+        record.address = Some(address);
+        self.tasks.spawn(life::run(plan, begin, obeyed, reporter));
     }
 
     fn stop_life(&mut self, service: &str, instance: u32, cause: Cause, force: Force) {
@@ -144,7 +166,8 @@ impl Engine {
         let had_process = !matches!(seen.phase, Phase::Live { health: Health::Spawning });
         let why = match &cause {
             Cause::Asked => "asked to stop".to_owned(),
-            Cause::Replaced => "asked to restart".to_owned(),
+            Cause::Replaced => "replaced".to_owned(),
+            Cause::Surplus => "not needed any more".to_owned(),
             Cause::Unhealthy { why } => why.clone(),
         };
         seen.phase = Phase::Stopping { since: Instant::now(), cause, force };
@@ -162,14 +185,12 @@ impl Engine {
 
     /// Asks when no request is in flight any more, for as long as the stop waits for that.
     fn drain(&mut self, service: &str, instance: u32) {
-        let declared = &self.services[service];
-        let Some(of) = declared.instances.iter().find(|of| of.index == instance) else {
+        let grace_period = self.services[service].stop_grace_period;
+        let Record { life, address: Some(address), .. } = *self.record(service, instance) else {
             return;
         };
         let (reply, answer) = oneshot::channel();
-        let request = Drain { service: service.to_owned(), instance, address: of.address, reply };
-        let grace_period = declared.stop_grace_period;
-        let life = self.record(service, instance).life;
+        let request = Drain { service: service.to_owned(), instance, address, reply };
         let report = Report::Drained { service: service.to_owned(), instance, life };
         let (drain, reports, over) = (self.drain.clone(), self.reports.clone(), self.over.clone());
         self.tasks.spawn(async move {
@@ -228,6 +249,23 @@ impl Engine {
         let mut environment = environment::complete(&self.settings.passed, &declared);
         environment.insert(RUN.into(), self.settings.run.clone());
         environment
+    }
+
+    /// Passes a signal on to every process of a service, as from outside: what follows is up to the restart policy.
+    pub(super) fn signal(&mut self, service: &str, index: Option<u32>, signal: Signal) {
+        let chosen = self.observed.services[service].instances.iter().filter(|(of, _)| index.is_none_or(|i| i == **of));
+        let alive = chosen.filter(|(_, seen)| seen.phase.is_alive());
+        let alive: Vec<u32> = alive.map(|(index, _)| *index).collect();
+        for instance in alive {
+            let record = self.record(service, instance);
+            // Limit: what a stop needs must find its place, however many signals come.
+            let has_room = |orders: &&mpsc::Sender<Order>| orders.capacity() > ORDERS_OF_A_STOP;
+            let Some(orders) = record.orders.as_ref().filter(has_room) else { continue };
+            if orders.try_send(Order::Signal(signal)).is_ok() {
+                tracing::info!(service, instance, ?signal, "signalled");
+                self.emit(service, instance, Kind::Signalled { signal: signal.as_raw() });
+            }
+        }
     }
 
     fn order(&mut self, service: &str, instance: u32, order: Order) {

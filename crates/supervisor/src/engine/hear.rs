@@ -10,7 +10,6 @@ use super::{Engine, Report};
 use crate::builds::Outcome;
 use crate::config::Build;
 use crate::event::Kind;
-use crate::leftovers;
 use crate::life::News;
 use crate::probe::{Notice, Verdict};
 use crate::reconcile::{BuildState, Cause, Ending, Force, Health, Phase, Progress, restarts, waits};
@@ -23,7 +22,7 @@ impl Engine {
     pub(super) fn hear(&mut self, report: Report) {
         match report {
             Report::Life { service, instance, life, news } => {
-                if self.record(&service, instance).life == life {
+                if self.is_present(&service, instance, life) {
                     self.hear_life(&service, instance, news);
                 }
             }
@@ -33,10 +32,9 @@ impl Engine {
             Report::Built { build, outcome } => self.hear_built(build, outcome),
             Report::Prepared { service, result } => self.hear_prepared(&service, result),
             Report::Drained { service, instance, life } => {
-                let is_present = self.record(&service, instance).life == life;
-                if let Phase::Stopping { force: force @ Force::Drain, .. } =
-                    &mut self.instance(&service, instance).phase
-                    && is_present
+                if self.is_present(&service, instance, life)
+                    && let Phase::Stopping { force: force @ Force::Drain, .. } =
+                        &mut self.instance(&service, instance).phase
                 {
                     *force = Force::Drained;
                 }
@@ -44,9 +42,14 @@ impl Engine {
         }
     }
 
+    /// Whether a report is of the life that goes on: not of an older one, nor of one that is forgotten.
+    fn is_present(&self, service: &str, instance: u32, life: u64) -> bool {
+        self.records.get(&(service.to_owned(), instance)).is_some_and(|record| record.life == life)
+    }
+
     fn hear_built(&mut self, build: Build, outcome: Outcome) {
-        self.cancels.remove(&build);
         let service = self.builder(&build).to_owned();
+        self.cancels.remove(&build);
         let (state, kind) = match outcome {
             Outcome::Done(took) => {
                 tracing::info!(service, took_ms = millis(took), "build finished");
@@ -74,7 +77,10 @@ impl Engine {
         if let Some(seen) = self.observed.services.get_mut(service) {
             seen.preparation = state;
         }
-        self.outward.events.emit(service, None, kind);
+        // One that is forgotten was not waited for.
+        if self.services.contains_key(service) {
+            self.outward.events.emit(service, None, kind);
+        }
     }
 
     fn hear_life(&mut self, service: &str, instance: u32, news: News) {
@@ -83,12 +89,13 @@ impl Engine {
                 tracing::warn!(service, instance, reason, "cannot start");
                 self.registry.remove(service, instance);
                 let record = self.record(service, instance);
-                (record.orders, record.pid, record.running) = (None, None, None);
+                (record.orders, record.pid) = (None, None);
                 record.last_lines.clear();
                 self.emit(service, instance, Kind::StartFailed { reason: reason.clone() });
                 self.end(service, instance, Ending::NotStarted { reason });
             }
-            News::Started { pid } => self.hear_started(service, instance, pid),
+            News::Started { pid, at } => self.hear_started(service, instance, pid, at),
+            News::Unlimited { why } => self.hear_unlimited(service, instance, why),
             News::Probed(verdict) => {
                 // One that was told to stop is not asked any more; an older answer may still be on its way.
                 // Invariant: unhealthy is final. It is acted on only after the whole batch of reports, and the liveness
@@ -100,6 +107,16 @@ impl Engine {
                 }
             }
             News::Exited { exit, seen_at } => self.hear_exited(service, instance, exit, seen_at),
+            News::Lost { why } => {
+                tracing::warn!(service, instance, why, "lost its shim");
+                self.registry.remove(service, instance);
+                let record = self.record(service, instance);
+                (record.orders, record.pid) = (None, None);
+                record.last_lines.clear();
+                self.emit(service, instance, Kind::ShimLost { why: why.clone() });
+                // It was not well, and it was made to end: what follows is the same.
+                self.end(service, instance, Ending::Unhealthy { why });
+            }
             News::Gone { last_lines } => {
                 let record = self.record(service, instance);
                 (record.orders, record.last_lines) = (None, last_lines);
@@ -109,7 +126,7 @@ impl Engine {
         }
     }
 
-    fn hear_started(&mut self, service: &str, instance: u32, pid: u32) {
+    fn hear_started(&mut self, service: &str, instance: u32, pid: u32, at: Timestamp) {
         let seen = self.instance(service, instance);
         if seen.phase == (Phase::Live { health: Health::Spawning }) {
             seen.phase = Phase::Live { health: Health::Starting };
@@ -117,11 +134,17 @@ impl Engine {
         }
         let record = self.record(service, instance);
         record.pid = Some(pid);
-        record.started = Some((Instant::now(), Timestamp::now()));
-        record.running = leftovers::Record::of(service, instance, pid);
-        self.keep_running();
+        record.started = Some((Instant::now(), at));
         tracing::info!(service, instance, pid, "started");
         self.emit(service, instance, Kind::Started { pid });
+    }
+
+    /// Once: the reason is the same for all.
+    fn hear_unlimited(&mut self, service: &str, instance: u32, why: String) {
+        if !std::mem::replace(&mut self.is_unlimited_told, true) {
+            tracing::warn!(service, instance, why, "limits do not hold");
+            self.emit(service, instance, Kind::LimitsUnavailable { why });
+        }
     }
 
     fn hear_verdict(&mut self, service: &str, instance: u32, verdict: Verdict) {
@@ -149,6 +172,7 @@ impl Engine {
         seen.was_ready |= health == Health::Ready;
         let next = Phase::Live { health };
         if seen.phase != next {
+            seen.ready_at = Some(Instant::now());
             seen.phase = next;
             tracing::info!(service, instance, ?state, "readiness changed");
             self.emit(service, instance, kind);
@@ -162,8 +186,7 @@ impl Engine {
         let stable_after = self.settings.stable_after;
         let record = self.record(service, instance);
         let lived = record.started.map(|(at, _)| seen_at.saturating_duration_since(at)).unwrap_or_default();
-        (record.pid, record.running, record.last_exit) = (None, None, Some(exit));
-        self.keep_running();
+        (record.pid, record.last_exit) = (None, Some(exit));
         tracing::info!(service, instance, %exit, removed_after_us, "exited and out of rotation");
         self.emit(service, instance, Kind::Exited { exit, after_ms: millis(lived) });
         let seen = self.instance(service, instance);
@@ -176,10 +199,10 @@ impl Engine {
     }
 
     /// Nothing of a life is left.
-    fn end(&mut self, service: &str, instance: u32, ending: Ending) {
+    pub(super) fn end(&mut self, service: &str, instance: u32, ending: Ending) {
         let seen = self.instance(service, instance);
         let ending = match &seen.phase {
-            Phase::Stopping { cause: cause @ (Cause::Asked | Cause::Replaced), .. } => {
+            Phase::Stopping { cause: cause @ (Cause::Asked | Cause::Replaced | Cause::Surplus), .. } => {
                 seen.was_ready &= *cause == Cause::Replaced;
                 (seen.phase, seen.attempts) = (Phase::Idle, 0);
                 self.record(service, instance).reason = None;
@@ -191,7 +214,7 @@ impl Engine {
         };
         seen.phase = Phase::Ended { ending: ending.clone() };
         let why = match &ending {
-            Ending::Exit(exit) => format!("ended with {exit}"),
+            Ending::Exit(exit) => exit.reason(),
             Ending::NotStarted { reason: why } | Ending::Unhealthy { why } => why.clone(),
         };
         let target = &self.desired.services[service];
@@ -205,10 +228,5 @@ impl Engine {
             tracing::warn!(service, instance, why, "failed");
             self.emit(service, instance, Kind::Failed { why });
         }
-    }
-
-    fn keep_running(&self) {
-        let running = self.records.values().filter_map(|record| record.running.clone()).collect();
-        self.running.send_replace(running);
     }
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use rustix::process::Signal;
+
 use super::Engine;
 use crate::Error;
 use crate::config::Preparation;
-use crate::handle::{Command, Verb};
+use crate::handle::{Command, Reply, Verb};
 use crate::reconcile::{BuildState, Cause, Force, Phase, Progress};
 use crate::status::Wanted;
 
@@ -21,8 +23,23 @@ enum Named {
 
 impl Engine {
     pub(super) fn obey(&mut self, command: Command) {
-        let Command { verb, services, reply } = command;
-        let result = self.change(verb, services);
+        match command {
+            Command::Want { verb, services, reply } => {
+                let result = self.change(verb, services);
+                self.answer(reply, result);
+            }
+            Command::Apply { services, wanted, reply } => {
+                let result = self.apply(services, &wanted);
+                self.answer(reply, result);
+            }
+            Command::Signal { instances, signal, reply } => {
+                let result = self.pass_on(&instances, signal);
+                self.answer(reply, result);
+            }
+        }
+    }
+
+    fn answer<T>(&mut self, reply: Reply<T>, result: Result<T, Error>) {
         // Order: who has the answer must not find the state of before it in a snapshot.
         self.act();
         self.publish();
@@ -30,38 +47,73 @@ impl Engine {
         let _ = reply.send(result);
     }
 
+    fn pass_on(&mut self, instances: &[(String, Option<u32>)], signal: i32) -> Result<(), Error> {
+        let named = Signal::from_named_raw(signal).ok_or(Error::Signal { signal })?;
+        let services: Vec<String> = instances.iter().map(|(service, _)| service.clone()).collect();
+        self.check_known(&services)?;
+        for (service, index) in instances {
+            self.signal(service, *index, named);
+        }
+        Ok(())
+    }
+
+    fn check_known(&self, services: &[String]) -> Result<(), Error> {
+        let is_known = |name: &&String| self.services.contains_key(*name) && !self.removed.contains(*name);
+        match services.iter().find(|name| !is_known(name)) {
+            Some(unknown) => Err(Error::UnknownService { service: unknown.clone() }),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn change(&mut self, verb: Verb, services: Option<Vec<String>>) -> Result<(), Error> {
         let named = services.unwrap_or_default();
-        if let Some(unknown) = named.iter().find(|name| !self.services.contains_key(*name)) {
-            return Err(Error::UnknownService { service: unknown.clone() });
-        }
+        self.check_known(&named)?;
         match verb {
             Verb::Stop => {
                 for service in &named {
                     self.target(service).wanted = Wanted::Stopped;
+                    self.end_rollout(service);
+                    if let Some(release) = self.releases.get_mut(service) {
+                        release.failure = None;
+                    }
                 }
             }
-            Verb::Start | Verb::Restart => {
-                let all = if named.is_empty() { self.services.keys().cloned().collect() } else { named.clone() };
-                for service in self.with_dependencies(all) {
+            Verb::Start | Verb::Restart | Verb::Replace => {
+                let is_declared = |name: &&String| !self.removed.contains(*name);
+                let all = || self.services.keys().filter(is_declared).cloned().collect();
+                let open = if named.is_empty() { all() } else { named.clone() };
+                for service in self.with_dependencies(open) {
                     let how = if named.contains(&service) { Named::ByName } else { Named::Along };
                     self.start(&service, how);
                 }
-                for service in named.iter().filter(|_| verb == Verb::Restart) {
-                    self.target(service).generation += 1;
-                    self.renew(service);
+                for service in named.iter().filter(|_| verb != Verb::Start) {
+                    self.release(self.services[service].clone());
+                    if verb == Verb::Restart {
+                        self.renew(service);
+                    }
                 }
             }
         }
         Ok(())
     }
 
+    /// Wants services, and what they depend on, to run.
+    pub(super) fn want(&mut self, services: &BTreeSet<String>) {
+        for service in self.with_dependencies(services.iter().cloned().collect()) {
+            self.start(&service, Named::Along);
+        }
+    }
+
     fn start(&mut self, service: &str, how: Named) {
         let was = std::mem::replace(&mut self.target(service).wanted, Wanted::Running);
         let again = was == Wanted::Stopped || how == Named::ByName;
         let seen = self.observed.services.get_mut(service).expect("the service is declared");
-        let mut is_needed = matches!(seen.preparation, Progress::Failed { .. });
-        for (&index, instance) in &mut seen.instances {
+        let build = self.services[service].build.as_ref().and_then(|build| self.observed.builds.get(build));
+        let mut is_needed = was == Wanted::Stopped
+            || matches!(seen.preparation, Progress::Failed { .. })
+            || matches!(build, Some(BuildState::Failed { .. }));
+        let base = &self.desired.services[service].base;
+        for (&index, instance) in seen.instances.iter_mut().filter(|(index, _)| base.contains(index)) {
             let retry = match &instance.phase {
                 Phase::Idle | Phase::Backoff { .. } => true,
                 Phase::Ended { ending } => again || !ending.is_success(),
@@ -69,6 +121,8 @@ impl Engine {
                 Phase::Stopping { cause: Cause::Unhealthy { .. }, .. } => true,
                 Phase::Live { .. } | Phase::Stopping { .. } => false,
             };
+            // One that has not been started yet is waited for already.
+            let has_ended = retry && instance.phase != Phase::Idle;
             if retry {
                 instance.attempts = 0;
                 match &mut instance.phase {
@@ -83,8 +137,7 @@ impl Engine {
                 let record = self.records.entry((service.to_owned(), index)).or_default();
                 (record.restarts, record.reason) = (0, None);
             }
-            // One that is still stopping starts again as soon as it is gone.
-            is_needed |= retry || was == Wanted::Stopped;
+            is_needed |= has_ended;
         }
         if is_needed {
             self.renew(service);
@@ -113,7 +166,7 @@ impl Engine {
         all
     }
 
-    fn target(&mut self, service: &str) -> &mut crate::reconcile::Target {
+    pub(super) fn target(&mut self, service: &str) -> &mut crate::reconcile::Target {
         self.desired.services.get_mut(service).expect("the service is declared")
     }
 }

@@ -1,10 +1,11 @@
 //! What the loop makes of reports and commands that come in one batch. No process is started here.
 
 use super::*;
-use crate::config::{Check, Instance, Preparation, Probe, Probes, Restart};
+use crate::Adopted;
+use crate::config::{Check, Instance, Limits, Preparation, Probe, Probes, Restart, Strategy, Update};
 use crate::handle::Verb;
 use crate::probe::Verdict;
-use crate::reconcile::{Action, Cause, Ending, Force, Health};
+use crate::reconcile::{Action, Cause, Ending, Force, Health, Phase, Progress};
 
 /// One service `a` with one instance, wanted and in this phase.
 fn engine(restart: Restart, phase: Phase) -> Engine {
@@ -16,6 +17,7 @@ fn engine(restart: Restart, phase: Phase) -> Engine {
         working_dir: "/".into(),
         environment: BTreeMap::new(),
         instances: vec![Instance { index: 0, address: ([127, 0, 0, 1], 1).into(), environment: BTreeMap::new() }],
+        surge: Vec::new(),
         depends_on: BTreeMap::new(),
         calls: Vec::new(),
         probes: Probes {
@@ -27,12 +29,21 @@ fn engine(restart: Restart, phase: Phase) -> Engine {
         stop_signal: 15,
         stop_grace_period: second,
         prepare: Preparation::None,
+        update: Update {
+            strategy: Strategy::Rolling,
+            max_unavailable: 0,
+            min_ready: Duration::ZERO,
+            auto_revert: true,
+            progress_deadline: second,
+        },
+        limits: Limits::default(),
     };
     let config = Config {
         services: vec![service],
         log_dir: "/nowhere".into(),
-        state_file: "/nowhere/instances.json".into(),
-        leftovers: leftovers::Stopped::default(),
+        run_dir: "/nowhere".into(),
+        adopted: Adopted::default(),
+        shim: Shim { program: "/nowhere/atoll".into(), name: "atoll".to_owned() },
         registry: registry::Handle::default(),
         prepare: mpsc::channel(1).0,
         drain: mpsc::channel(1).0,
@@ -46,6 +57,7 @@ fn engine(restart: Restart, phase: Phase) -> Engine {
         events: Events::default(),
         lines: broadcast::Sender::new(1),
         published: watch::Sender::new(Arc::default()),
+        leave: CancellationToken::new(),
     };
     let (mut engine, _) = Engine::new(config, outward, mpsc::channel(1).1);
     engine.desired.services.get_mut("a").unwrap().wanted = Wanted::Running;
@@ -59,6 +71,10 @@ fn hear(engine: &mut Engine, news: News) {
 
 fn decide(engine: &Engine) -> Vec<Action> {
     reconcile(&engine.desired, &engine.observed, Instant::now())
+}
+
+fn start(generation: u64) -> Action {
+    Action::Start { service: "a".to_owned(), instance: 0, generation }
 }
 
 #[test]
@@ -85,7 +101,7 @@ fn one_that_is_started_by_name_while_it_ends_starts_again() {
             let mut engine = engine(Restart::No, phase.clone());
             engine.change(verb, Some(vec!["a".to_owned()])).unwrap();
             hear(&mut engine, News::Gone { last_lines: Vec::new() });
-            assert_eq!(decide(&engine), [Action::Start { service: "a".to_owned(), instance: 0 }], "{phase:?}");
+            assert_eq!(decide(&engine), [start(u64::from(verb == Verb::Restart))], "{phase:?}");
         }
     }
 }
@@ -117,5 +133,5 @@ fn one_that_fails_while_its_successor_is_made_waits_for_it() {
     let state = engine.outward.published.borrow().services[0].instances[0].state.name();
     assert_eq!(state, "preparing");
     engine.observed.services.get_mut("a").unwrap().preparation = Progress::Done;
-    assert_eq!(decide(&engine), [Action::Start { service: "a".to_owned(), instance: 0 }]);
+    assert_eq!(decide(&engine), [start(1)]);
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::release::find;
 use super::{CRASH_LOOP_ATTEMPTS, Engine, Record};
-use crate::config::{Instance, Service};
+use crate::config::Service;
 use crate::reconcile::{BuildState, Health, ObservedInstance, Phase, Progress, blocked, waits};
 use crate::status::{BuildStatus, InstanceState, InstanceStatus, ServiceStatus, Snapshot, Wanted};
 
@@ -32,7 +33,11 @@ impl Engine {
                 BuildStatus::Failed { reason: reason.clone(), last_lines: last_lines.clone() }
             }
         };
-        let reason = match (&build, &self.observed.services[&service.name].preparation) {
+        let seen = &self.observed.services[&service.name];
+        let failure = self.releases.get(&service.name).and_then(|release| release.failure.clone());
+        let (failure, last_lines) = failure.map_or((None, Vec::new()), |(why, lines)| (Some(why), lines));
+        let reason = match (&build, &seen.preparation) {
+            _ if failure.is_some() => failure,
             (BuildStatus::Failed { reason, .. }, _) => Some(format!("its build failed: {reason}")),
             (_, Progress::Failed { reason }) => Some(format!("its preparation failed: {reason}")),
             _ => None,
@@ -43,15 +48,21 @@ impl Engine {
             generation: target.generation,
             build,
             reason,
+            last_lines,
+            rollout: seen.rollout.as_ref().map(|rollout| rollout.course),
             instances: Vec::with_capacity(service.instances.len()),
         };
-        status.instances = service.instances.iter().map(|instance| self.status(&status, instance)).collect();
+        // Those that do not always run are shown while there is something to see.
+        let shown = seen.instances.iter().filter(|(index, i)| target.base.contains(index) || i.phase != Phase::Idle);
+        status.instances = shown.map(|(index, seen)| self.status(&status, *index, seen)).collect();
         status
     }
 
-    fn status(&self, service: &ServiceStatus, instance: &Instance) -> InstanceStatus {
-        let seen = &self.observed.services[&service.name].instances[&instance.index];
-        let record = &self.records[&(service.name.clone(), instance.index)];
+    fn status(&self, service: &ServiceStatus, index: u32, seen: &ObservedInstance) -> InstanceStatus {
+        let record = &self.records[&(service.name.clone(), index)];
+        let declared = || find(&self.services[&service.name], index).map(|instance| instance.address);
+        let is_idle = !seen.phase.is_alive();
+        let address = record.address.filter(|_| !is_idle).or_else(declared).or(record.address);
         let state = self.state(service, seen, record);
         let reason = match state {
             InstanceState::Stopped | InstanceState::Building | InstanceState::Preparing => None,
@@ -60,11 +71,11 @@ impl Engine {
         };
         let is_alive = record.pid.is_some();
         InstanceStatus {
-            index: instance.index,
+            index,
             pid: record.pid,
             state,
             ready: seen.phase == Phase::Live { health: Health::Ready },
-            port: instance.address.port(),
+            port: address.map_or(0, |address| address.port()),
             restarts: record.restarts,
             generation: seen.generation,
             started_at: record.started.filter(|_| is_alive).map(|(_, at)| at),

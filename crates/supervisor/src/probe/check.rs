@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::config;
 use crate::process::{Output, Process, Spec};
+use crate::shim::wire::Readiness;
 
 /// Limit: bytes of an answer that are read for its status line (RFC 9112 §4).
 const ANSWER_BYTES_MAX: usize = 256;
@@ -35,6 +36,8 @@ pub(crate) struct Target {
 pub(crate) struct Check<'a> {
     target: &'a Target,
     method: Method<'a>,
+    /// How often in a row the same refusal must come.
+    refusals_min: u32,
 }
 
 #[derive(Debug)]
@@ -47,14 +50,16 @@ enum Method<'a> {
 }
 
 impl<'a> Check<'a> {
-    pub(crate) fn new(check: &'a config::Check, target: &'a Target) -> Self {
+    /// `past` is what was found before: one that was ready is not booting, and means its first refusal.
+    pub(crate) fn new(check: &'a config::Check, target: &'a Target, past: Readiness) -> Self {
         let method = match check {
             config::Check::Default => Method::Undecided(Refusal::None, 0),
             config::Check::Http(path) => Method::Http(path),
             config::Check::Tcp => Method::Tcp,
             config::Check::Exec(words) => Method::Exec(words),
         };
-        Self { target, method }
+        let refusals_min = if past == Readiness::Never { REFUSALS_MIN } else { 1 };
+        Self { target, method, refusals_min }
     }
 
     /// Whether the default was refused by one that answers, and it is not yet certain that it always will be.
@@ -75,7 +80,7 @@ impl<'a> Check<'a> {
                 let count = if refusal == last { count + 1 } else { 1 };
                 self.method = match answer {
                     Answer::Status(200..400) => Method::Http(DEFAULT_PATH),
-                    _ if refusal != Refusal::None && count >= REFUSALS_MIN => {
+                    _ if refusal != Refusal::None && count >= self.refusals_min => {
                         self.method = Method::Tcp;
                         return connect(address, limit).await;
                     }
@@ -243,7 +248,7 @@ mod tests {
 
     async fn ask(check: &config::Check, answers: &'static [&'static str]) -> Vec<String> {
         let target = target(server(answers).await);
-        let mut check = Check::new(check, &target);
+        let mut check = Check::new(check, &target, Readiness::Never);
         let mut results = Vec::new();
         for _ in answers {
             let result = check.ask(LIMIT).await;
@@ -291,9 +296,9 @@ mod tests {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let target = target(address);
         let refused = Err(format!("GET http://{address}/readyz: connection refused"));
-        assert_eq!(Check::new(&config::Check::Default, &target).ask(LIMIT).await, refused);
+        assert_eq!(Check::new(&config::Check::Default, &target, Readiness::Never).ask(LIMIT).await, refused);
         let refused = Err(format!("connect to {address}: connection refused"));
-        assert_eq!(Check::new(&config::Check::Tcp, &target).ask(LIMIT).await, refused);
+        assert_eq!(Check::new(&config::Check::Tcp, &target, Readiness::Never).ask(LIMIT).await, refused);
     }
 
     #[tokio::test]
@@ -301,7 +306,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = target(listener.local_addr().unwrap());
         let limit = Duration::from_millis(30);
-        let why = Check::new(&config::Check::Default, &target).ask(limit).await.unwrap_err();
+        let why = Check::new(&config::Check::Default, &target, Readiness::Never).ask(limit).await.unwrap_err();
         assert!(why.ends_with("/readyz: no answer within 30 ms"), "{why}");
     }
 
@@ -311,10 +316,10 @@ mod tests {
         let words = |script: &str| config::Check::Exec(["sh", "-c", script].map(str::to_owned).to_vec());
         for (script, expected) in [("test \"$WORD\" = yes", Ok(())), ("exit 3", Err("exec `sh -c exit 3`: status 3"))] {
             let check = words(script);
-            assert_eq!(Check::new(&check, &target).ask(LIMIT).await, expected.map_err(str::to_owned));
+            assert_eq!(Check::new(&check, &target, Readiness::Never).ask(LIMIT).await, expected.map_err(str::to_owned));
         }
         let check = words("sleep 1000");
-        let why = Check::new(&check, &target).ask(Duration::from_millis(30)).await.unwrap_err();
+        let why = Check::new(&check, &target, Readiness::Never).ask(Duration::from_millis(30)).await.unwrap_err();
         assert_eq!(why, "exec `sh -c sleep 1000`: not done within 30 ms");
     }
 }

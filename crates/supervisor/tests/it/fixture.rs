@@ -9,7 +9,7 @@ use std::time::Duration;
 use kit::backoff::Backoff;
 use supervisor::{
     Build, Check, Config, Drain, Event, Handle, Instance, InstanceStatus, Kind, Preparation, Prepare, Probe, Probes,
-    Restart, Service, Snapshot, bind, logs,
+    Restart, Service, Shim, Snapshot, Strategy, Update, bind, logs,
 };
 use tempfile::TempDir;
 use testkit::wait::until;
@@ -53,6 +53,21 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
 }
 
+impl Drop for World {
+    /// A test that failed leaves instances, which go on by design.
+    fn drop(&mut self) {
+        let run_dir = self.path("run");
+        let clean_up = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async { supervisor::stop_all(supervisor::adopt(&run_dir).await).await });
+        };
+        if std::thread::panicking() {
+            // Not on this thread, which has a runtime already.
+            let _ = std::thread::spawn(clean_up).join();
+        }
+    }
+}
+
 impl World {
     pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().expect("a folder") }
@@ -72,6 +87,7 @@ impl World {
             working_dir: self.dir.path().to_owned(),
             environment: BTreeMap::new(),
             instances: vec![instance(0)],
+            surge: Vec::new(),
             depends_on: BTreeMap::new(),
             calls: Vec::new(),
             probes: Probes { startup: None, readiness, liveness: None },
@@ -79,6 +95,14 @@ impl World {
             stop_signal: 15,
             stop_grace_period: BOUND,
             prepare: Preparation::None,
+            update: Update {
+                strategy: Strategy::Rolling,
+                max_unavailable: 0,
+                min_ready: Duration::ZERO,
+                auto_revert: true,
+                progress_deadline: BOUND,
+            },
+            limits: supervisor::Limits::default(),
         }
     }
 
@@ -97,8 +121,9 @@ impl World {
         let config = Config {
             services,
             log_dir: self.path("logs"),
-            state_file: self.path("run/instances.json"),
-            leftovers: supervisor::Stopped::default(),
+            run_dir: self.path("run"),
+            adopted: supervisor::Adopted::default(),
+            shim: Shim { program: env!("CARGO_BIN_EXE_supervisor-shim").into(), name: "supervisor".to_owned() },
             registry: registry::Handle::default(),
             prepare,
             drain: mpsc::channel(1).0,
@@ -120,12 +145,18 @@ impl World {
     /// The same after a daemon that died.
     pub(crate) async fn run_after_death(&self, services: Vec<Service>) -> Running {
         let (mut config, prepares) = self.config(services);
-        config.leftovers = supervisor::stop_leftovers(&config.state_file).await;
+        config.adopted = supervisor::adopt(&config.run_dir).await;
         Running::new(config, prepares)
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         std::fs::read_to_string(self.path(name)).ok()
+    }
+
+    /// The instances that have something on disk for the daemon after this one.
+    pub(crate) fn folders(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path("run/instances")).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
@@ -221,6 +252,20 @@ impl Running {
         position.unwrap_or_else(|| panic!("no such event of {service} in {events:#?}"))
     }
 
+    /// Ends the supervisor and nothing else.
+    pub(crate) async fn leave(self) {
+        self.handle.leave();
+        self.run.await.expect("no panic").expect("no error");
+    }
+
+    /// The shim of an instance, as its folder says.
+    pub(crate) async fn shim(&self, world: &World, name: &str) -> i32 {
+        let path = format!("run/instances/{name}/state.json");
+        let pid = || serde_json::from_str::<serde_json::Value>(&world.text(&path)?).ok()?["shim"]["pid"].as_i64();
+        let pid = until("the shim", BOUND, || async { pid() }).await;
+        i32::try_from(pid).expect("a pid")
+    }
+
     pub(crate) async fn drain(self) {
         self.drain.finish().await;
         self.run.await.expect("no panic").expect("no error");
@@ -234,6 +279,14 @@ pub(crate) fn is_running(pid: i32) -> bool {
 }
 
 pub(crate) fn kill(pid: u32) {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    signal(i32::try_from(pid).expect("a pid"), rustix::process::Signal::KILL);
+}
+
+pub(crate) fn signal(pid: i32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).expect("a pid"), signal).expect("signalled");
+}
+
+/// Waits until a process has ended.
+pub(crate) async fn ended(pid: i32) {
+    until("the end of a process", BOUND, || async { (!is_running(pid)).then_some(()) }).await;
 }

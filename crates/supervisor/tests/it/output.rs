@@ -64,6 +64,20 @@ async fn a_slow_follower_is_told_that_it_missed_lines() {
 }
 
 #[tokio::test]
+async fn one_who_follows_later_sees_what_is_written_from_then_on() {
+    let world = World::new();
+    let script = "echo before; while ! test -e go; do sleep 0.01; done; echo after; exec sleep 1000";
+    let running = world.run(vec![world.service("a", sh(script))]);
+    running.start().await;
+    running.ready("a").await;
+    testkit::wait::until("the first line", crate::fixture::BOUND, || async { world.lines().pop() }).await;
+    let mut follower = running.handle.logs();
+    std::fs::write(world.path("go"), "").unwrap();
+    assert_eq!(follower.recv().await.unwrap().text, "after");
+    running.drain().await;
+}
+
+#[tokio::test]
 async fn a_lost_log_folder_costs_lines_and_nothing_else() {
     let world = World::new();
     let running = world.run(vec![world.service("a", sh("while :; do echo line; sleep 0.01; done"))]);

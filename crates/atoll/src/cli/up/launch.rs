@@ -53,7 +53,7 @@ async fn start_daemon(project: &Project) -> Result<bool, Failure> {
     let program =
         std::env::current_exe().map_err(|error| Failure::new("cannot find atoll's own file").because(error))?;
     let mut command = Command::new(program);
-    command.arg("daemon").arg("--manifest").arg(&project.manifest);
+    command.args(["daemon", "run", "--manifest"]).arg(&project.manifest);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).current_dir(project.root());
     // A group of its own: Ctrl-C in the terminal is for the command line, which then asks the daemon to drain.
     command.process_group(0);

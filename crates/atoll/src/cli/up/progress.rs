@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::api::dto::{Event, Instance};
+use crate::api::dto::{Event, Instance, Service};
 use crate::cli::output;
 use crate::cli::up::watch::Goal;
 
@@ -63,11 +63,15 @@ impl Progress {
     }
 
     /// Shows how far the wanted instances are, and once all are ready, where to go from here.
-    pub fn instances(&mut self, instances: &[&Instance]) {
+    ///
+    /// While some are being replaced, or will not come, all that run is not all that was asked for.
+    pub fn services(&mut self, services: &[&Service]) {
+        let instances: Vec<&Instance> = services.iter().flat_map(|service| &service.instances).collect();
+        let is_settled = services.iter().all(|service| !service.updating && service.given_up.is_none());
         let done = instances.iter().filter(|instance| instance.ready || instance.state == "exited").count();
         self.bar.set_length(instances.len() as u64);
         self.bar.set_position(done as u64);
-        let ready = done == instances.len();
+        let ready = is_settled && done == instances.len();
         if ready && !self.was_ready {
             self.bar.set_message("");
             self.clear();

@@ -7,9 +7,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use crate::api::client::{Client, Error, Stream};
-use crate::api::dto::{Event, Instance, Line, Service, Status};
+use crate::api::dto::{Event, Instance, Line, Selection, Service, Status};
 use crate::cli::failure::is_closed_pipe;
 use crate::cli::output::Format;
+use crate::cli::up::files::{Changed, Files};
 use crate::cli::up::launch::Launched;
 use crate::cli::up::progress::Progress;
 use crate::cli::{Failure, down, logs};
@@ -77,6 +78,7 @@ impl Interrupt {
 
 /// What is known of the start so far.
 pub struct Watch {
+    client: Client,
     services: Stream,
     events: Stream,
     logs: Stream,
@@ -101,6 +103,7 @@ impl Watch {
     ) -> Result<Self, Error> {
         let new_only = launched == Launched::Elsewhere;
         Ok(Self {
+            client: client.clone(),
             services: client.stream("/v1/watch").await?,
             events: client.stream(&format!("/v1/events?new_only={new_only}")).await?,
             logs: client.stream("/v1/logs").await?,
@@ -112,7 +115,12 @@ impl Watch {
         })
     }
 
-    pub async fn follow(&mut self, goal: Goal, interrupt: &mut Interrupt) -> anyhow::Result<Outcome> {
+    pub async fn follow(
+        &mut self,
+        goal: Goal,
+        mut files: Option<Files>,
+        interrupt: &mut Interrupt,
+    ) -> anyhow::Result<Outcome> {
         let bound = if let Goal::Ready(bound) = goal { bound } else { Duration::from_secs(u64::from(u32::MAX)) };
         let deadline = Instant::now() + bound;
         loop {
@@ -142,6 +150,7 @@ impl Watch {
                     Ok(Some(_)) => {}
                     _ => return Ok(Outcome::DaemonGone),
                 },
+                changed = changed(&mut files) => self.renew(&changed),
                 () = until(self.tell_at) => return Ok(self.failed()),
                 () = sleep_until(deadline) => {
                     return Ok(Outcome::Failed { what: self.not_ready(bound), output: Vec::new() });
@@ -151,6 +160,32 @@ impl Watch {
                     return Ok(Outcome::Interrupted);
                 }
             }
+        }
+    }
+
+    /// Looks at the services anew: what was seen so far was before they were asked to change.
+    pub async fn look_again(&mut self) -> Result<(), Error> {
+        self.services = self.client.stream("/v1/watch").await?;
+        Ok(())
+    }
+
+    /// Prints a line for people.
+    pub fn say(&self, line: &str) {
+        self.progress.say(line);
+    }
+
+    /// Has the daemon replace services whose files have changed; the events tell how it goes.
+    fn renew(&self, changed: &Changed) {
+        for (services, as_built) in [(&changed.rebuild, false), (&changed.restart, true)] {
+            if services.is_empty() {
+                continue;
+            }
+            let services: Vec<String> = services.iter().cloned().collect();
+            self.say(&format!("files of {} have changed", services.join(", ")));
+            let selection = Selection { services, wait: false, as_built };
+            let client = self.client.clone();
+            // A failure is one of the events that are shown.
+            tokio::spawn(async move { client.post("/v1/restart", &selection).await });
         }
     }
 
@@ -186,10 +221,11 @@ impl Watch {
             return None;
         }
         let instances: Vec<&Instance> = asked.iter().flat_map(|service| &service.instances).collect();
-        self.progress.instances(&instances);
+        self.progress.services(&asked);
         let reached = match goal {
             Goal::Stay => return None,
-            Goal::Started | Goal::Ready(_) => instances.iter().all(|instance| goal.is_met_by(instance)),
+            Goal::Started => instances.iter().all(|instance| goal.is_met_by(instance)),
+            Goal::Ready(_) => asked.iter().all(|service| !service.updating && service.instances.iter().all(is_done)),
         };
         if asked.iter().all(|service| service.given_up.is_none()) {
             // What had given up may have found its way.
@@ -238,6 +274,13 @@ impl Watch {
 
 fn selected<'s>(services: &'s [Service], names: &HashSet<String>) -> impl Iterator<Item = &'s Service> {
     services.iter().filter(|service| service.wanted && names.contains(&service.service))
+}
+
+async fn changed(files: &mut Option<Files>) -> Changed {
+    match files {
+        Some(files) => files.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn until(at: Option<Instant>) {

@@ -9,12 +9,17 @@ use std::path::{Path, PathBuf};
 const PATH_BYTES_MAX: usize = 107;
 
 /// A name for the socket that fits into an address, and what must be kept open while the name is used.
+#[derive(Debug)]
 pub struct Name {
+    /// What to bind or to connect to.
     pub path: PathBuf,
     _directory: Option<File>,
 }
 
 /// Gives `path` itself, or a short way to it through its open folder in `/proc/self/fd`.
+///
+/// # Errors
+/// Those of opening the folder, which must exist.
 pub fn name(path: &Path) -> io::Result<Name> {
     if path.as_os_str().len() <= PATH_BYTES_MAX {
         return Ok(Name { path: path.to_owned(), _directory: None });
@@ -33,13 +38,14 @@ mod tests {
 
     #[test]
     fn a_socket_deep_in_a_tree_can_be_bound_and_reached() {
-        let root = tempfile::tempdir().expect("a folder");
-        let deep = root.path().join("d".repeat(120)).join("e".repeat(120));
+        let root = std::env::temp_dir().join(crate::ids::unique());
+        let deep = root.join("d".repeat(120)).join("e".repeat(120));
         std::fs::create_dir_all(&deep).expect("folders");
         let path = deep.join("atoll.sock");
         let bound = name(&path).expect("a name");
         let _listener = std::os::unix::net::UnixListener::bind(&bound.path).expect("bound");
         assert!(path.exists());
         std::os::unix::net::UnixStream::connect(&name(&path).expect("a name").path).expect("connected");
+        std::fs::remove_dir_all(root).expect("removed");
     }
 }

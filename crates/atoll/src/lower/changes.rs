@@ -1,0 +1,123 @@
+//! What differs between two plans, in the words of the manifest. Says nothing of secrets: of a changed value only its name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use manifest::Plan;
+use manifest::plan::{Database, Edge, Route, Service};
+
+use crate::api::dto::{Change, Verb};
+
+/// Every difference that a change from one plan to the other makes, by what it is of and its name.
+pub fn changes(before: &Plan, after: &Plan) -> Vec<Change> {
+    let mut all = Vec::new();
+    if before.gateway != after.gateway {
+        let details = vec![format!("listen {} → {}", before.gateway.listen, after.gateway.listen)];
+        all.push(Change { of: "gateway".into(), name: "gateway".into(), verb: Verb::Changed, details });
+    }
+    all.extend(compare("service", &before.services, &after.services, service));
+    all.extend(compare("route", &by_name(&before.routes), &by_name(&after.routes), route));
+    all.extend(compare("database", &before.databases, &after.databases, database));
+    let names = |plan: &Plan| plan.routes.iter().map(|route| route.name.clone()).collect::<Vec<_>>();
+    let (old, new) = (names(before), names(after));
+    if old != new && old.iter().collect::<BTreeSet<_>>() == new.iter().collect::<BTreeSet<_>>() {
+        let details = vec!["their order".to_owned()];
+        all.push(Change { of: "route".into(), name: "*".into(), verb: Verb::Changed, details });
+    }
+    all
+}
+
+fn by_name(routes: &[Route]) -> BTreeMap<String, &Route> {
+    routes.iter().map(|route| (route.name.clone(), route)).collect()
+}
+
+fn compare<'p, T>(
+    of: &'p str,
+    before: &'p BTreeMap<String, T>,
+    after: &'p BTreeMap<String, T>,
+    details: impl Fn(&T, &T) -> Vec<String> + 'p,
+) -> impl Iterator<Item = Change> + 'p {
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    names.into_iter().filter_map(move |name| {
+        let (verb, details) = match (before.get(name), after.get(name)) {
+            (None, _) => (Verb::Added, Vec::new()),
+            (_, None) => (Verb::Removed, Vec::new()),
+            (Some(before), Some(after)) => (Verb::Changed, details(before, after)),
+        };
+        let is_change = verb != Verb::Changed || !details.is_empty();
+        is_change.then(|| Change { of: of.to_owned(), name: name.clone(), verb, details })
+    })
+}
+
+/// The keys of the manifest that differ, by a list of name and whether it does.
+fn differing(keys: &[(&str, bool)]) -> Vec<String> {
+    keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| (*key).to_owned()).collect()
+}
+
+fn service(before: &Service, after: &Service) -> Vec<String> {
+    let mut details = differing(&[
+        ("build", before.build != after.build),
+        ("command", before.command != after.command),
+        ("working_dir", before.working_dir != after.working_dir),
+        ("depends_on", before.depends_on != after.depends_on),
+        ("probes", before.probes != after.probes),
+        ("restart", before.restart != after.restart),
+        ("stop_signal", before.stop_signal != after.stop_signal),
+        ("stop_grace_period", before.stop_grace_period != after.stop_grace_period),
+        ("databases", before.databases != after.databases),
+        ("update", before.update != after.update),
+        ("watch", before.watch != after.watch),
+        ("resources", before.limits != after.limits),
+        ("description", before.description != after.description || before.owner != after.owner),
+    ]);
+    let (from, to) = (before.instances.len(), after.instances.len());
+    if from != to {
+        details.push(format!("replicas {from} → {to}"));
+    } else if before.instances != after.instances {
+        details.push("ports".to_owned());
+    }
+    let variables: BTreeSet<&String> = before.environment.keys().chain(after.environment.keys()).collect();
+    let changed = variables.into_iter().filter(|name| before.environment.get(*name) != after.environment.get(*name));
+    details.extend(changed.map(|name| format!("environment.{name}")));
+    details.extend(compare("edge", &before.edges, &after.edges, edge).map(|change| match change.verb {
+        Verb::Added => format!("upstreams + {}", change.name),
+        Verb::Removed => format!("upstreams - {}", change.name),
+        Verb::Changed => format!("edges.{} ({})", change.name, change.details.join(", ")),
+    }));
+    details
+}
+
+fn edge(before: &Edge, after: &Edge) -> Vec<String> {
+    if before == after {
+        return Vec::new();
+    }
+    let mut details = differing(&[("port", before.port != after.port), ("timeout", before.timeout != after.timeout)]);
+    if details.is_empty() {
+        details.push("policy".to_owned());
+    }
+    details
+}
+
+fn route(before: &&Route, after: &&Route) -> Vec<String> {
+    if before == after {
+        return Vec::new();
+    }
+    let mut details = differing(&[
+        ("hostnames", before.hostnames != after.hostnames),
+        ("matches", before.matches != after.matches),
+        ("filters", before.filters != after.filters),
+        ("timeout", before.timeout != after.timeout),
+        ("backends", before.backends != after.backends),
+    ]);
+    if details.is_empty() {
+        details.push("policy".to_owned());
+    }
+    details
+}
+
+fn database(before: &Database, after: &Database) -> Vec<String> {
+    differing(&[
+        ("engine", before.engine != after.engine),
+        ("path", before.path != after.path),
+        ("migrations", before.migrations != after.migrations),
+    ])
+}

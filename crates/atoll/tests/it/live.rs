@@ -1,0 +1,261 @@
+//! Nothing that runs is lost: the daemon is killed, left and taken over from, the data plane dies, services are changed,
+//! scaled and restarted, and whoever sends requests notices none of it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use testkit::wait::until_blocking;
+
+use crate::application::{Application, BOUND, is_running, signal};
+
+const APPLICATION: &str = r#"
+[[routes]]
+name = "front"
+matches = [{ path = { prefix = "/" } }]
+backends = [{ service = "front" }]
+
+[services.front]
+command = "python3 echo.py"
+upstreams = ["back"]
+depends_on = { back = "healthy" }
+environment = { GREETING = "hello" }
+
+[services.back]
+command = "python3 echo.py"
+"#;
+
+/// Requests a second while something happens.
+const RATE: u32 = 100;
+
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Sends GETs at a fixed rate while `work` is done; the first lines of every answer that was not 200.
+fn under_load(app: &Application, path: &str, work: impl FnOnce()) -> (usize, Vec<String>) {
+    let (stop, failed, sent) = (AtomicBool::new(false), Mutex::new(Vec::new()), Mutex::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..4u32 {
+            let (stop, failed, sent, port) = (&stop, &failed, &sent, app.gateway);
+            scope.spawn(move || {
+                let start = Instant::now();
+                for number in (thread..).step_by(4) {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // A fixed rate, whatever the answers: that is the load, not a wait for a state.
+                    let due = Duration::from_secs(1) * number / RATE;
+                    std::thread::park_timeout(due.saturating_sub(start.elapsed()));
+                    let line = get(port, path);
+                    *sent.lock().unwrap() += 1;
+                    if !line.starts_with("HTTP/1.1 200") {
+                        failed.lock().unwrap().push(line);
+                    }
+                }
+            });
+        }
+        // Also when it panics: the load ends with it.
+        let _stop = Stop(&stop);
+        work();
+    });
+    (sent.into_inner().unwrap(), failed.into_inner().unwrap())
+}
+
+/// The first line of the answer to a GET on a connection of its own, or what went wrong.
+fn get(port: u16, path: &str) -> String {
+    let answer = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(BOUND))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")?;
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        reader.read_to_end(&mut Vec::new())?;
+        Ok(line)
+    };
+    answer().unwrap_or_else(|error| error.to_string())
+}
+
+fn kill_daemon(app: &Application) {
+    let daemon = app.daemon_pid();
+    signal(daemon, Signal::KILL);
+    until_blocking("the daemon's end", BOUND, || (!is_running(daemon)).then_some(()));
+}
+
+#[test]
+fn daemons_come_and_go_services_change_and_no_request_fails() {
+    let app = Application::with_manifest(APPLICATION);
+    app.up();
+    let manifest = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
+    let (sent, failed) = under_load(&app, "/call/BACK_URL/", || {
+        let (front, back) = (app.pid("front", 0), app.pid("back", 0));
+        kill_daemon(&app);
+        app.up();
+        app.atoll(&["daemon", "stop", "--keep"]).succeeded();
+        assert_eq!(app.atoll(&["ps"]).code(), 3, "the daemon is gone");
+        app.up();
+        assert_eq!((app.pid("front", 0), app.pid("back", 0)), (front, back), "nothing was started anew");
+
+        app.atoll(&["restart", "back"]).succeeded();
+        app.atoll(&["scale", "front=4"]).succeeded();
+        assert_eq!(app.instances().iter().filter(|i| i["service"] == "front").count(), 4);
+        app.atoll(&["scale", "front=1"]).succeeded();
+        app.write("atoll.toml", &manifest.replace("hello", "good bye"));
+        app.up();
+        // Of the daemon, too, may die in the middle of all that.
+        kill_daemon(&app);
+        app.write("atoll.toml", &manifest.replace("[[routes]]", "[[routes]]\ntimeout = \"9s\""));
+        app.up();
+    });
+    assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), &failed[..failed.len().min(5)]);
+}
+
+#[test]
+fn routes_change_without_a_restart() {
+    let app = Application::with_manifest(APPLICATION);
+    app.up();
+    let (front, back) = (app.pid("front", 0), app.pid("back", 0));
+    let manifest = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
+    let second = "[[routes]]\nname = \"old\"\nmatches = [{ path = { prefix = \"/old\" } }]\n\
+                  filters = [{ request_redirect = { path = \"/new\" } }]\n\n[[routes]]\nname = \"front\"";
+    app.write("atoll.toml", &manifest.replacen("[[routes]]\nname = \"front\"", second, 1));
+    let changed = app.atoll(&["up", "-d", "--wait"]).succeeded();
+    assert!(changed.stderr.contains("+ route old"), "{}", changed.stderr);
+    assert_eq!(app.get("/old").0, 302);
+    assert_eq!((app.pid("front", 0), app.pid("back", 0)), (front, back));
+}
+
+#[test]
+fn a_killed_data_plane_is_back_and_services_do_not_notice() {
+    let app = Application::with_manifest(APPLICATION);
+    app.up();
+    let front = app.pid("front", 0);
+    let processes = app.atoll(&["top", "--once", "-o", "json"]).succeeded().stdout;
+    assert!(processes.contains("data plane"), "{processes}");
+    let data_plane = || {
+        let out =
+            std::process::Command::new("pgrep").args(["-f", &format!("proxy {}", app.path("").display())]).output();
+        let text = String::from_utf8(out.unwrap().stdout).unwrap();
+        text.lines().filter_map(|line| line.parse::<i32>().ok()).find(|pid| is_running(*pid))
+    };
+    let before = until_blocking("the data plane", BOUND, data_plane);
+    signal(before, Signal::KILL);
+    // Whoever connects meanwhile waits in the queue of the socket, which the daemon holds too.
+    assert_eq!(app.get("/").0, 200);
+    let after = until_blocking("the next data plane", BOUND, data_plane);
+    assert_ne!(after, before);
+    assert_eq!(app.pid("front", 0), front);
+}
+
+#[test]
+fn a_bad_release_is_taken_back_by_itself() {
+    let app = Application::with_manifest(APPLICATION);
+    app.up();
+    let front = app.pid("front", 0);
+    let manifest = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
+    app.write("broken.py", "raise SystemExit('broken')");
+    app.write("atoll.toml", &manifest.replacen("python3 echo.py", "python3 broken.py", 1));
+    let (sent, failed) = under_load(&app, "/", || {
+        let refused = app.atoll(&["up", "-d", "--wait"]);
+        assert_eq!(refused.code(), 3, "{}", refused.stderr);
+        assert!(refused.stderr.contains("reverted") && refused.stderr.contains("broken"), "{}", refused.stderr);
+    });
+    assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
+    assert_eq!(app.pid("front", 0), front, "what ran goes on");
+    // A good one goes through after it.
+    app.write("atoll.toml", &manifest.replace("hello", "again"));
+    app.up();
+    assert!(app.get("/").1.contains("again"));
+}
+
+#[test]
+fn what_happened_while_no_daemon_was_there_is_told() {
+    let app = Application::with_manifest(
+        r#"
+[services.job]
+command = "sh -c 'while ! test -e finish; do sleep 0.05; done; echo last words; exit 7'"
+restart = "no"
+probes = { readiness = { exec = "true" } }
+"#,
+    );
+    app.up();
+    let job = app.pid("job", 0);
+    kill_daemon(&app);
+    app.write("finish", "");
+    until_blocking("the job's end", BOUND, || (!is_running(job)).then_some(()));
+    app.atoll(&["up", "-d"]);
+    let events = until_blocking("the event", BOUND, || {
+        let events = app.atoll(&["events", "-o", "json"]).stdout;
+        events.contains("while no daemon was there").then_some(events)
+    });
+    assert!(events.contains("status 7"), "{events}");
+    let logs = app.atoll(&["logs", "job"]).succeeded().stdout;
+    assert!(logs.contains("last words"), "{logs}");
+}
+
+#[test]
+fn nothing_is_left_after_down_not_even_what_forked_twice() {
+    let app = Application::with_manifest(
+        r#"
+[services.forks]
+command = "python3 forks.py"
+stop_grace_period = "1s"
+probes = { readiness = { exec = "test -e ready" } }
+"#,
+    );
+    app.write(
+        "forks.py",
+        "import os, time\n\
+         if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        open('escaped', 'w').write(str(os.getpid()))\n        \
+         time.sleep(1000)\n    os._exit(0)\n\
+         while not os.path.exists('escaped') or not open('escaped').read(): time.sleep(0.01)\n\
+         open('ready', 'w')\ntime.sleep(1000)\n",
+    );
+    app.up();
+    let escaped: i32 = std::fs::read_to_string(app.path("escaped")).unwrap().trim().parse().unwrap();
+    assert!(is_running(escaped));
+    app.atoll(&["down"]).succeeded();
+    assert!(!is_running(escaped));
+    let left = std::process::Command::new("pgrep").args(["-f", &app.path("").display().to_string()]).output().unwrap();
+    assert_eq!(String::from_utf8(left.stdout).unwrap(), "", "a process is left");
+}
+
+#[test]
+fn a_folder_that_was_deleted_ends_its_daemon_and_all_that_it_runs() {
+    let app = Application::with_manifest(APPLICATION);
+    app.up();
+    let (daemon, front) = (app.daemon_pid(), app.pid("front", 0));
+    std::fs::remove_dir_all(app.path(".atoll")).unwrap();
+    until_blocking("the end", BOUND, || (!is_running(daemon) && !is_running(front)).then_some(()));
+}
+
+#[test]
+fn a_watched_file_restarts_its_service_alone() {
+    let app =
+        Application::with_manifest(&APPLICATION.replacen("command", "watch = { paths = [\"watched\"] }\ncommand", 1));
+    app.write("watched/a.txt", "1");
+    app.up();
+    let (front, back) = (app.pid("front", 0), app.pid("back", 0));
+    let mut up = app.command(&["up", "--watch"]);
+    let mut up = up.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(up.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("watching the files of front")));
+    let rest = std::thread::spawn(move || said.count());
+    app.write("watched/a.txt", "2");
+    until_blocking("the restart", BOUND, || {
+        let now = app.instances().into_iter().find(|i| i["service"] == "front" && i["instance"] == 0)?;
+        (now["ready"] == true && now["pid"] != front).then_some(())
+    });
+    assert_eq!(app.pid("back", 0), back);
+    signal(i32::try_from(up.id()).unwrap(), Signal::INT);
+    assert!(up.wait().unwrap().success());
+    rest.join().unwrap();
+}

@@ -1,0 +1,90 @@
+//! The lints' own time, apart from that of reading the manifest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::compile::{declared, documents, routes, services, wiring};
+use crate::context::Context;
+use crate::plan::{Gateway, Plan};
+use crate::{Ports, Sources};
+
+/// Limit: what a whole `check` may spend on them, in a build without optimisation.
+const TIME_MAX: Duration = Duration::from_millis(100);
+/// Even the time on a processor grows on a busy machine.
+const RUNS_MAX: usize = 10;
+
+/// What this thread has spent on a processor.
+fn spent() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// The first run that is fast enough, or else the fastest of many, and how much was found.
+fn time(text: String) -> (Duration, usize) {
+    let root = PathBuf::from("/app/atoll.toml");
+    let ports = Ports { range: 1..=1, first: 1, ledger: BTreeMap::new(), busy: BTreeSet::new() };
+    let files = BTreeMap::from([(root.clone(), Ok(text))]);
+    let sources =
+        Sources { root, files, globs: BTreeMap::new(), environment: BTreeMap::new(), ports, scale: BTreeMap::new() };
+    let mut times = (0..RUNS_MAX).map(|_| {
+        let cx = Context::new(&sources);
+        let documents = documents::load(&cx);
+        let declared = declared::collect(&cx, &documents).unwrap();
+        let wired = wiring::wire(&cx, &declared);
+        let plan = plan(&cx, &declared, &wired);
+        assert!(cx.is_sound());
+        let start = spent();
+        super::check(&cx, &declared, &wired, &plan);
+        let time = spent() - start;
+        (time, cx.into_diagnostics().len())
+    });
+    let mut fastest = times.next().unwrap();
+    while fastest.0 >= TIME_MAX
+        && let Some(next) = times.next()
+    {
+        fastest = fastest.min(next);
+    }
+    fastest
+}
+
+/// Without ports: more calls than there are ports may be looked at.
+fn plan(cx: &Context<'_>, declared: &declared::Declared<'_>, wired: &wiring::Wired<'_>) -> Plan {
+    let (ledger, databases) = (BTreeMap::new(), BTreeMap::new());
+    let services =
+        wired.iter().map(|(name, unit)| (name.clone(), services::compile(cx, unit, &ledger, &databases))).collect();
+    Plan {
+        name: "dense".to_owned(),
+        root: Path::new("/app").to_path_buf(),
+        gateway: Gateway { listen: ([127, 0, 0, 1], 8080).into(), written: true },
+        routes: routes::compile(cx, declared),
+        services,
+        databases,
+        ports: BTreeMap::new(),
+    }
+}
+
+fn dense(policy: &str, upstreams: impl Fn(usize) -> Vec<usize>) -> String {
+    let mut text = "name = \"dense\"\n".to_owned();
+    for n in 0..500 {
+        let route = format!("[[routes]]\nname = \"r{n}\"\nbackends = [{{ service = \"s{n}\" }}]\n");
+        let names: Vec<String> = upstreams(n).iter().map(|upstream| format!("\"s{upstream}\"")).collect();
+        text += &format!("{route}matches = [{{ path.prefix = \"/{}\" }}]\n", n % 50);
+        text += &format!("[services.s{n}]\ncommand = \"a\"\nupstreams = [{}]\n{policy}\n", names.join(", "));
+    }
+    text
+}
+
+#[test]
+fn five_hundred_dense_services_are_looked_at_in_time() {
+    let policy = "edges.\"*\" = { timeout = \"1s\", retry.attempts = 5 }";
+    let ahead = |n: usize| (n + 1..(n + 101).min(500)).collect();
+    let around = |n: usize| (1..=100).map(|step| (n + step) % 500).collect();
+    for (shape, text) in
+        [("defaults", dense("", ahead)), ("no circle", dense(policy, ahead)), ("all in circles", dense(policy, around))]
+    {
+        let (time, found) = time(text);
+        assert!(found >= 200, "{shape}: {found} findings");
+        assert!(time < TIME_MAX, "{shape}: {time:?}");
+    }
+}

@@ -1,0 +1,140 @@
+//! One process seen from the daemon, until it has ended: tells it what is wanted, passes on what it says, connects anew
+//! when the connection breaks. What follows from that is decided in `bound`.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kit::Chain;
+use rustix::process::Signal;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use crate::plane::held::Held;
+use crate::plane::process::{Link, Process};
+use crate::plane::wire::{self, Order, Report, Start};
+use crate::snapshot::Snapshot;
+
+/// How long a process may take to say who it is: a new one has to be loaded first.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Between two tries to connect to a process that has broken the connection.
+const RECONNECT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What every process is to have: the newest of each, without what came between.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) held: Held,
+    pub(crate) snapshot: Option<Arc<Snapshot>>,
+}
+
+/// What one process did.
+#[derive(Debug)]
+pub(crate) enum Deed {
+    /// It hears: what was asked of it before is to be asked again.
+    Connected,
+    Said(Report),
+    /// How it ended.
+    Ended(String),
+}
+
+/// What the task of one process needs.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) process: Process,
+    /// The connection over which it was found.
+    pub(crate) link: Option<Link>,
+    pub(crate) talk: Talk,
+}
+
+/// What goes back and forth.
+#[derive(Debug)]
+pub(crate) struct Talk {
+    /// Its number in the loop.
+    pub(crate) life: u64,
+    pub(crate) start: Arc<Start>,
+    pub(crate) wanted: watch::Receiver<Wanted>,
+    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) deeds: mpsc::Sender<(u64, Deed)>,
+}
+
+impl Life {
+    /// Runs until the process has ended. Dropped, it leaves the process alone.
+    pub(crate) async fn attend(self) {
+        let Self { mut process, link, mut talk } = self;
+        let (life, deeds) = (talk.life, talk.deeds.clone());
+        tokio::select! {
+            () = process.ended() => {}
+            never = talk.go_on(&process, link) => match never {},
+        }
+        let _ = deeds.send((life, Deed::Ended(process.bury()))).await;
+    }
+}
+
+impl Talk {
+    async fn go_on(&mut self, process: &Process, mut found: Option<Link>) -> Infallible {
+        let pid = process.pid.as_raw_nonzero().get();
+        loop {
+            let link = match found.take() {
+                Some(link) => link,
+                None => match process.connect(ANSWER_MAX).await {
+                    Ok(link) => link,
+                    Err(why) => {
+                        tracing::error!(pid, why = %Chain(&why), "the data plane cannot be talked to and is killed");
+                        process.signal(Signal::KILL);
+                        return pending().await;
+                    }
+                },
+            };
+            let error = match self.converse(link).await {
+                Ok(()) => return pending().await,
+                Err(error) => error,
+            };
+            // The process has most likely ended: its pidfd says so before this pause is over.
+            sleep(RECONNECT_INTERVAL).await;
+            tracing::warn!(pid, %error, "the connection to the data plane broke; connecting anew");
+        }
+    }
+
+    /// Returns without an error when the process follows another daemon.
+    async fn converse(&mut self, link: Link) -> io::Result<()> {
+        let Link { stream, mut reader, hello: _, held } = link;
+        drop(held);
+        wire::send(&stream, &Order::Take(Box::new((*self.start).clone())), &[]).await?;
+        let mut told: Option<Wanted> = None;
+        loop {
+            let newest = self.wanted.borrow_and_update().clone();
+            // Order: routes before listeners, so that who is accepted finds them.
+            if let Some(snapshot) = &newest.snapshot
+                && told.as_ref().and_then(|told| told.snapshot.as_ref()).is_none_or(|told| !Arc::ptr_eq(told, snapshot))
+            {
+                wire::send(&stream, &Order::Snapshot(Arc::clone(snapshot)), &[]).await?;
+            }
+            if told.as_ref().is_none_or(|told| !told.held.is_same(&newest.held)) {
+                let listeners = Order::Listeners(newest.held.listening());
+                wire::send(&stream, &listeners, &newest.held.borrowed()).await?;
+            }
+            if told.replace(newest).is_none() {
+                let _ = self.deeds.send((self.life, Deed::Connected)).await;
+            }
+            loop {
+                tokio::select! {
+                    changed = self.wanted.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return pending().await,
+                    },
+                    Some(order) = self.orders.recv() => wire::send(&stream, &order, &[]).await?,
+                    report = reader.next() => {
+                        let report: Report = report?;
+                        let is_last = matches!(report, Report::Superseded);
+                        let _ = self.deeds.send((self.life, Deed::Said(report))).await;
+                        if is_last {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

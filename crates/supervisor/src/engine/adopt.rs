@@ -1,0 +1,176 @@
+//! Takes over what a former daemon left: places it among what is observed, as if it had been started here.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use registry::State;
+use rustix::process::Signal;
+use sha2::{Digest, Sha256};
+
+use super::Engine;
+use super::release::find;
+use crate::adopt::{self, Adopted, lived_ms};
+use crate::config::{Instance, Limits, Preparation, Service};
+use crate::event::Kind;
+use crate::life::Begin;
+use crate::link::Link;
+use crate::procfs;
+use crate::reconcile::{BuildState, Ending, Health, Phase, Progress};
+use crate::shim::folder::Past;
+use crate::shim::wire::{self, Cause, Identity, Readiness};
+use crate::status::Wanted;
+
+/// What is told of an instance that cannot be taken over.
+const NOT_DECLARED: &str = "it is not declared any more";
+const MOVED: &str = "it listens on an address that is not its own any more";
+
+impl Engine {
+    /// Places every instance that goes on, and the ends of those that did not. Nothing is spawned before
+    /// [`Engine::go_on`].
+    pub(super) fn take_over(&mut self, adopted: Adopted) {
+        let Adopted { links, pasts, .. } = adopted;
+        for link in &links {
+            let Identity { service, instance, revision, .. } = &link.hello.identity;
+            if self.revision(service, *instance).is_some_and(|declared| declared != *revision) {
+                let service = service.clone();
+                self.succeed(&service);
+            }
+        }
+        for link in links {
+            self.place(link);
+        }
+        for (folder, past) in pasts {
+            self.remember(&past);
+            folder.clear();
+        }
+    }
+
+    /// Begins to look after what was taken over; stops what is not declared.
+    pub(super) fn go_on(&mut self) {
+        for link in std::mem::take(&mut self.taken_over) {
+            let identity = link.hello.identity.clone();
+            if self.refusal(&identity).is_none() {
+                self.begin_life(identity, Begin::Adopt(Box::new(link)));
+                continue;
+            }
+            let declared = self.services.get(&identity.service);
+            let signal = declared.and_then(|declared| Signal::from_named_raw(declared.stop_signal));
+            let grace = declared.map_or(adopt::GRACE, |declared| declared.stop_grace_period);
+            self.tasks.spawn(adopt::stop(link, signal.unwrap_or(Signal::TERM), grace));
+        }
+    }
+
+    /// What is declared for an instance, by its name. What every process is passed of Atoll's own
+    /// environment does not count: another shell is no reason to replace anything.
+    fn revision(&self, service: &str, instance: u32) -> Option<String> {
+        let declared = self.services.get(service)?;
+        Some(revision(declared, find(declared, instance)?))
+    }
+
+    /// Why an instance cannot be taken over.
+    fn refusal(&self, identity: &Identity) -> Option<&'static str> {
+        match self.address(&identity.service, identity.instance) {
+            None => Some(NOT_DECLARED),
+            Some(address) if address != identity.address => Some(MOVED),
+            Some(_) => None,
+        }
+    }
+
+    fn place(&mut self, link: Link) {
+        let identity = link.hello.identity.clone();
+        let (service, instance) = (identity.service.as_str(), identity.instance);
+        let Some(started) = link.hello.state.started() else { return };
+        let pid = started.process.pid.unsigned_abs();
+        let is_leaving = !matches!(link.hello.state, wire::State::Running { .. });
+        let readiness = if is_leaving { Readiness::Never } else { link.hello.ready };
+        self.taken_over.push(link);
+        if let Some(why) = self.refusal(&identity) {
+            tracing::warn!(service, instance, pid, why, "stopping what a former daemon left");
+            return self.emit(service, instance, Kind::LeftoverStopped { pid, why: why.to_owned() });
+        }
+        let is_old = self.revision(service, instance).is_some_and(|declared| declared != identity.revision);
+        self.want_running(service, if is_old { Change::Declaration } else { Change::None });
+        let generation = self.desired.services[service].generation - u64::from(is_old);
+        let seen = self.instance(service, instance);
+        seen.generation = generation;
+        seen.was_ready = readiness != Readiness::Never;
+        let (health, state) = match readiness {
+            Readiness::Never => (Health::Starting, State::Unready),
+            Readiness::Ready => (Health::Ready, State::Ready),
+            Readiness::Unready => (Health::Unready, State::Unready),
+        };
+        seen.phase = Phase::Live { health };
+        let record = self.record(service, instance);
+        (record.pid, record.restarts, record.address) = (Some(pid), identity.restarts, Some(identity.address));
+        record.started = Some((instant(started.at), started.at));
+        self.set_endpoint(service, instance, state);
+        tracing::info!(service, instance, pid, ?readiness, is_old, "adopted");
+        self.emit(service, instance, Kind::Adopted { pid });
+    }
+
+    /// One that ended while no daemon was there is what it would be if one had been.
+    fn remember(&mut self, past: &Past) {
+        let Identity { service, instance, restarts, .. } = &past.identity;
+        if self.address(service, *instance).is_none() {
+            return;
+        }
+        let record = self.record(service, *instance);
+        (record.restarts, record.last_exit) = (*restarts, Some(past.ended.exit()));
+        record.started = Some((instant(past.started.at), past.started.at));
+        record.last_lines.clone_from(&past.last_lines);
+        // One that was told to stop, or that ended with the machine, is not missed by anybody.
+        if past.ended.cause == Cause::Asked || past.boot_id != procfs::boot_id() {
+            return;
+        }
+        self.want_running(service, Change::None);
+        let generation = self.desired.services[service].generation;
+        let seen = self.instance(service, *instance);
+        (seen.generation, seen.was_ready) = (generation, true);
+        seen.phase = Phase::Leaving { ending: Ending::Exit(past.ended.exit()) };
+        self.end(service, *instance, Ending::Exit(past.ended.exit()));
+    }
+
+    /// It was wanted when the former daemon ended, and built and prepared by that.
+    fn want_running(&mut self, service: &str, change: Change) {
+        let declared = &self.services[service];
+        let is_first = self.desired.services[service].wanted == Wanted::Stopped;
+        if let Some(target) = self.desired.services.get_mut(service) {
+            target.wanted = Wanted::Running;
+        }
+        let preparation = &mut self.observed.services.get_mut(service).expect("the service is declared").preparation;
+        if change == Change::Declaration {
+            if let Some(build) = &declared.build {
+                self.observed.builds.insert(build.clone(), BuildState::Needed);
+            }
+            if declared.prepare == Preparation::Required {
+                *preparation = Progress::Needed;
+            }
+        } else if let Some(build) = declared.build.as_ref().filter(|_| is_first) {
+            self.observed.builds.insert(build.clone(), BuildState::Done);
+        }
+    }
+}
+
+/// Names what makes a process: equal for equal processes.
+pub(super) fn revision(declared: &Service, of: &Instance) -> String {
+    let all = (&declared.command, declared.working_dir.as_os_str(), &declared.environment, &of.environment, of.address);
+    let mut digest = Sha256::new_with_prefix(wire::line(&all));
+    // Apart, so that whoever has none has the name that it had before there were any.
+    if declared.limits != Limits::default() {
+        digest.update(wire::line(&declared.limits));
+    }
+    digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether an instance was started from what is declared now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    Declaration,
+}
+
+/// The moment of this clock at which it was that time; as early as the clock can tell.
+fn instant(at: Timestamp) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(std::time::Duration::from_millis(lived_ms(at, Timestamp::now()))).unwrap_or(now)
+}
