@@ -167,14 +167,14 @@ impl Daemon {
         let open_files_soft = raise_open_files();
         let registry = registry::Handle::default();
         // What the data plane cannot serve must fail here, and not be 404 for ever.
-        proxy::Tables::compile(&lower::snapshot(&plan, None, &registry.snapshot()))?;
+        proxy::Tables::compile(&lower::snapshot(&plan, &[], &registry.snapshot()))?;
         let proxy = proxy::plane::bind(plane::config(&project, lower::listeners(&plan)), planes)?;
         let (prepare, prepares) = mpsc::channel(PREPARES_MAX);
         let (drain, drains) = mpsc::channel(DRAINS_MAX);
         let between = Between { registry: registry.clone(), prepare, drain };
         let supervisor = supervisor::bind(supervise(&project, &plan, instances, open_files_soft, between))?;
         // Order: once the registry has what was taken over, so that a data plane that serves goes on serving all of it.
-        proxy.handle().apply(lower::snapshot(&plan, None, &registry.snapshot()))?;
+        proxy.handle().apply(lower::snapshot(&plan, &[], &registry.snapshot()))?;
         let api = listen(&project).context("cannot open the daemon's socket")?;
 
         let (end, ends) = watch::channel(None);
@@ -183,7 +183,7 @@ impl Daemon {
         let ground = change::Ground { project: project.clone(), environment, claims };
         let control = Arc::new(Control {
             manifest: project.manifest.clone(),
-            served: watch::Sender::new(change::Served { plan, retiring: None }),
+            served: watch::Sender::new(change::Served { plan, retiring: Vec::new() }),
             ground: ground.into(),
             supervisor: supervisor.handle(),
             proxy: proxy.handle(),

@@ -56,7 +56,7 @@ pub mod tests {
             let address = SocketAddr::from(([127, 0, 0, 1], 20_000));
             registry.set("orders", registry::Endpoint { instance, address, state });
         }
-        expect_file!["lower/golden/snapshot.txt"].assert_debug_eq(&snapshot(&plan, None, &registry.snapshot()));
+        expect_file!["lower/golden/snapshot.txt"].assert_debug_eq(&snapshot(&plan, &[], &registry.snapshot()));
     }
 
     #[test]
@@ -110,8 +110,7 @@ pub mod tests {
     #[test]
     fn a_plan_that_lowers_is_one_that_the_engines_take() {
         let plan = plan();
-        proxy::Tables::compile(&snapshot(&plan, None, &registry::Snapshot::default()))
-            .expect("the data plane takes it");
+        proxy::Tables::compile(&snapshot(&plan, &[], &registry::Snapshot::default())).expect("the data plane takes it");
         assert_eq!(databases(&plan, "no such service"), []);
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use kit::socket;
 use rustix::fs::{FlockOperation, flock};
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 pub use load::{Loaded, Variables, process};
@@ -156,6 +157,15 @@ impl Project {
             }
             Err(source) => Err(Error::State { path: format, source }),
         }
+    }
+
+    /// Reads a state file that can be done without; one that is damaged is said in the daemon's log, with what follows.
+    fn load_state<T: DeserializeOwned + Default>(&self, path: &Path, consequence: &str) -> T {
+        let Ok(text) = fs::read(path) else { return T::default() };
+        serde_json::from_slice(&text).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, consequence, "a state file is damaged");
+            T::default()
+        })
     }
 
     /// Becomes the one daemon of this folder until the returned file is dropped or the process ends.

@@ -112,6 +112,18 @@ async fn clear_groups(run_dir: &Path, links: &[Link]) -> Vec<Stopped> {
     stopped
 }
 
+/// The services of which instances go on, as far as their files say. Blocking, for a moment; changes nothing, so it is for
+/// those who do not hold the folder's lock.
+#[must_use]
+pub fn left_running(run_dir: &Path) -> BTreeSet<String> {
+    let runs = |folder: &Folder| {
+        let state = folder.peek_state();
+        state.is_some_and(|state| state.boot_id == procfs::boot_id() && state.started.process.is_running())
+    };
+    let folders = Folder::load_all(run_dir).into_iter();
+    folders.filter(|(folder, ..)| runs(folder)).map(|(_, service, _)| service).collect()
+}
+
 /// Stops everything that was found: SIGTERM, three seconds, SIGKILL, with whatever descends from it. Gives every process
 /// that was stopped, by this or before.
 pub async fn stop_all(adopted: Adopted) -> Vec<Stopped> {

@@ -68,7 +68,7 @@ pub struct Service {
     pub working_dir: PathBuf,
     /// Complete but for what differs between instances.
     pub environment: BTreeMap<String, String>,
-    /// At least one; ordered by index. These always run.
+    /// Ordered by index; these always run. None means that nothing of it does.
     pub instances: Vec<Instance>,
     /// Those that run only while others are replaced; their indices are none of `instances`. Without any, at least one
     /// of `instances` may be missing at a time.
@@ -248,7 +248,7 @@ pub(crate) fn check(services: &[Service]) -> Result<(), Error> {
         }
         let mut indices = BTreeSet::new();
         let mut all = service.instances.iter().chain(&service.surge);
-        if service.instances.is_empty() || !all.all(|instance| indices.insert(instance.index)) {
+        if !all.all(|instance| indices.insert(instance.index)) {
             return Err(Error::Instances { service: name.clone() });
         }
         if known.insert(name.as_str(), service).is_some() {

@@ -282,8 +282,7 @@ impl Engine {
 
     /// Where an instance listens; `None` for one that is not declared.
     fn address(&self, service: &str, instance: u32) -> Option<SocketAddr> {
-        let instances = self.services.get(service)?.instances.iter();
-        instances.filter(|of| of.index == instance).map(|of| of.address).next()
+        release::find(self.services.get(service)?, instance).map(|of| of.address)
     }
 
     /// The service under whose name a shared build is shown and logged.

@@ -30,7 +30,7 @@ mod remains;
 pub mod shim;
 mod status;
 
-pub use adopt::{Adopted, Stopped, adopt, stop_all};
+pub use adopt::{Adopted, Stopped, adopt, left_running, stop_all};
 pub use change::{Change, Effect};
 pub use config::{
     Build, Check, Condition, Config, Drain, Instance, Limits, Preparation, Prepare, Probe, Probes, RESTART_BACKOFF,
@@ -56,7 +56,7 @@ pub enum Error {
     NoCommand { service: String },
     #[error("service `{service}` stops on signal {signal}, which has no name")]
     StopSignal { service: String, signal: i32 },
-    #[error("service `{service}` has no instance, or two with the same index")]
+    #[error("service `{service}` has two instances with the same index")]
     Instances { service: String },
     #[error("{signal} is no signal that has a name")]
     Signal { signal: i32 },

@@ -111,7 +111,7 @@ async fn apply(State(control): Shared, Json(wish): Json<dto::Apply>) -> Response
 }
 
 async fn scale(State(control): Shared, Json(wish): Json<dto::Scale>) -> Response {
-    changed(control.scale(&wish).await)
+    changed(control.scale(wish).await)
 }
 
 fn changed(result: Result<Vec<dto::Change>, dto::Problem>) -> Response {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::sync::oneshot;
 
 use crate::api::client::{Client, Error};
 use crate::api::dto::Status;
@@ -55,11 +56,13 @@ pub async fn end(project: &Project, order: &str) -> Result<(), Error> {
     let pid = Pid::from_raw(status.pid.cast_signed()).ok_or_else(|| unknown(io::Error::other("it has no pid")))?;
     let daemon = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|errno| unknown(errno.into()))?;
     client.post(order, &()).await?;
-    let ended = tokio::task::spawn_blocking(move || {
+    // A thread that nobody joins: a second Ctrl-C must not wait for it, as it would for one of the runtime's.
+    let (ended, end) = oneshot::channel();
+    std::thread::spawn(move || {
         let mut watched = [PollFd::new(&daemon, PollFlags::IN)];
-        rustix::io::retry_on_intr(|| poll(&mut watched, None))
+        let _ = ended.send(rustix::io::retry_on_intr(|| poll(&mut watched, None)));
     });
-    ended.await.unwrap_or(Ok(0)).map(drop).map_err(|errno| unknown(errno.into()))
+    end.await.unwrap_or(Ok(0)).map(drop).map_err(|errno| unknown(errno.into()))
 }
 
 /// Stops the daemon, or what a killed one left behind. One that holds the folder's lock without answering is about to

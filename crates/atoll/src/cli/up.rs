@@ -64,8 +64,10 @@ async fn up(target: &Target, plan: &Plan, goal: Goal, files: Option<Files>, form
     let mut watch = Watch::open(&client, asked, &status, launched, format).await.map_err(Failure::from)?;
     if let Err(error) = go_over(&client, &target.services, launched, &watch).await {
         if launched == Launched::Here {
-            // Nobody else knows of this daemon; it must not stay behind with nothing to run.
-            let _ = down::stop(project).await;
+            // Nobody else knows of this daemon; it must not stay behind with nothing to run. What it has taken over goes on.
+            let instances = client.get::<Vec<Instance>>("/v1/instances").await.unwrap_or_default();
+            let order = if instances.iter().any(|i| i.pid.is_some()) { "/v1/leave" } else { "/v1/down" };
+            let _ = down::end(project, order).await;
         }
         return Err(Failure::from(error).into());
     }

@@ -101,6 +101,13 @@ impl Wait {
 
     /// Without a daemon every service is stopped, if there is such a service.
     fn nothing_runs(&self, target: &Target) -> Result<Vec<Service>, Failure> {
+        let left = supervisor::left_running(&target.project.run());
+        if left.iter().any(|service| target.services.is_empty() || target.services.contains(service)) {
+            let message = "the daemon is gone, and its services go on without it".to_owned();
+            return Err(
+                Failure::not_reached(message).hint("`atoll up` takes them over, `atoll down` stops them".to_owned())
+            );
+        }
         match &target.project.load().plan {
             Some(plan) => target.check_names(plan.services.keys()).map(|()| Vec::new()),
             None => Ok(Vec::new()),

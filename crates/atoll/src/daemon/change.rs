@@ -2,11 +2,13 @@
 //! Nothing is touched unless all of it can be. Called by the API; one change at a time.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kit::Chain;
 use manifest::{Plan, Severity};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use crate::api::dto::{self, Problem};
 use crate::daemon::Control;
@@ -26,8 +28,8 @@ pub struct Ground {
 #[derive(Clone, Debug)]
 pub struct Served {
     pub plan: Arc<Plan>,
-    /// While instances of the plan before still run: their edges go on being served.
-    pub retiring: Option<Arc<Plan>>,
+    /// Plans before it of which instances still run: their edges go on being served. Oldest first.
+    pub retiring: Vec<Arc<Plan>>,
 }
 
 /// Wraps the ground, so that changes follow one another.
@@ -36,13 +38,23 @@ pub type Grounds = Mutex<Ground>;
 impl Control {
     /// Compiles the manifest as it is on disk now and goes over to it. Gives the differences; none when there are none.
     pub async fn apply(self: &Arc<Self>, wish: dto::Apply) -> Result<Vec<dto::Change>, Problem> {
+        let control = Arc::clone(self);
+        whole(self.tasks.spawn(async move { control.apply_now(wish).await })).await
+    }
+
+    async fn apply_now(self: &Arc<Self>, wish: dto::Apply) -> Result<Vec<dto::Change>, Problem> {
         let mut ground = self.ground.lock().await;
         let environment = wish.environment.unwrap_or_else(|| ground.environment.clone());
         self.go_over(&mut ground, environment, &wish.services).await
     }
 
     /// Wants another number of instances, until the manifest's own number changes.
-    pub async fn scale(self: &Arc<Self>, wish: &dto::Scale) -> Result<Vec<dto::Change>, Problem> {
+    pub async fn scale(self: &Arc<Self>, wish: dto::Scale) -> Result<Vec<dto::Change>, Problem> {
+        let control = Arc::clone(self);
+        whole(self.tasks.spawn(async move { control.scale_now(&wish).await })).await
+    }
+
+    async fn scale_now(self: &Arc<Self>, wish: &dto::Scale) -> Result<Vec<dto::Change>, Problem> {
         let mut ground = self.ground.lock().await;
         let plan = self.plan();
         let names: Vec<String> = wish.replicas.keys().cloned().collect();
@@ -86,18 +98,15 @@ impl Control {
             return applied.map(|_| changes).map_err(|error| engine(&error));
         }
         // What cannot be served or run fails here, before anything has changed.
-        let union = union(lower::listeners(&before), lower::listeners(&plan));
-        let snapshot = lower::snapshot(&plan, Some(&before), &self.endpoints.clone().current());
+        let Served { retiring, .. } = self.served.borrow().clone();
+        let retiring: Vec<Arc<Plan>> = retiring.into_iter().chain([Arc::clone(&before)]).collect();
+        let snapshot = lower::snapshot(&plan, &retiring, &self.endpoints.clone().current());
         proxy::Tables::compile(&snapshot).map_err(|error| engine(&error))?;
-        self.proxy.listen(&union).map_err(|error| engine(&error))?;
         ground.project.store_ports(&plan).map_err(|error| refused(format!("cannot keep the port ledger: {error}")))?;
-        // Order: rules first, so that a service that goes is no longer sent requests, and one that comes has its
-        // databases known when it is prepared.
-        self.serve(Arc::clone(&plan), Some(Arc::clone(&before)));
-        let wanted = wanted(&before, &plan, named);
-        if let Err(error) = self.supervisor.apply(lower::services(&plan), wanted).await {
-            self.serve(before, None);
-            return Err(engine(&error));
+        if let Err(error) = self.switch(&plan, retiring, named).await {
+            // What was served before goes on being served.
+            let _ = ground.project.store_ports(&before);
+            return Err(error);
         }
         ground.environment = environment;
         tracing::info!(changes = changes.len(), "went over to a changed manifest");
@@ -108,8 +117,27 @@ impl Control {
         Ok(changes)
     }
 
+    /// Lets the engines go over, or back where one of them refuses.
+    async fn switch(&self, plan: &Arc<Plan>, retiring: Vec<Arc<Plan>>, named: &[String]) -> Result<(), Problem> {
+        let present = self.served.borrow().clone();
+        self.proxy.listen(&listeners(plan, &retiring)).map_err(|error| engine(&error))?;
+        // Order: rules first, so that a service that goes is no longer sent requests, and one that comes has its
+        // databases known when it is prepared.
+        self.serve(Arc::clone(plan), retiring);
+        let wanted = wanted(&present.plan, plan, named);
+        if let Err(error) = self.supervisor.apply(lower::services(plan), wanted).await {
+            let before = listeners(&present.plan, &present.retiring);
+            self.serve(present.plan, present.retiring);
+            if let Err(error) = self.proxy.listen(&before) {
+                tracing::error!(error = %Chain(&error), "cannot go back to the listeners of before");
+            }
+            return Err(engine(&error));
+        }
+        Ok(())
+    }
+
     /// `daemon::endpoints` carries it to the data plane.
-    fn serve(&self, plan: Arc<Plan>, retiring: Option<Arc<Plan>>) {
+    fn serve(&self, plan: Arc<Plan>, retiring: Vec<Arc<Plan>>) {
         self.served.send_replace(Served { plan, retiring });
     }
 
@@ -140,7 +168,7 @@ impl Control {
             if !Arc::ptr_eq(&control.plan(), &plan) {
                 return;
             }
-            control.serve(Arc::clone(&plan), None);
+            control.serve(Arc::clone(&plan), Vec::new());
             if let Err(error) = control.proxy.listen(&lower::listeners(&plan)) {
                 tracing::warn!(error = %Chain(&error), "cannot close the listeners of the plan before");
             }
@@ -150,14 +178,20 @@ impl Control {
     }
 }
 
-/// Both lists; of a listener that has moved, the newer address.
-fn union(
-    before: Vec<(String, std::net::SocketAddr)>,
-    after: Vec<(String, std::net::SocketAddr)>,
-) -> Vec<(String, std::net::SocketAddr)> {
-    let gone = before.into_iter().filter(|(name, _)| !after.iter().any(|(kept, _)| kept == name));
-    let gone: Vec<_> = gone.collect();
-    after.into_iter().chain(gone).collect()
+/// Those of a plan, and what only plans before it have; of a listener that has moved, the newest address.
+fn listeners(plan: &Plan, retiring: &[Arc<Plan>]) -> Vec<(String, SocketAddr)> {
+    let mut all = lower::listeners(plan);
+    for (name, address) in retiring.iter().rev().flat_map(|plan| lower::listeners(plan)) {
+        if !all.iter().any(|(known, at)| *known == name || *at == address) {
+            all.push((name, address));
+        }
+    }
+    all
+}
+
+/// A change is made to its end, also when whoever asked for it has left.
+async fn whole<T>(change: JoinHandle<Result<T, Problem>>) -> Result<T, Problem> {
+    change.await.unwrap_or_else(|_| Err(refused("the change was given up".into())))
 }
 
 /// New services are started: those that were named, or all. Which of the others run is as it was.

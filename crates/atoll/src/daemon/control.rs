@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kit::tasks::Tasks;
@@ -15,6 +16,9 @@ use crate::daemon::End;
 use crate::daemon::change::{Grounds, Served};
 use crate::daemon::history::History;
 use crate::lower;
+
+/// How long an order waits for what it was to bring about, which goes on then; `atoll wait` may wait longer.
+const REACH_MAX: Duration = Duration::from_secs(600);
 
 /// Handles to every engine. Plain data and no state of its own.
 #[derive(Debug)]
@@ -118,14 +122,19 @@ impl Control {
     pub async fn all_renewed(&self, plan: &Plan) -> bool {
         let mut snapshots = self.supervisor.watch();
         let mut drained = self.drained.clone();
+        let mut served = self.served.subscribe();
+        // One that was taken back runs on what the plan before gave it.
+        let is_new = |service: &ServiceStatus| {
+            let is_old = |i: &supervisor::InstanceStatus| i.pid.is_some() && i.generation != service.generation;
+            service.rollout.is_none() && service.reason.is_none() && !service.instances.iter().any(is_old)
+        };
         let is_settled = |snapshot: &Arc<Snapshot>| {
-            snapshot
-                .services
-                .iter()
-                .all(|service| service.rollout.is_none() && plan.services.contains_key(&service.name))
+            snapshot.services.iter().all(|service| is_new(service) && plan.services.contains_key(&service.name))
         };
         tokio::select! {
             settled = snapshots.wait_for(is_settled) => settled.is_ok(),
+            // The next change settles for this one, too.
+            _ = served.wait_for(|served| !std::ptr::eq(Arc::as_ptr(&served.plan), plan)) => false,
             _ = drained.wait_for(|drained| *drained) => false,
         }
     }
@@ -140,6 +149,7 @@ impl Control {
     ) -> Result<(), dto::Problem> {
         let mut snapshots = self.supervisor.watch();
         let mut drained = self.drained.clone();
+        let mut late = std::pin::pin!(tokio::time::sleep(REACH_MAX));
         loop {
             let snapshot: Arc<Snapshot> = Arc::clone(&snapshots.borrow_and_update());
             let mut all = snapshot.services.iter().filter(|service| services.contains(&service.name));
@@ -150,6 +160,9 @@ impl Control {
                 return Err(unreached(why));
             }
             tokio::select! {
+                () = &mut late => {
+                    return Err(unreached(format!("not every service {goal} after {} s", REACH_MAX.as_secs())));
+                }
                 changed = snapshots.changed() => if changed.is_err() {
                     return Err(unreached(format!("the application was stopped before every service {goal}")));
                 },

@@ -25,7 +25,7 @@ pub(super) async fn run(control: Arc<Control>, mut watcher: registry::Watcher) {
         };
         let begun = Instant::now();
         let Served { plan, retiring } = served.borrow_and_update().clone();
-        match control.proxy.apply(lower::snapshot(&plan, retiring.as_deref(), &endpoints)) {
+        match control.proxy.apply(lower::snapshot(&plan, &retiring, &endpoints)) {
             Ok(()) => {
                 let next = in_rotation(&endpoints);
                 let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);

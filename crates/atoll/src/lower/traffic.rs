@@ -1,6 +1,7 @@
 //! Plan and registry → the data plane's listeners, routes and endpoints.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use manifest::Plan;
 use manifest::plan;
@@ -18,11 +19,11 @@ pub fn listeners(plan: &Plan) -> Vec<(String, SocketAddr)> {
     std::iter::once((GATEWAY.to_owned(), plan.gateway.listen)).chain(edges).collect()
 }
 
-/// What the data plane serves: the plan's rules over the endpoints of this moment. Edges that only the `retiring` plan has
-/// are those of instances that are still to be replaced.
-pub fn snapshot(plan: &Plan, retiring: Option<&Plan>, endpoints: &registry::Snapshot) -> proxy::Snapshot {
+/// What the data plane serves: the plan's rules over the endpoints of this moment. Edges that only `retiring` plans have, oldest
+/// first, are those of instances that are still to be replaced.
+pub fn snapshot(plan: &Plan, retiring: &[Arc<Plan>], endpoints: &registry::Snapshot) -> proxy::Snapshot {
     let gateway = proxy::Listener { role: proxy::Role::Gateway, routes: plan.routes.iter().map(route).collect() };
-    let all = retiring.map(edges).into_iter().flatten().chain(edges(plan));
+    let all = retiring.iter().flat_map(|plan| edges(plan)).chain(edges(plan));
     proxy::Snapshot {
         // The data plane chooses its own.
         generation: 0,

@@ -26,7 +26,9 @@ pub struct Loaded {
 impl Project {
     /// Reads and compiles the manifest for the command line. Changes nothing on disk; blocking.
     pub fn load(&self) -> Loaded {
-        let ours = if self.is_running() { ports::load_ledger(self).into_values().collect() } else { BTreeSet::new() };
+        // Its daemon listens on them, or what a daemon has left running.
+        let is_ours = self.is_running() || !supervisor::left_running(&self.run()).is_empty();
+        let ours = if is_ours { ports::load_ledger(self).into_values().collect() } else { BTreeSet::new() };
         self.compile(&process(), strangers(&ours))
     }
 

@@ -19,8 +19,7 @@ const RANGE: RangeInclusive<u16> = 20_000..=29_999;
 /// The ports that this application was given before, by key.
 pub fn load_ledger(project: &Project) -> BTreeMap<String, u16> {
     // A ledger that is missing or damaged costs new ports and nothing else.
-    let text = fs::read(path(project)).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
+    project.load_state(&path(project), "every port may be another one now")
 }
 
 /// Keeps the ports for the next start.

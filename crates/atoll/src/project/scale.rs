@@ -2,7 +2,7 @@
 //! changes; one that has lapsed is dropped when the next is written.
 
 use std::collections::BTreeMap;
-use std::{fs, io};
+use std::io;
 
 use manifest::Scale;
 
@@ -10,9 +10,8 @@ use crate::project::Project;
 
 /// The wishes by service.
 pub fn load(project: &Project) -> BTreeMap<String, Scale> {
-    // A file that is missing or damaged costs the wishes and nothing else: what the manifest says holds again.
-    let text = fs::read(path(project)).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
+    // A file that is missing or damaged costs the wishes and nothing else.
+    project.load_state(&path(project), "what the manifest says holds again")
 }
 
 /// Keeps the wishes, durably.

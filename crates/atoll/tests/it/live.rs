@@ -119,6 +119,54 @@ fn daemons_come_and_go_services_change_and_no_request_fails() {
 }
 
 #[test]
+fn a_rollout_goes_on_under_the_next_daemon() {
+    let update = "replicas = 3\nupdate = { min_ready = \"300ms\" }\nupstreams";
+    let app = Application::with_manifest(&APPLICATION.replacen("upstreams", update, 1));
+    app.up();
+    let manifest = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
+    app.write("atoll.toml", &manifest.replace("hello", "good bye"));
+    let (sent, failed) = under_load(&app, "/call/BACK_URL/", || {
+        app.atoll(&["up", "-d"]).succeeded();
+        until_blocking("the one that stands in", BOUND, || {
+            app.instances().iter().any(|i| i["service"] == "front" && i["instance"] == 3).then_some(())
+        });
+        kill_daemon(&app);
+        app.up();
+    });
+    assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
+    assert_eq!(app.instances().iter().filter(|i| i["service"] == "front").count(), 3);
+    for _ in 0..10 {
+        assert!(app.get("/").1.contains("good bye"));
+    }
+}
+
+#[test]
+fn a_release_that_is_taken_back_keeps_the_edges_that_it_wanted_to_drop() {
+    let app = Application::with_manifest(APPLICATION);
+    app.up();
+    let manifest = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
+    app.write("broken.py", "raise SystemExit('broken')");
+    let broken =
+        manifest.replacen("python3 echo.py", "python3 broken.py", 1).replacen("upstreams = [\"back\"]\n", "", 1);
+    app.write("atoll.toml", &broken);
+    assert_eq!(app.atoll(&["up", "-d", "--wait"]).code(), 3);
+    // Whatever is closed after a change is closed by the time that the next one is through.
+    app.atoll(&["scale", "back=2"]);
+    assert_eq!(app.get("/call/BACK_URL/").0, 200);
+}
+
+#[test]
+fn a_service_may_be_scaled_to_nothing_and_back() {
+    let app = Application::with_manifest(APPLICATION);
+    app.up();
+    app.atoll(&["scale", "front=0"]).succeeded();
+    until_blocking("its end", BOUND, || app.instances().iter().all(|i| i["service"] != "front").then_some(()));
+    assert_eq!(app.get("/").0, 503);
+    app.atoll(&["scale", "front=1"]).succeeded();
+    assert_eq!(app.get("/").0, 200);
+}
+
+#[test]
 fn routes_change_without_a_restart() {
     let app = Application::with_manifest(APPLICATION);
     app.up();
@@ -170,6 +218,10 @@ fn a_bad_release_is_taken_back_by_itself() {
     });
     assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
     assert_eq!(app.pid("front", 0), front, "what ran goes on");
+    // What runs is what is asked for again: nothing is wrong any more.
+    app.write("atoll.toml", &manifest);
+    app.up();
+    assert_eq!(app.pid("front", 0), front);
     // A good one goes through after it.
     app.write("atoll.toml", &manifest.replace("hello", "again"));
     app.up();

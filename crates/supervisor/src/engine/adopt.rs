@@ -6,11 +6,13 @@ use jiff::Timestamp;
 use registry::State;
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::Engine;
 use super::release::find;
 use crate::adopt::{self, Adopted, lived_ms};
-use crate::config::{Instance, Limits, Preparation, Service};
+use crate::config::{Drain, Instance, Limits, Preparation, Service};
 use crate::event::Kind;
 use crate::life::Begin;
 use crate::link::Link;
@@ -56,7 +58,19 @@ impl Engine {
             let declared = self.services.get(&identity.service);
             let signal = declared.and_then(|declared| Signal::from_named_raw(declared.stop_signal));
             let grace = declared.map_or(adopt::GRACE, |declared| declared.stop_grace_period);
-            self.tasks.spawn(adopt::stop(link, signal.unwrap_or(Signal::TERM), grace));
+            // What it has in flight ends first: its former daemon may have been about to wait for that.
+            let (reply, drained) = oneshot::channel();
+            let Identity { service, instance, address, .. } = identity;
+            let (ask, drain) = (Drain { service, instance, address, reply }, self.drain.clone());
+            self.tasks.spawn(async move {
+                let in_time = async {
+                    // A dropped reply or a closed channel counts as drained.
+                    let _ = drain.send(ask).await;
+                    let _ = drained.await;
+                };
+                let _ = timeout(grace, in_time).await;
+                adopt::stop(link, signal.unwrap_or(Signal::TERM), grace).await;
+            });
         }
     }
 

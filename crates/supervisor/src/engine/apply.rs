@@ -62,6 +62,11 @@ impl Engine {
         let effect = difference.effect(has_process);
         match is_same {
             true => {
+                // What is asked for is what runs, whatever was taken back before.
+                let has_rollout = self.observed.services[&name].rollout.is_some();
+                if let Some(release) = self.releases.get_mut(&name).filter(|_| !has_rollout) {
+                    release.failure = None;
+                }
                 self.amend(&next);
                 self.declare(next);
             }

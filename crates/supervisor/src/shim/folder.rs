@@ -137,6 +137,11 @@ impl Folder {
         load(&self.path.join(STATE))
     }
 
+    /// What the state file says, if it can be understood; it stays where it is.
+    pub(crate) fn peek_state(&self) -> Option<State> {
+        serde_json::from_slice(&fs::read(self.path.join(STATE)).ok()?).ok()
+    }
+
     pub(crate) fn load_exit(&self) -> Stored<Past> {
         load(&self.path.join(EXIT))
     }
