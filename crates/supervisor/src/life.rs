@@ -129,7 +129,9 @@ impl Reporter {
 pub(crate) async fn run(plan: Plan, begin: Begin, orders: mpsc::Receiver<Order>, reporter: Reporter) {
     let tasks = plan.tasks.clone();
     let folder = Folder::of(&plan.run_dir, &plan.identity.service, plan.identity.instance);
-    if tasks.spawn(run_through(plan, begin, orders, reporter.clone())).await.is_err() {
+    // One that was cancelled ends with its runtime: the instance goes on for the next daemon.
+    let ended = tasks.spawn(run_through(plan, begin, orders, reporter.clone())).await;
+    if ended.is_err_and(|error| error.is_panic()) {
         // It panicked and the panic hook has said why; the instance goes on, which the loop does not know.
         if let Ok(link) = Link::find(folder).await {
             adopt::stop(link, Signal::KILL, Duration::ZERO).await;
@@ -270,7 +272,11 @@ async fn live(plan: &Plan, link: &mut Link, orders: &mut mpsc::Receiver<Order>, 
                 Ok(Said::Gone { last_lines }) => return End::Gone(last_lines),
                 Ok(Said::Replaced {}) => return End::Left,
                 Ok(said) => tell(plan, said),
-                Err(_) => return End::Lost("its shim was killed".to_owned()),
+                Err(_) => {
+                    // A runtime that ends breaks connections before it drops who waits here.
+                    tokio::task::yield_now().await;
+                    return End::Lost("its shim was killed".to_owned());
+                }
             },
         }
     }
