@@ -38,6 +38,8 @@ pub struct Config {
     /// What is executed; it calls [`serve`] with [`Serve::inherited`]. `/proc/self/exe` is this very program, even when
     /// its file has been replaced.
     pub program: PathBuf,
+    /// The name that the process is shown by.
+    pub name: String,
     pub arguments: Vec<OsString>,
     /// Where the sockets of the processes are. Private to the user: whoever reaches it commands the data plane.
     pub folder: PathBuf,

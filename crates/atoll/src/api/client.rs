@@ -27,8 +27,12 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 #[derive(Debug, Error)]
 pub enum Error {
-    #[error("atoll is not running for {manifest}")]
-    NotRunning { manifest: String },
+    #[error("atoll is not running for {manifest}{}", if *left { ", but services that it has started go on" } else { "" })]
+    NotRunning {
+        manifest: String,
+        /// Whether instances go on without a daemon.
+        left: bool,
+    },
     #[error("cannot reach the daemon")]
     Connect { source: io::Error },
     #[error("the connection to the daemon broke")]
@@ -112,7 +116,8 @@ impl Client {
     fn unreachable(&self, source: io::Error) -> Error {
         match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                Error::NotRunning { manifest: self.project.manifest.display().to_string() }
+                let left = !supervisor::left_running(&self.project.run()).is_empty();
+                Error::NotRunning { manifest: self.project.manifest.display().to_string(), left }
             }
             _ => Error::Connect { source },
         }

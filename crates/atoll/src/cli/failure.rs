@@ -104,7 +104,10 @@ impl From<crate::api::client::Error> for Failure {
         use crate::api::client::Error;
         let message = error.to_string();
         match error {
-            Error::NotRunning { .. } => Self::not_reached(message)
+            Error::NotRunning { left: true, .. } => {
+                Self::not_reached(message).hint("`atoll up` takes them over, `atoll down` stops them".to_owned())
+            }
+            Error::NotRunning { left: false, .. } => Self::not_reached(message)
                 .hint("start it with `atoll up`, or `atoll up -d` in the background".to_owned()),
             Error::Refused { problem } => {
                 // 424: the daemon did as told, and the state that was asked for did not come.

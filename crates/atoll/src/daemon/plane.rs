@@ -34,6 +34,7 @@ pub fn config(project: &Project, listeners: Vec<(String, SocketAddr)>) -> Config
     Config {
         // The very program that runs, whatever has been put in the place of its file.
         program: PathBuf::from("/proc/self/exe"),
+        name: "atoll".to_owned(),
         arguments: vec![COMMAND.into(), project.proxy_log().into()],
         folder: project.run(),
         limits: limits(listeners.len() * cores),

@@ -95,7 +95,7 @@ impl Process {
     fn execute(config: &Config, socket: &Path, listener: UnixListener) -> io::Result<Child> {
         let stderr = File::options().create(true).append(true).open(&config.stderr)?;
         let mut command = Command::new(&config.program);
-        command.args(&config.arguments).env_clear().env(MARK, socket).current_dir("/");
+        command.arg0(&config.name).args(&config.arguments).env_clear().env(MARK, socket).current_dir("/");
         command.envs(PASSED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         // A group of its own: what a terminal or the daemon's death sends to the daemon's group does not reach it.
         command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(stderr).process_group(0);

@@ -53,6 +53,7 @@ impl Folder {
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
         Config {
             program: "/proc/self/exe".into(),
+            name: "data-plane".to_owned(),
             arguments: ["--exact", "plane::the_process", "--test-threads=1"].map(Into::into).to_vec(),
             folder: self.path.clone(),
             listeners: vec![("gateway".to_owned(), local), ("edge".to_owned(), local)],

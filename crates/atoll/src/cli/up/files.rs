@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use glob::Pattern;
@@ -17,7 +19,7 @@ use crate::cli::Failure;
 /// A change is told when nothing more has happened to the file for this long.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// Limit: bursts on their way; one that finds no room is told by the next, since what changed is looked at again.
+/// Limit: bursts on their way; where one finds no room everything counts as changed.
 const BURSTS_MAX: usize = 64;
 
 /// Folders that programs write into while they are built or run.
@@ -34,6 +36,8 @@ pub struct Changed {
 pub struct Files {
     rules: Vec<Rule>,
     bursts: mpsc::Receiver<Vec<PathBuf>>,
+    /// Whether changes were lost: then anything may have changed.
+    lost: Arc<AtomicBool>,
     /// Watches for as long as it lives.
     _debouncer: Debouncer<notify::RecommendedWatcher, NoCache>,
 }
@@ -56,12 +60,20 @@ impl Files {
             return Err(Failure::new("no service of this manifest has a `watch`").hint(hint));
         }
         let (sender, bursts) = mpsc::channel(BURSTS_MAX);
+        let lost = Arc::new(AtomicBool::new(false));
+        let losing = Arc::clone(&lost);
         let tell = move |result: DebounceEventResult| {
-            let Ok(events) = result else { return };
+            let events = result.unwrap_or_default();
+            // The kernel's queue has overflowed, or a folder cannot be read: nobody knows what has changed.
+            if events.is_empty() || events.iter().any(|event| event.need_rescan()) {
+                losing.store(true, Ordering::Relaxed);
+                let _ = sender.try_send(Vec::new());
+                return;
+            }
             let changes = events.iter().filter(|event| !matches!(event.kind, EventKind::Access(_)));
             let paths: Vec<PathBuf> = changes.flat_map(|event| event.paths.iter().cloned()).collect();
-            if !paths.is_empty() {
-                let _ = sender.try_send(paths);
+            if !paths.is_empty() && sender.try_send(paths).is_err() {
+                losing.store(true, Ordering::Relaxed);
             }
         };
         let cannot = |error: notify::Error| {
@@ -78,7 +90,7 @@ impl Files {
             let mode = if is_whole { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
             debouncer.watch(&folder, mode).map_err(cannot)?;
         }
-        Ok(Self { rules, bursts, _debouncer: debouncer })
+        Ok(Self { rules, bursts, lost, _debouncer: debouncer })
     }
 
     /// Whose files are watched.
@@ -90,7 +102,9 @@ impl Files {
     pub async fn changed(&mut self) -> Changed {
         loop {
             let Some(paths) = self.bursts.recv().await else { return std::future::pending().await };
-            let changed = sort(&self.rules, &paths);
+            let all: Vec<PathBuf> = self.rules.iter().flat_map(|rule| rule.paths.iter().cloned()).collect();
+            let is_lost = self.lost.swap(false, Ordering::Relaxed);
+            let changed = sort(&self.rules, if is_lost { &all } else { &paths });
             if changed != Changed::default() {
                 return changed;
             }
