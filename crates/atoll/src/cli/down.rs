@@ -49,9 +49,14 @@ pub async fn stop(project: &Project) -> Result<(), Error> {
 
 /// Sends the daemon an order that ends it, and returns when its process has ended.
 pub async fn end(project: &Project, order: &str) -> Result<(), Error> {
+    begin(project, order).await?.await
+}
+
+/// Sends the daemon an order that ends it; what is given back waits for the end of its process.
+pub async fn begin(project: &Project, order: &str) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
     let client = Client::new(project);
     let status: Status = client.get("/v1/status").await?;
-    let unknown = |source: io::Error| Error::Connect { source };
+    let unknown = move |source: io::Error| Error::Connect { source };
     // Before the request, so that the pid cannot be another's.
     let pid = Pid::from_raw(status.pid.cast_signed()).ok_or_else(|| unknown(io::Error::other("it has no pid")))?;
     let daemon = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|errno| unknown(errno.into()))?;
@@ -62,7 +67,7 @@ pub async fn end(project: &Project, order: &str) -> Result<(), Error> {
         let mut watched = [PollFd::new(&daemon, PollFlags::IN)];
         let _ = ended.send(rustix::io::retry_on_intr(|| poll(&mut watched, None)));
     });
-    end.await.unwrap_or(Ok(0)).map(drop).map_err(|errno| unknown(errno.into()))
+    Ok(async move { end.await.unwrap_or(Ok(0)).map(drop).map_err(|errno| unknown(errno.into())) })
 }
 
 /// Stops the daemon, or what a killed one left behind. One that holds the folder's lock without answering is about to

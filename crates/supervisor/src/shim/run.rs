@@ -208,6 +208,8 @@ impl Shim {
     fn accept(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
             let Ok(mut peer) = Peer::new(stream) else { continue };
+            // What the older one has said still holds: that the instance is ready, say.
+            self.hear(true);
             if let Some(mut older) = self.peer.take() {
                 older.say(&Said::Replaced {});
                 // Who does not read it sees the end of the connection.

@@ -192,8 +192,14 @@ impl Watch {
     /// Asks the daemon to stop everything; a second interrupt gives up waiting.
     pub async fn drain(&mut self, project: &Project, interrupt: &mut Interrupt) -> anyhow::Result<()> {
         self.progress.say("stopping; once more Ctrl-C returns at once while the stop goes on");
+        // Order: the daemon has been told before anything can interrupt that; two signals often come at once.
+        let end = match down::begin(project, "/v1/down").await {
+            Ok(end) => end,
+            Err(Error::NotRunning { .. }) => return Ok(()),
+            Err(error) => return Err(Failure::from(error).into()),
+        };
         tokio::select! {
-            stopped = down::stop(project) => match stopped {
+            stopped = end => match stopped {
                 // Somebody else was faster.
                 Ok(()) | Err(Error::NotRunning { .. }) => {
                     self.progress.say("stopped");
