@@ -227,9 +227,13 @@ fn state_of_a_newer_version_is_refused_and_damaged_state_is_survived() {
     assert!(up.stderr.contains("newer version") && up.stderr.contains("99"), "{}", up.stderr);
     app.write(".atoll/format", "1\n");
     app.write(".atoll/ports.json", "{ not json");
-    app.write(".atoll/run/instances.json", "\u{0}\u{0}");
+    app.write(".atoll/scale.json", "[");
+    app.write(".atoll/run/instances/good.0/state.json", "\u{0}\u{0}");
+    app.write(".atoll/run/instances/good.0/exit.json", "{\"version\": 99}");
     app.up();
     assert_eq!(app.get("/").0, 200);
+    let events = app.atoll(&["events"]).succeeded().stdout;
+    assert!(events.contains("state_file_damaged") && events.contains("good.0"), "{events}");
 }
 
 #[test]

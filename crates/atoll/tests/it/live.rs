@@ -1,16 +1,13 @@
 //! Nothing that runs is lost: the daemon is killed, left and taken over from, the data plane dies, services are changed,
 //! scaled and restarted, and whoever sends requests notices none of it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::io::{BufRead, BufReader};
 
 use rustix::process::Signal;
 use testkit::wait::until_blocking;
 
 use crate::application::{Application, BOUND, is_running, signal};
+use crate::load::under_load;
 
 const APPLICATION: &str = r#"
 [[routes]]
@@ -28,62 +25,6 @@ environment = { GREETING = "hello" }
 command = "python3 echo.py"
 "#;
 
-/// Requests a second while something happens.
-const RATE: u32 = 100;
-
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Sends GETs at a fixed rate while `work` is done; the first lines of every answer that was not 200.
-fn under_load(app: &Application, path: &str, work: impl FnOnce()) -> (usize, Vec<String>) {
-    let (stop, failed, sent) = (AtomicBool::new(false), Mutex::new(Vec::new()), Mutex::new(0));
-    std::thread::scope(|scope| {
-        for thread in 0..4u32 {
-            let (stop, failed, sent, port) = (&stop, &failed, &sent, app.gateway);
-            scope.spawn(move || {
-                let start = Instant::now();
-                for number in (thread..).step_by(4) {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    // A fixed rate, whatever the answers: that is the load, not a wait for a state.
-                    let due = Duration::from_secs(1) * number / RATE;
-                    std::thread::park_timeout(due.saturating_sub(start.elapsed()));
-                    let line = get(port, path);
-                    *sent.lock().unwrap() += 1;
-                    if !line.starts_with("HTTP/1.1 200") {
-                        failed.lock().unwrap().push(line);
-                    }
-                }
-            });
-        }
-        // Also when it panics: the load ends with it.
-        let _stop = Stop(&stop);
-        work();
-    });
-    (sent.into_inner().unwrap(), failed.into_inner().unwrap())
-}
-
-/// The first line of the answer to a GET on a connection of its own, or what went wrong.
-fn get(port: u16, path: &str) -> String {
-    let answer = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(BOUND))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")?;
-        let mut reader = BufReader::new(stream);
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        reader.read_to_end(&mut Vec::new())?;
-        Ok(line)
-    };
-    answer().unwrap_or_else(|error| error.to_string())
-}
-
 fn kill_daemon(app: &Application) {
     let daemon = app.daemon_pid();
     signal(daemon, Signal::KILL);
@@ -95,7 +36,7 @@ fn daemons_come_and_go_services_change_and_no_request_fails() {
     let app = Application::with_manifest(APPLICATION);
     app.up();
     let manifest = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
-    let (sent, failed) = under_load(&app, "/call/BACK_URL/", || {
+    let (sent, failed) = under_load(&app, "/call/BACK_URL/", |_| {
         let (front, back) = (app.pid("front", 0), app.pid("back", 0));
         kill_daemon(&app);
         app.up();
@@ -125,7 +66,7 @@ fn a_rollout_goes_on_under_the_next_daemon() {
     app.up();
     let manifest = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
     app.write("atoll.toml", &manifest.replace("hello", "good bye"));
-    let (sent, failed) = under_load(&app, "/call/BACK_URL/", || {
+    let (sent, failed) = under_load(&app, "/call/BACK_URL/", |_| {
         app.atoll(&["up", "-d"]).succeeded();
         until_blocking("the one that stands in", BOUND, || {
             app.instances().iter().any(|i| i["service"] == "front" && i["instance"] == 3).then_some(())
@@ -211,7 +152,7 @@ fn a_bad_release_is_taken_back_by_itself() {
     let manifest = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
     app.write("broken.py", "raise SystemExit('broken')");
     app.write("atoll.toml", &manifest.replacen("python3 echo.py", "python3 broken.py", 1));
-    let (sent, failed) = under_load(&app, "/", || {
+    let (sent, failed) = under_load(&app, "/", |_| {
         let refused = app.atoll(&["up", "-d", "--wait"]);
         assert_eq!(refused.code(), 3, "{}", refused.stderr);
         assert!(refused.stderr.contains("reverted") && refused.stderr.contains("broken"), "{}", refused.stderr);

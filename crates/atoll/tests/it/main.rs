@@ -11,6 +11,7 @@ mod foreign;
 mod lifecycle;
 mod lint;
 mod live;
+mod load;
 mod resilience;
 mod scaffold;
 mod store;

@@ -1,15 +1,15 @@
 //! Kills under load: no request that may be repeated is lost.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use testkit::wait::until_blocking;
 
 use crate::application::{Application, BOUND, signal};
+use crate::load::{RATE, under_load};
 
 const REPLICATED: &str = r#"
 [[routes]]
@@ -22,46 +22,11 @@ command = "python3 echo.py"
 replicas = 2
 "#;
 
-/// How many requests a second the load makes.
-const RATE: u32 = 200;
-
-/// One GET on a connection of its own; the status, or 0 when there was no answer.
-fn get(port: u16) -> u16 {
-    let answer = || -> std::io::Result<u16> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(BOUND))?;
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")?;
-        let mut reader = BufReader::new(stream);
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        reader.read_to_end(&mut Vec::new())?;
-        Ok(line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0))
-    };
-    answer().unwrap_or(0)
-}
-
 #[test]
 fn killing_one_of_two_instances_fails_no_get() {
     let app = Application::with_manifest(REPLICATED);
     app.up();
-    let (stop, sent, failed) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
-    std::thread::scope(|scope| {
-        for thread in 0..4u32 {
-            let (stop, sent, failed, port) = (&stop, &sent, &failed, app.gateway);
-            scope.spawn(move || {
-                let start = Instant::now();
-                for number in (thread..).step_by(4) {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    // A fixed rate, whatever the answers: that is the load, not a wait for a state.
-                    let due = Duration::from_secs(1) * number / RATE;
-                    std::thread::park_timeout(due.saturating_sub(start.elapsed()));
-                    sent.fetch_add(1, Ordering::Relaxed);
-                    failed.fetch_add(u32::from(get(port) != 200), Ordering::Relaxed);
-                }
-            });
-        }
+    let (sent, failed) = under_load(&app, "/", |sent| {
         for round in 0..3u64 {
             let before = sent.load(Ordering::Relaxed);
             until_blocking("some load", BOUND, || (sent.load(Ordering::Relaxed) > before + RATE / 4).then_some(()));
@@ -73,10 +38,8 @@ fn killing_one_of_two_instances_fails_no_get() {
                 (all.len() == 2 && all.iter().all(renewed)).then_some(())
             });
         }
-        stop.store(true, Ordering::Relaxed);
     });
-    let (sent, failed) = (sent.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
-    assert_eq!(failed, 0, "of {sent}");
+    assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
 
     // Each kill took its instance out of rotation, and the next start put it back.
     let log = std::fs::read_to_string(app.path(".atoll/logs/daemon.log")).unwrap();
