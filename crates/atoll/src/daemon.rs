@@ -10,7 +10,9 @@ pub mod history;
 mod instances;
 mod log;
 pub mod plane;
+mod record;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -25,10 +27,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::api::{dto, server};
 use crate::lower;
-use crate::project::{self, Claims, Loaded, Project};
+use crate::project::{self, Accepted, Claims, Loaded, Project, Record};
+use record::Succession;
 
 pub use control::Control;
 
@@ -58,7 +62,7 @@ pub fn main(manifest: &Path) -> anyhow::Result<()> {
 async fn start_and_run(manifest: &Path) -> anyhow::Result<()> {
     match Daemon::start(manifest).await {
         Ok(daemon) => {
-            tell_parent(&dto::Started::Listening);
+            tell_parent(&dto::Started::Listening { changes: daemon.changes.clone() });
             daemon.run().await
         }
         Err(error) if is_locked(&error) => {
@@ -129,6 +133,8 @@ struct Daemon {
     ends: watch::Receiver<Option<End>>,
     drained: watch::Sender<bool>,
     history: history::Writer,
+    /// Between what the daemon before served and what this one does.
+    changes: Vec<dto::Change>,
     /// Held until the process ends: one daemon a folder.
     lock: std::fs::File,
 }
@@ -149,6 +155,33 @@ struct Between {
     drain: mpsc::Sender<supervisor::Drain>,
 }
 
+/// What a former daemon has left.
+struct Estate {
+    instances: supervisor::Adopted,
+    planes: proxy::plane::Adopted,
+    /// The ports on which that listens.
+    ours: BTreeSet<u16>,
+    record: Record,
+}
+
+impl Estate {
+    async fn find(project: &Project) -> anyhow::Result<Self> {
+        let run = project.run();
+        let (instances, planes) = tokio::join!(supervisor::adopt(&run), proxy::plane::adopt(&run));
+        let ours = &instances.ports() | &planes.ports();
+        if ours.is_empty() {
+            // A record without anything that runs tells of nothing any more.
+            return Ok(Self { instances, planes, ours, record: Record::default() });
+        }
+        if project.load_ports().is_empty() {
+            // What goes on must find its ports again.
+            let seen = lower::ledger(&instances.addresses(), &planes.listeners());
+            project.store_ports(&seen).context("cannot keep the port ledger")?;
+        }
+        Ok(Self { instances, planes, ours, record: Record::load(project) })
+    }
+}
+
 impl Daemon {
     async fn start(manifest: &Path) -> anyhow::Result<Self> {
         let project = Project::find(Some(manifest), None)?;
@@ -156,34 +189,37 @@ impl Daemon {
         let lock = project.lock()?;
         project.check_format()?;
         log::begin(project.daemon_log());
+        let damages = project.set_damaged_aside();
         // Before the ports are chosen: what a former daemon left keeps its own, or gives them back.
-        let run = project.run();
-        let (instances, planes) = tokio::join!(supervisor::adopt(&run), proxy::plane::adopt(&run));
-        let ours = &instances.ports() | &planes.ports();
+        let Estate { instances, planes, ours, record } = Estate::find(&project).await?;
         let (environment, mut claims) = (project::process(), Claims::default());
-        let plan = Arc::new(accepted(project.load_and_claim(&environment, &ours, &mut claims))?);
-        project.store_ports(&plan).context("cannot keep the port ledger")?;
+        let present = accepted(project.load_and_claim(&environment, &ours, &mut claims))?;
+        project.store_ports(&present.plan.ports).context("cannot keep the port ledger")?;
+        let Succession { served, before, changes } = record::succeed(record, present);
+        let plan = Arc::clone(&served.present.plan);
 
         let open_files_soft = raise_open_files();
         let registry = registry::Handle::default();
         // What the data plane cannot serve must fail here, and not be 404 for ever.
-        proxy::Tables::compile(&lower::snapshot(&plan, &[], &registry.snapshot()))?;
-        let proxy = proxy::plane::bind(plane::config(&project, lower::listeners(&plan)), planes)?;
+        proxy::Tables::compile(&served.snapshot(&registry.snapshot()))?;
+        let proxy = proxy::plane::bind(plane::config(&project, served.listeners()), planes)?;
         let (prepare, prepares) = mpsc::channel(PREPARES_MAX);
         let (drain, drains) = mpsc::channel(DRAINS_MAX);
         let between = Between { registry: registry.clone(), prepare, drain };
-        let supervisor = supervisor::bind(supervise(&project, &plan, instances, open_files_soft, between))?;
+        let supervisor = supervisor::bind(supervise(&project, &plan, (instances, before), open_files_soft, between))?;
         // Order: once the registry has what was taken over, so that a data plane that serves goes on serving all of it.
-        proxy.handle().apply(lower::snapshot(&plan, &[], &registry.snapshot()))?;
+        proxy.handle().apply(served.snapshot(&registry.snapshot()))?;
         let api = listen(&project).context("cannot open the daemon's socket")?;
 
         let (end, ends) = watch::channel(None);
         let (drained, drained_receiver) = watch::channel(false);
         let (history, history_writer) = history::begin();
+        damages.into_iter().for_each(|damage| history.say("state_file_damaged", damage));
+        changes.iter().for_each(|change| history.say("changed", change.to_string()));
         let ground = change::Ground { project: project.clone(), environment, claims };
         let control = Arc::new(Control {
             manifest: project.manifest.clone(),
-            served: watch::Sender::new(change::Served { plan, retiring: Vec::new() }),
+            served: watch::Sender::new(served),
             ground: ground.into(),
             supervisor: supervisor.handle(),
             proxy: proxy.handle(),
@@ -206,24 +242,39 @@ impl Daemon {
             ends,
             drained,
             history: history_writer,
+            changes,
             lock,
         })
     }
 
     async fn run(self) -> anyhow::Result<()> {
-        let Self { project, control, registry, proxy, supervisor, api, prepares, drains, ends, drained, history, lock } =
-            self;
+        let Self {
+            project,
+            control,
+            registry,
+            proxy,
+            supervisor,
+            api,
+            prepares,
+            drains,
+            ends,
+            drained,
+            history,
+            changes: _,
+            lock,
+        } = self;
         let tasks = control.tasks.clone();
         let (supervisor_drain, supervisor_watch) = drain::channel();
         let (proxy_drain, proxy_watch) = drain::channel();
         // Readiness of the engines: their sockets are open since `start`, and the parent was told then.
-        let (token, _) = readiness::channel();
-        let mut proxy = tasks.spawn(proxy.run(token, proxy_watch));
-        let (token, _) = readiness::channel();
-        let mut supervisor = tasks.spawn(supervisor.run(token, supervisor_watch));
+        let mut proxy = tasks.spawn(proxy.run(readiness::channel().0, proxy_watch));
+        let mut supervisor = tasks.spawn(supervisor.run(readiness::channel().0, supervisor_watch));
         tasks.spawn(endpoints::run(Arc::clone(&control), registry.watch()));
         tasks.spawn(databases::run(Arc::clone(&control), prepares));
         tasks.spawn(drains::run(Arc::clone(&control), drains));
+        tasks.spawn(record::keep(Arc::clone(&control), project.clone()));
+        // What a former manifest left is served until nothing of it runs.
+        control.settle(control.plan());
         tasks.spawn(history.run(project.logs(), control.supervisor.clone(), control.drained.clone()));
         tasks.spawn(serve_api(api, Arc::clone(&control)));
         tracing::info!(application = control.plan().name, gateway = %control.gateway_address(), "listening");
@@ -244,29 +295,23 @@ impl Daemon {
             control.supervisor.leave();
             control.proxy.leave().await;
         }
-        if !supervisor.is_finished() {
-            if end == End::Stop {
-                supervisor_drain.finish().await;
-            }
-            log_end("supervisor", supervisor.await);
-        }
+        finish("supervisor", supervisor, (end, supervisor_drain)).await;
         if lost.is_some() {
             // A supervisor that panicked has stopped nothing.
             supervisor::stop_all(supervisor::adopt(&project.run()).await).await;
         }
-        if !proxy.is_finished() {
-            if end == End::Stop {
-                // It ends within the bound that it was given.
-                proxy_drain.finish().await;
-            }
-            log_end("proxy", proxy.await);
-        }
+        // It ends within the bound that it was given.
+        finish("proxy", proxy, (end, proxy_drain)).await;
         say_ended(&control, end, lost.as_ref());
         drained.send_replace(true);
         drop((registry, control));
         // Followers of the API read their last lines.
         if tokio::time::timeout(LAST_WORDS_MAX, tasks.finished()).await.is_err() {
             tracing::debug!("a follower of the API did not end in time");
+        }
+        if end == End::Stop {
+            // Nothing of it runs any more.
+            project.remove_record();
         }
         // A socket without a daemon would only mislead; the lock is what counts.
         let _ = std::fs::remove_file(project.socket());
@@ -283,7 +328,7 @@ impl Daemon {
 fn supervise(
     project: &Project,
     plan: &Plan,
-    adopted: supervisor::Adopted,
+    (adopted, before): (supervisor::Adopted, supervisor::Before),
     open_files_soft: Option<u64>,
     between: Between,
 ) -> supervisor::Config {
@@ -293,6 +338,7 @@ fn supervise(
         log_dir: project.logs(),
         run_dir: project.run(),
         adopted,
+        before,
         shim: supervisor::Shim { program: OWN_PROGRAM.into(), name: "atoll".to_owned() },
         open_files_soft,
         registry,
@@ -339,8 +385,19 @@ where
     }
 }
 
-fn log_end<E: std::error::Error + 'static>(engine: &str, result: Result<Result<(), E>, tokio::task::JoinError>) {
-    match result {
+/// Waits until an engine has ended, which it is told to unless it was left.
+async fn finish<E: std::error::Error + 'static>(
+    engine: &str,
+    running: JoinHandle<Result<(), E>>,
+    (end, drain): (End, drain::Trigger),
+) {
+    if running.is_finished() {
+        return;
+    }
+    if end == End::Stop {
+        drain.finish().await;
+    }
+    match running.await {
         Ok(Ok(())) => tracing::info!(engine, "drained"),
         Ok(Err(error)) => tracing::error!(engine, error = %Chain(&error), "failed while draining"),
         Err(panic) => tracing::error!(engine, error = %panic, "panicked while draining"),
@@ -380,11 +437,12 @@ async fn asked_to_end(mut ends: watch::Receiver<Option<End>>) -> (End, &'static 
     }
 }
 
-fn accepted(loaded: Loaded) -> anyhow::Result<Plan> {
-    match loaded.plan {
-        Some(plan) => Ok(plan),
+fn accepted(loaded: Loaded) -> anyhow::Result<Accepted> {
+    let Loaded { sources, plan, diagnostics } = loaded;
+    match plan {
+        Some(plan) => Ok(Accepted { plan: plan.into(), sources: sources.into() }),
         None => {
-            let first = loaded.diagnostics.iter().find(|diagnostic| diagnostic.severity == Severity::Error);
+            let first = diagnostics.iter().find(|diagnostic| diagnostic.severity == Severity::Error);
             let why = first.map_or("it has errors", |diagnostic| diagnostic.message.as_str());
             anyhow::bail!("the manifest is refused: {why}")
         }

@@ -9,9 +9,9 @@ mod view;
 
 pub use changes::changes;
 pub use program::program;
-pub use traffic::{GATEWAY, listeners, snapshot};
+pub use traffic::{GATEWAY, ledger, listeners, snapshot};
 pub use units::{databases, services};
-pub use view::{description, endpoint, event, given_up, instances, line, services as service_views, skipped};
+pub use view::{description, endpoint, event, given_up, hopeless, instances, line, services as service_views, skipped};
 
 #[cfg(test)]
 pub mod tests {
@@ -56,7 +56,7 @@ pub mod tests {
             let address = SocketAddr::from(([127, 0, 0, 1], 20_000));
             registry.set("orders", registry::Endpoint { instance, address, state });
         }
-        expect_file!["lower/golden/snapshot.txt"].assert_debug_eq(&snapshot(&plan, &[], &registry.snapshot()));
+        expect_file!["lower/golden/snapshot.txt"].assert_debug_eq(&snapshot(&plan, [], &registry.snapshot()));
     }
 
     #[test]
@@ -110,7 +110,7 @@ pub mod tests {
     #[test]
     fn a_plan_that_lowers_is_one_that_the_engines_take() {
         let plan = plan();
-        proxy::Tables::compile(&snapshot(&plan, &[], &registry::Snapshot::default())).expect("the data plane takes it");
+        proxy::Tables::compile(&snapshot(&plan, [], &registry::Snapshot::default())).expect("the data plane takes it");
         assert_eq!(databases(&plan, "no such service"), []);
     }
 }

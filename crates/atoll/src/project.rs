@@ -1,8 +1,10 @@
 //! One application's folder: where its manifest is, what `.atoll/` holds, and how both are read.
 //! Everything that touches the disk on behalf of a manifest happens here; what it means is `manifest`'s.
 
+mod kept;
 mod load;
 mod ports;
+mod record;
 pub mod scale;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -14,11 +16,11 @@ use std::time::Duration;
 
 use kit::socket;
 use rustix::fs::{FlockOperation, flock};
-use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 pub use load::{Loaded, Variables, process};
 pub use ports::Claims;
+pub use record::{Accepted, RETIRING_MAX, Record};
 
 /// The name that is searched for, upwards from the present folder.
 pub const MANIFEST: &str = "atoll.toml";
@@ -105,6 +107,18 @@ impl Project {
         self.state.join("run")
     }
 
+    fn ports_file(&self) -> PathBuf {
+        self.state.join("ports.json")
+    }
+
+    fn scale_file(&self) -> PathBuf {
+        self.state.join("scale.json")
+    }
+
+    fn record_file(&self) -> PathBuf {
+        self.run().join("record.json")
+    }
+
     pub fn logs(&self) -> PathBuf {
         self.state.join("logs")
     }
@@ -157,15 +171,6 @@ impl Project {
             }
             Err(source) => Err(Error::State { path: format, source }),
         }
-    }
-
-    /// Reads a state file that can be done without; one that is damaged is said in the daemon's log, with what follows.
-    fn load_state<T: DeserializeOwned + Default>(&self, path: &Path, consequence: &str) -> T {
-        let Ok(text) = fs::read(path) else { return T::default() };
-        serde_json::from_slice(&text).unwrap_or_else(|error| {
-            tracing::warn!(path = %path.display(), %error, consequence, "a state file is damaged");
-            T::default()
-        })
     }
 
     /// Becomes the one daemon of this folder until the returned file is dropped or the process ends.

@@ -1,11 +1,12 @@
 //! Files that are whole or absent: written beside, synced, renamed.
 
-use std::fs::{File, rename};
+use std::fs::{File, OpenOptions, rename};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Replaces `path` by `content` so that a crash at any moment leaves the old file or the new one, and the new one
-/// is on disk when this returns. Blocking; the directory must exist and `path` must have one writer.
+/// is on disk when this returns; others may not read it. Blocking; the directory must exist and `path` must have one writer.
 ///
 /// # Errors
 /// Any error of the file system, a full disk included; the old file is then untouched.
@@ -13,7 +14,8 @@ pub fn store_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or_else(|| io::Error::other("a file without a directory"))?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
-    let mut file = File::create(&beside)?;
+    // State is for the user whose it is.
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(content)?;
     file.sync_all()?;
     rename(&beside, path)?;

@@ -28,7 +28,7 @@ pub use schema::schema;
 use context::Context;
 
 /// Everything a compilation may look at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Sources {
     /// Absolute path of the root manifest.
     pub root: PathBuf,
@@ -54,7 +54,7 @@ pub struct Scale {
 }
 
 /// What ports may be given, and which were given before.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Ports {
     /// New ports come from here.
     pub range: RangeInclusive<u16>,
@@ -64,6 +64,23 @@ pub struct Ports {
     pub ledger: BTreeMap<String, u16>,
     /// Ports that something else listens on.
     pub busy: BTreeSet<u16>,
+}
+
+impl Ports {
+    /// The gateway's entry in the ledger.
+    pub const GATEWAY: &str = "gateway";
+
+    /// The ledger's entry of an instance.
+    #[must_use]
+    pub fn instance(service: &str, index: u32) -> String {
+        format!("instance/{service}/{index}")
+    }
+
+    /// The ledger's entry of an edge.
+    #[must_use]
+    pub fn edge(caller: &str, upstream: &str) -> String {
+        format!("edge/{caller}/{upstream}")
+    }
 }
 
 /// Something that the loader has still to read into [`Sources`].

@@ -9,7 +9,7 @@ use kit::backoff::Backoff;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Adopted, Error, logs};
+use crate::{Adopted, Before, Error, logs};
 
 /// The delays before a restart, for [`Config::backoff`].
 pub const RESTART_BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(30) };
@@ -27,6 +27,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// What [`crate::adopt`] found there: told as the first events, and taken over.
     pub adopted: Adopted,
+    /// What the supervisor that left that knew of it.
+    pub before: Before,
     /// How the process beside each instance is started.
     pub shim: Shim,
     /// Where readiness is written.

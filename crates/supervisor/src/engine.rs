@@ -150,6 +150,7 @@ impl Engine {
             log_dir,
             run_dir,
             adopted,
+            before,
             shim,
             registry,
             prepare,
@@ -193,7 +194,7 @@ impl Engine {
         for service in services {
             engine.declare(service);
         }
-        engine.take_over(adopted);
+        engine.take_over(adopted, &before);
         engine.publish();
         (engine, Inbox { reports: reported, commands })
     }

@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Apply {
         services: Vec<Service>,
         wanted: BTreeSet<String>,
+        refused: Refused,
         reply: Reply<Vec<Change>>,
     },
     Signal {
@@ -45,6 +46,15 @@ pub(crate) enum Command {
         signal: i32,
         reply: Reply<()>,
     },
+}
+
+/// What becomes of declarations that were taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// They are rolled out once more.
+    Retry,
+    /// What runs instead of them goes on.
+    Keep,
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -105,14 +115,20 @@ impl Handle {
     /// and so does everything else that is in it or that it depends on; what runs and is not in it goes on. What is not
     /// in the list any more is drained, stopped and forgotten. A service with another process (command, build, working
     /// folder, environment, address, preparation) is rolled out, and goes back to its former declaration if that fails;
-    /// what it needs and calls stays as the list says. Other values hold at once, but for probes, which running
+    /// what it needs and calls stays as the list says. One that failed so before, and has the same process still, is tried
+    /// once more or not, as `refused` says. Other values hold at once, but for probes, which running
     /// instances keep until their next start. Returns what will become of each service, by name.
     ///
     /// # Errors
     /// Those of [`crate::bind`] for the list, and [`Error::UnknownService`] for `wanted`, and then nothing is changed;
     /// [`Error::Stopped`] once a drain has begun.
-    pub async fn apply(&self, services: Vec<Service>, wanted: BTreeSet<String>) -> Result<Vec<Change>, Error> {
-        self.ask(|reply| Command::Apply { services, wanted, reply }).await
+    pub async fn apply(
+        &self,
+        services: Vec<Service>,
+        wanted: BTreeSet<String>,
+        refused: Refused,
+    ) -> Result<Vec<Change>, Error> {
+        self.ask(|reply| Command::Apply { services, wanted, refused, reply }).await
     }
 
     /// Sends a signal (its number) to the process groups of instances, or of every instance, as if from outside: the restart

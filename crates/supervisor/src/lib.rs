@@ -28,6 +28,7 @@ mod program;
 pub mod reconcile;
 mod remains;
 pub mod shim;
+mod standing;
 mod status;
 
 pub use adopt::{Adopted, Stopped, adopt, left_running, stop_all};
@@ -38,10 +39,11 @@ pub use config::{
 };
 pub use environment::{Environment, LIFE, PASSED, PASSED_PREFIX, RUN, complete, expand, passed};
 pub use event::{Event, Kind};
-pub use handle::Handle;
+pub use handle::{Handle, Refused};
 pub use procfs::{holder as port_holder, listening_ports};
 pub use program::{Error as ProgramError, find as find_program};
 pub use reconcile::{Course, reconcile};
+pub use standing::{Before, Failure, Outcome, Standing};
 pub use status::{BuildStatus, Exit, InstanceState, InstanceStatus, ServiceStatus, Snapshot, Wanted};
 
 /// Limit: lines a slow follower may fall behind before it is told `Lagged` and misses the oldest.

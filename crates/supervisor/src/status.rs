@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::reconcile::Course;
+use crate::standing::Failure;
 
 /// All services at one moment, ordered by name.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,8 +34,8 @@ pub struct ServiceStatus {
     /// Why the service as a whole is not what was asked for: its build or its preparation failed, or its last rollout,
     /// and it was reverted or halted.
     pub reason: Option<String>,
-    /// What was written last where its last rollout failed, oldest first.
-    pub last_lines: Vec<String>,
+    /// How its last rollout failed, if it did; `reason` says it in words.
+    pub failure: Option<Failure>,
     /// Where a change from one generation to another goes, while there is one.
     pub rollout: Option<Course>,
     /// Ordered by index. Those that run only during a rollout are in it while they have a process.

@@ -208,7 +208,10 @@ pub struct Line {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Started {
-    Listening,
+    Listening {
+        /// What the manifest says otherwise than what was served by the daemon before.
+        changes: Vec<Change>,
+    },
     /// Another daemon of the folder was faster.
     Locked,
     Failed {

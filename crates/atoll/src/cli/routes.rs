@@ -43,7 +43,7 @@ struct Rule {
 impl Routes {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let plan = self.folder.target()?.plan()?;
-        let snapshot = lower::snapshot(&plan, &[], &registry::Snapshot::default());
+        let snapshot = lower::snapshot(&plan, [], &registry::Snapshot::default());
         let Some(gateway) = snapshot.listeners.get(lower::GATEWAY) else {
             return Err(Failure::new("this application has no gateway").into());
         };

@@ -58,10 +58,11 @@ async fn up(target: &Target, plan: &Plan, goal: Goal, files: Option<Files>, form
     let project = &target.project;
     let client = Client::new(project);
     let mut interrupt = watch::Interrupt::new()?;
-    let launched = launch::ensure_daemon(project, &client).await?;
+    let (launched, changes) = launch::ensure_daemon(project, &client).await?;
     let status: Status = client.get("/v1/status").await.map_err(Failure::from)?;
     let asked = with_dependencies(plan, &target.services);
     let mut watch = Watch::open(&client, asked, &status, launched, format).await.map_err(Failure::from)?;
+    changes.iter().for_each(|change| watch.say(&change.to_string()));
     if let Err(error) = go_over(&client, &target.services, launched, &watch).await {
         if launched == Launched::Here {
             // Nobody else knows of this daemon; it must not stay behind with nothing to run. What it has taken over goes on.

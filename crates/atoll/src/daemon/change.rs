@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use kit::Chain;
 use manifest::{Plan, Severity};
+use supervisor::Refused;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::api::dto::{self, Problem};
 use crate::daemon::Control;
 use crate::lower;
-use crate::project::{Claims, Loaded, Project, Variables, scale};
+use crate::project::{Accepted, Claims, Loaded, Project, RETIRING_MAX, Variables, scale};
 
 /// What a change needs beside the engines. Held while one is made.
 #[derive(Debug)]
@@ -27,9 +28,40 @@ pub struct Ground {
 /// What is served now.
 #[derive(Clone, Debug)]
 pub struct Served {
-    pub plan: Arc<Plan>,
-    /// Plans before it of which instances still run: their edges go on being served. Oldest first.
-    pub retiring: Vec<Arc<Plan>>,
+    pub present: Accepted,
+    /// Those before it of which instances still run: their edges go on being served. Oldest first.
+    pub retiring: Vec<Accepted>,
+}
+
+impl Served {
+    /// What the data plane serves with these endpoints.
+    pub fn snapshot(&self, endpoints: &registry::Snapshot) -> proxy::Snapshot {
+        lower::snapshot(&self.present.plan, self.retiring.iter().map(|retiring| &*retiring.plan), endpoints)
+    }
+
+    /// Listeners of the present plan, and what only those before it have; of one that has moved, the newest address.
+    pub fn listeners(&self) -> Vec<(String, SocketAddr)> {
+        let mut all = lower::listeners(&self.present.plan);
+        for (name, address) in self.retiring.iter().rev().flat_map(|retiring| lower::listeners(&retiring.plan)) {
+            if !all.iter().any(|(known, at)| *known == name || *at == address) {
+                all.push((name, address));
+            }
+        }
+        all
+    }
+
+    /// What is served once the next is, and this is left to those who run by it.
+    fn followed_by(self, next: Accepted) -> Self {
+        let Self { present, mut retiring } = self;
+        retiring.push(present);
+        if retiring.len() > RETIRING_MAX {
+            tracing::warn!(
+                "too many manifests are in use at once: what only the oldest declares is not served any more"
+            );
+            retiring.remove(0);
+        }
+        Self { present: next, retiring }
+    }
 }
 
 /// Wraps the ground, so that changes follow one another.
@@ -45,7 +77,15 @@ impl Control {
     async fn apply_now(self: &Arc<Self>, wish: dto::Apply) -> Result<Vec<dto::Change>, Problem> {
         let mut ground = self.ground.lock().await;
         let environment = wish.environment.unwrap_or_else(|| ground.environment.clone());
-        self.go_over(&mut ground, environment, &wish.services).await
+        let before = self.plan();
+        let ours = ours(&before);
+        let loaded = {
+            let Ground { project, claims, .. } = &mut *ground;
+            project.load_and_claim(&environment, &ours, claims)
+        };
+        let changes = self.go_over(&mut ground, loaded, &wish.services, Refused::Retry).await?;
+        ground.environment = environment;
+        Ok(changes)
     }
 
     /// Wants another number of instances, until the manifest's own number changes.
@@ -56,7 +96,7 @@ impl Control {
 
     async fn scale_now(self: &Arc<Self>, wish: &dto::Scale) -> Result<Vec<dto::Change>, Problem> {
         let mut ground = self.ground.lock().await;
-        let plan = self.plan();
+        let Accepted { plan, sources } = self.served.borrow().present.clone();
         let names: Vec<String> = wish.replicas.keys().cloned().collect();
         self.check_names(&names)?;
         let kept = scale::load(&ground.project);
@@ -71,8 +111,12 @@ impl Control {
         }
         let unkept = |error: std::io::Error| refused(format!("the number cannot be kept: {error}"));
         scale::store(&ground.project, &scales).map_err(unkept)?;
-        let environment = ground.environment.clone();
-        let gone_over = self.go_over(&mut ground, environment, &names).await;
+        // What else has changed on disk is for `up` to take over.
+        let loaded = {
+            let Ground { project, claims, .. } = &mut *ground;
+            project.rescale_and_claim(&sources, scales, &ours(&plan), claims)
+        };
+        let gone_over = self.go_over(&mut ground, loaded, &names, Refused::Keep).await;
         if gone_over.is_err() {
             scale::store(&ground.project, &kept).map_err(unkept)?;
         }
@@ -82,33 +126,32 @@ impl Control {
     async fn go_over(
         self: &Arc<Self>,
         ground: &mut Ground,
-        environment: Variables,
+        loaded: Loaded,
         named: &[String],
+        refused_before: Refused,
     ) -> Result<Vec<dto::Change>, Problem> {
         let before = self.plan();
-        let plan = Arc::new(self.compile(ground, &environment, &before)?);
+        let next = accept(loaded)?;
+        let plan = Arc::clone(&next.plan);
         if let Some(unknown) = named.iter().find(|name| !plan.services.contains_key(*name)) {
             return Err(refused(format!("there is no service `{unknown}` in the manifest")));
         }
         let changes = lower::changes(&before, &plan);
         if plan.fingerprint() == before.fingerprint() {
-            ground.environment = environment;
-            // What was taken back is tried once more; nothing else differs.
-            let applied = self.supervisor.apply(lower::services(&plan), BTreeSet::new()).await;
+            // What was taken back may be tried once more; nothing else differs.
+            let applied = self.supervisor.apply(lower::services(&plan), BTreeSet::new(), refused_before).await;
             return applied.map(|_| changes).map_err(|error| engine(&error));
         }
         // What cannot be served or run fails here, before anything has changed.
-        let Served { retiring, .. } = self.served.borrow().clone();
-        let retiring: Vec<Arc<Plan>> = retiring.into_iter().chain([Arc::clone(&before)]).collect();
-        let snapshot = lower::snapshot(&plan, &retiring, &self.endpoints.clone().current());
-        proxy::Tables::compile(&snapshot).map_err(|error| engine(&error))?;
-        ground.project.store_ports(&plan).map_err(|error| refused(format!("cannot keep the port ledger: {error}")))?;
-        if let Err(error) = self.switch(&plan, retiring, named).await {
+        let served = self.served.borrow().clone().followed_by(next);
+        proxy::Tables::compile(&served.snapshot(&self.endpoints.clone().current())).map_err(|error| engine(&error))?;
+        let kept = ground.project.store_ports(&plan.ports);
+        kept.map_err(|error| refused(format!("cannot keep the port ledger: {error}")))?;
+        if let Err(error) = self.switch(served, named, refused_before).await {
             // What was served before goes on being served.
-            let _ = ground.project.store_ports(&before);
+            let _ = ground.project.store_ports(&before.ports);
             return Err(error);
         }
-        ground.environment = environment;
         tracing::info!(changes = changes.len(), "went over to a changed manifest");
         for change in &changes {
             self.history.say("changed", change.to_string());
@@ -118,17 +161,18 @@ impl Control {
     }
 
     /// Lets the engines go over, or back where one of them refuses.
-    async fn switch(&self, plan: &Arc<Plan>, retiring: Vec<Arc<Plan>>, named: &[String]) -> Result<(), Problem> {
-        let present = self.served.borrow().clone();
-        self.proxy.listen(&listeners(plan, &retiring)).map_err(|error| engine(&error))?;
+    async fn switch(&self, next: Served, named: &[String], refused: Refused) -> Result<(), Problem> {
+        let before = self.served.borrow().clone();
+        let plan = Arc::clone(&next.present.plan);
+        self.proxy.listen(&next.listeners()).map_err(|error| engine(&error))?;
         // Order: rules first, so that a service that goes is no longer sent requests, and one that comes has its
         // databases known when it is prepared.
-        self.serve(Arc::clone(plan), retiring);
-        let wanted = wanted(&present.plan, plan, named);
-        if let Err(error) = self.supervisor.apply(lower::services(plan), wanted).await {
-            let before = listeners(&present.plan, &present.retiring);
-            self.serve(present.plan, present.retiring);
-            if let Err(error) = self.proxy.listen(&before) {
+        self.served.send_replace(next);
+        let wanted = wanted(&before.present.plan, &plan, named);
+        if let Err(error) = self.supervisor.apply(lower::services(&plan), wanted, refused).await {
+            let listeners = before.listeners();
+            self.served.send_replace(before);
+            if let Err(error) = self.proxy.listen(&listeners) {
                 tracing::error!(error = %Chain(&error), "cannot go back to the listeners of before");
             }
             return Err(engine(&error));
@@ -136,28 +180,8 @@ impl Control {
         Ok(())
     }
 
-    /// `daemon::endpoints` carries it to the data plane.
-    fn serve(&self, plan: Arc<Plan>, retiring: Vec<Arc<Plan>>) {
-        self.served.send_replace(Served { plan, retiring });
-    }
-
-    fn compile(&self, ground: &mut Ground, environment: &Variables, before: &Plan) -> Result<Plan, Problem> {
-        let ours: BTreeSet<u16> = before.ports.values().copied().chain([before.gateway.listen.port()]).collect();
-        let Loaded { plan, diagnostics, .. } = ground.project.load_and_claim(environment, &ours, &mut ground.claims);
-        plan.ok_or_else(|| {
-            let errors: Vec<&str> =
-                diagnostics.iter().filter(|d| d.severity == Severity::Error).map(|d| d.message.as_str()).collect();
-            Problem {
-                title: "the manifest is refused".into(),
-                status: 409,
-                detail: format!("the manifest is refused: {}; what runs is left as it is", errors.join("; ")),
-                hint: Some("`atoll check` shows every mistake with its place".into()),
-            }
-        })
-    }
-
     /// Closes what only the former plan needed, once nothing of that runs any more.
-    fn settle(self: &Arc<Self>, plan: Arc<Plan>) {
+    pub fn settle(self: &Arc<Self>, plan: Arc<Plan>) {
         let control = Arc::clone(self);
         self.tasks.spawn(async move {
             if !control.all_renewed(&plan).await {
@@ -168,7 +192,7 @@ impl Control {
             if !Arc::ptr_eq(&control.plan(), &plan) {
                 return;
             }
-            control.serve(Arc::clone(&plan), Vec::new());
+            control.served.send_modify(|served| served.retiring.clear());
             if let Err(error) = control.proxy.listen(&lower::listeners(&plan)) {
                 tracing::warn!(error = %Chain(&error), "cannot close the listeners of the plan before");
             }
@@ -178,15 +202,26 @@ impl Control {
     }
 }
 
-/// Those of a plan, and what only plans before it have; of a listener that has moved, the newest address.
-fn listeners(plan: &Plan, retiring: &[Arc<Plan>]) -> Vec<(String, SocketAddr)> {
-    let mut all = lower::listeners(plan);
-    for (name, address) in retiring.iter().rev().flat_map(|plan| lower::listeners(plan)) {
-        if !all.iter().any(|(known, at)| *known == name || *at == address) {
-            all.push((name, address));
+fn accept(loaded: Loaded) -> Result<Accepted, Problem> {
+    let Loaded { sources, plan, diagnostics } = loaded;
+    match plan {
+        Some(plan) => Ok(Accepted { plan: plan.into(), sources: sources.into() }),
+        None => {
+            let errors: Vec<&str> =
+                diagnostics.iter().filter(|d| d.severity == Severity::Error).map(|d| d.message.as_str()).collect();
+            Err(Problem {
+                title: "the manifest is refused".into(),
+                status: 409,
+                detail: format!("the manifest is refused: {}; what runs is left as it is", errors.join("; ")),
+                hint: Some("`atoll check` shows every mistake with its place".into()),
+            })
         }
     }
-    all
+}
+
+/// The ports on which this application listens itself.
+fn ours(plan: &Plan) -> BTreeSet<u16> {
+    plan.ports.values().copied().chain([plan.gateway.listen.port()]).collect()
 }
 
 /// A change is made to its end, also when whoever asked for it has left.

@@ -42,7 +42,7 @@ pub struct Control {
 impl Control {
     /// The plan that runs now. One request of the API looks at one.
     pub fn plan(&self) -> Arc<Plan> {
-        Arc::clone(&self.served.borrow().plan)
+        Arc::clone(&self.served.borrow().present.plan)
     }
 
     pub fn gateway_address(&self) -> SocketAddr {
@@ -79,11 +79,13 @@ impl Control {
 
     /// Starts services and what they depend on.
     pub async fn start(&self, selection: dto::Selection) -> Result<(), dto::Problem> {
+        // What has done its work does it once more only when it is named.
+        let asked = Some(selection.services.clone()).filter(|services| !services.is_empty());
         let named = self.named(selection.services)?;
-        self.supervisor.start(Some(named.clone())).await.map_err(|error| refused(&error))?;
+        self.supervisor.start(asked).await.map_err(|error| refused(&error))?;
         match selection.wait {
             false => Ok(()),
-            true => self.reach(&named, is_up, Hope::UntilGivenUp, "is ready").await,
+            true => self.reach(&named, is_up, Hope::UntilHopeless, "is ready").await,
         }
     }
 
@@ -134,7 +136,7 @@ impl Control {
         tokio::select! {
             settled = snapshots.wait_for(is_settled) => settled.is_ok(),
             // The next change settles for this one, too.
-            _ = served.wait_for(|served| !std::ptr::eq(Arc::as_ptr(&served.plan), plan)) => false,
+            _ = served.wait_for(|served| !std::ptr::eq(Arc::as_ptr(&served.present.plan), plan)) => false,
             _ = drained.wait_for(|drained| *drained) => false,
         }
     }
@@ -156,7 +158,12 @@ impl Control {
             if all.clone().all(reached) {
                 return Ok(());
             }
-            if let (Hope::UntilGivenUp, Some(why)) = (hope, all.find_map(lower::given_up)) {
+            let lost = match hope {
+                Hope::Always => None,
+                Hope::UntilHopeless => all.find_map(lower::hopeless),
+                Hope::UntilGivenUp => all.find_map(lower::given_up),
+            };
+            if let Some(why) = lost {
                 return Err(unreached(why));
             }
             tokio::select! {
@@ -179,6 +186,8 @@ impl Control {
 enum Hope {
     /// Every service can be stopped.
     Always,
+    /// One that runs another release than was asked for can still be ready.
+    UntilHopeless,
     UntilGivenUp,
 }
 

@@ -8,8 +8,6 @@ use kit::Chain;
 use registry::{Snapshot, State};
 
 use crate::daemon::Control;
-use crate::daemon::change::Served;
-use crate::lower;
 
 /// Runs until the registry is gone. The first snapshot is with the data plane already; another plan is another snapshot.
 pub(super) async fn run(control: Arc<Control>, mut watcher: registry::Watcher) {
@@ -24,8 +22,8 @@ pub(super) async fn run(control: Arc<Control>, mut watcher: registry::Watcher) {
             Ok(()) = served.changed() => watcher.current(),
         };
         let begun = Instant::now();
-        let Served { plan, retiring } = served.borrow_and_update().clone();
-        match control.proxy.apply(lower::snapshot(&plan, &retiring, &endpoints)) {
+        let snapshot = served.borrow_and_update().snapshot(&endpoints);
+        match control.proxy.apply(snapshot) {
             Ok(()) => {
                 let next = in_rotation(&endpoints);
                 let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -1,7 +1,7 @@
 //! Plan and registry → the data plane's listeners, routes and endpoints.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use manifest::Plan;
 use manifest::plan;
@@ -21,9 +21,13 @@ pub fn listeners(plan: &Plan) -> Vec<(String, SocketAddr)> {
 
 /// What the data plane serves: the plan's rules over the endpoints of this moment. Edges that only `retiring` plans have, oldest
 /// first, are those of instances that are still to be replaced.
-pub fn snapshot(plan: &Plan, retiring: &[Arc<Plan>], endpoints: &registry::Snapshot) -> proxy::Snapshot {
+pub fn snapshot<'p>(
+    plan: &'p Plan,
+    retiring: impl IntoIterator<Item = &'p Plan>,
+    endpoints: &registry::Snapshot,
+) -> proxy::Snapshot {
     let gateway = proxy::Listener { role: proxy::Role::Gateway, routes: plan.routes.iter().map(route).collect() };
-    let all = retiring.iter().flat_map(|plan| edges(plan)).chain(edges(plan));
+    let all = retiring.into_iter().flat_map(edges).chain(edges(plan));
     proxy::Snapshot {
         // The data plane chooses its own.
         generation: 0,
@@ -43,6 +47,24 @@ fn edges(of: &Plan) -> impl Iterator<Item = (String, proxy::Listener)> + '_ {
 
 fn edge_name(caller: &str, upstream: &str) -> String {
     format!("{caller}→{upstream}")
+}
+
+/// The ports by which instances and listeners are known, as a plan's ledger has them.
+pub fn ledger(
+    instances: &[(String, u32, SocketAddr)],
+    listeners: &BTreeMap<String, SocketAddr>,
+) -> BTreeMap<String, u16> {
+    let of_instance = |(service, index, address): &(String, u32, SocketAddr)| {
+        (manifest::Ports::instance(service, *index), address.port())
+    };
+    let of_listener = |(name, address): (&String, &SocketAddr)| {
+        let key = match name.split_once('→') {
+            Some((caller, upstream)) => manifest::Ports::edge(caller, upstream),
+            None => manifest::Ports::GATEWAY.to_owned(),
+        };
+        (key, address.port())
+    };
+    instances.iter().map(of_instance).chain(listeners.iter().map(of_listener)).collect()
 }
 
 /// An edge is a listener with one route that takes everything.
@@ -138,9 +160,8 @@ fn path_rewrite(from: plan::PathRewrite) -> proxy::PathRewrite {
 
 fn header_edits(from: plan::HeaderEdits) -> proxy::HeaderEdits {
     let plan::HeaderEdits { set, add, remove } = from;
-    let values = |edits: std::collections::BTreeMap<String, plan::Text>| {
-        edits.into_iter().map(|(name, text)| (name, text.value)).collect()
-    };
+    let values =
+        |edits: BTreeMap<String, plan::Text>| edits.into_iter().map(|(name, text)| (name, text.value)).collect();
     proxy::HeaderEdits { set: values(set), add: values(add), remove }
 }
 

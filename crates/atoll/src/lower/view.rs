@@ -24,12 +24,19 @@ pub fn services(snapshot: &Snapshot) -> Vec<dto::Service> {
     snapshot.services.iter().map(view).collect()
 }
 
-/// Why a service will not come up by itself, or `None` while it may.
+/// Why a service will not be what was asked for by itself, or `None` while it may.
 pub fn given_up(service: &ServiceStatus) -> Option<String> {
-    if let Some(reason) = &service.reason {
+    let reason = service.reason.as_ref().map(|reason| format!("{}: {reason}", service.name));
+    reason.or_else(|| hopeless(service))
+}
+
+/// Why a service will not be ready by itself, whatever it runs, or `None` while it may.
+pub fn hopeless(service: &ServiceStatus) -> Option<String> {
+    let runs_former = service.failure.as_ref().is_some_and(|failure| failure.outcome == supervisor::Outcome::Reverted);
+    if let Some(reason) = service.reason.as_ref().filter(|_| !runs_former) {
         return Some(format!("{}: {reason}", service.name));
     }
-    let instance = hopeless(service)?;
+    let instance = lost_instance(service)?;
     let reason = instance.reason.as_deref().unwrap_or("it keeps ending");
     Some(format!("{}.{}: {reason}", service.name, instance.index))
 }
@@ -37,12 +44,14 @@ pub fn given_up(service: &ServiceStatus) -> Option<String> {
 fn last_lines(service: &ServiceStatus) -> &[String] {
     match &service.build {
         BuildStatus::Failed { last_lines, .. } => last_lines,
-        _ if !service.last_lines.is_empty() => &service.last_lines,
-        _ => hopeless(service).map_or(&[], |instance| &instance.last_lines),
+        _ => match &service.failure {
+            Some(failure) if !failure.last_lines.is_empty() => &failure.last_lines,
+            _ => lost_instance(service).map_or(&[], |instance| &instance.last_lines),
+        },
     }
 }
 
-fn hopeless(service: &ServiceStatus) -> Option<&InstanceStatus> {
+fn lost_instance(service: &ServiceStatus) -> Option<&InstanceStatus> {
     let is_hopeless = |state: &InstanceState| matches!(state, InstanceState::Failed | InstanceState::CrashLoop { .. });
     service.instances.iter().find(|instance| is_hopeless(&instance.state))
 }

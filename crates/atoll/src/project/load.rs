@@ -7,7 +7,7 @@ use std::path::Path;
 
 use manifest::{Diagnostic, Plan, Sources, Want};
 
-use crate::project::ports::{self, Claims};
+use crate::project::ports::{self, Claims, Ledger};
 use crate::project::{Project, scale};
 
 /// A manifest may not be larger; what is read of a larger one is enough for the compiler to refuse it.
@@ -29,7 +29,7 @@ impl Project {
         // Its daemon listens on them, or what a daemon has left running.
         let is_ours = self.is_running() || !supervisor::left_running(&self.run()).is_empty();
         let ours = if is_ours { ports::load_ledger(self).into_values().collect() } else { BTreeSet::new() };
-        self.compile(&process(), strangers(&ours))
+        compile(self.gather(&process()), strangers(&ours))
     }
 
     /// The same for the daemon that is about to open the ports: whoever listens on one now is a stranger, and each one is
@@ -39,35 +39,38 @@ impl Project {
     /// `process` is the environment that `${NAME}` expands from; `ours` are ports on which this application listens
     /// itself. Claims are only added.
     pub fn load_and_claim(&self, process: &Variables, ours: &BTreeSet<u16>, claims: &mut Claims) -> Loaded {
-        let mut busy = strangers(ours);
-        for _ in 0..CLAIM_ROUNDS_MAX {
-            let loaded = self.compile(process, busy.clone());
-            let Some(plan) = &loaded.plan else { return loaded };
-            let chosen = plan.ports.iter().filter(|(key, _)| !(plan.gateway.written && *key == ports::GATEWAY));
-            match claims.take(chosen.map(|(_, port)| *port)) {
-                Ok(()) => return loaded,
-                Err(claimed) => busy.extend(claimed),
-            }
-        }
-        self.compile(process, busy)
+        compile_and_claim(self.gather(process), ours, claims)
     }
 
-    fn compile(&self, process: &Variables, busy: BTreeSet<u16>) -> Loaded {
+    /// The same for what was read before, with other wishes and the ports of now.
+    pub fn rescale_and_claim(
+        &self,
+        sources: &Sources,
+        wishes: scale::Wishes,
+        ours: &BTreeSet<u16>,
+        claims: &mut Claims,
+    ) -> Loaded {
+        let mut sources = Sources { scale: wishes, ..sources.clone() };
+        sources.ports.ledger = ports::load_ledger(self);
+        compile_and_claim(sources, ours, claims)
+    }
+
+    /// Reads everything that the manifest names.
+    fn gather(&self, process: &Variables) -> Sources {
         let range = ports::range();
-        let ledger = ports::load_ledger(self);
         let first = ports::first(&range, self.root());
         let mut sources = Sources {
             root: self.manifest.clone(),
             files: BTreeMap::new(),
             globs: BTreeMap::new(),
             environment: environment(self.root(), process),
-            ports: manifest::Ports { range, first, ledger, busy },
+            ports: manifest::Ports { range, first, ledger: ports::load_ledger(self), busy: BTreeSet::new() },
             scale: scale::load(self),
         };
         loop {
             let wanted = manifest::wanted(&sources);
             if wanted.is_empty() {
-                break;
+                return sources;
             }
             for want in wanted {
                 match want {
@@ -82,14 +85,38 @@ impl Project {
                 }
             }
         }
-        let (plan, diagnostics) = manifest::compile(&sources);
-        Loaded { sources, plan, diagnostics }
+    }
+
+    /// The ports that are kept.
+    pub fn load_ports(&self) -> Ledger {
+        ports::load_ledger(self)
     }
 
     /// Keeps the ports of a plan that is about to run.
-    pub fn store_ports(&self, plan: &Plan) -> std::io::Result<()> {
-        ports::store_ledger(self, &plan.ports)
+    pub fn store_ports(&self, ledger: &Ledger) -> std::io::Result<()> {
+        ports::store_ledger(self, ledger)
     }
+}
+
+fn compile_and_claim(mut sources: Sources, ours: &BTreeSet<u16>, claims: &mut Claims) -> Loaded {
+    let mut busy = strangers(ours);
+    for _ in 0..CLAIM_ROUNDS_MAX {
+        let loaded = compile(sources, busy.clone());
+        let Some(plan) = &loaded.plan else { return loaded };
+        let chosen = plan.ports.iter().filter(|(key, _)| !(plan.gateway.written && *key == manifest::Ports::GATEWAY));
+        match claims.take(chosen.map(|(_, port)| *port)) {
+            Ok(()) => return loaded,
+            Err(claimed) => busy.extend(claimed),
+        }
+        sources = loaded.sources;
+    }
+    compile(sources, busy)
+}
+
+fn compile(mut sources: Sources, busy: BTreeSet<u16>) -> Loaded {
+    sources.ports.busy = busy;
+    let (plan, diagnostics) = manifest::compile(&sources);
+    Loaded { sources, plan, diagnostics }
 }
 
 /// Ports on which somebody else listens.

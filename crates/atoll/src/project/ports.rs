@@ -8,31 +8,22 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::{fs, io};
 
-use crate::project::Project;
-
-/// The ledger's key of the gateway.
-pub const GATEWAY: &str = "gateway";
+use crate::project::{Project, kept};
 
 /// Below the usual ephemeral range, above what services commonly claim. Narrowed where the kernel hands out ports.
 const RANGE: RangeInclusive<u16> = 20_000..=29_999;
 
-/// The ports that this application was given before, by key.
-pub fn load_ledger(project: &Project) -> BTreeMap<String, u16> {
-    // A ledger that is missing or damaged costs new ports and nothing else.
-    project.load_state(&path(project), "every port may be another one now")
+/// Ports by [`manifest::Plan::ports`]'s keys.
+pub type Ledger = BTreeMap<String, u16>;
+
+/// The ports that this application was given before. A ledger that is missing or damaged costs new ports and nothing else.
+pub fn load_ledger(project: &Project) -> Ledger {
+    kept::load(&project.ports_file()).valid().unwrap_or_default()
 }
 
 /// Keeps the ports for the next start.
-pub fn store_ledger(project: &Project, ledger: &BTreeMap<String, u16>) -> io::Result<()> {
-    let text = serde_json::to_vec_pretty(ledger)?;
-    if fs::read(path(project)).is_ok_and(|old| old == text) {
-        return Ok(());
-    }
-    kit::file::store_atomic(&path(project), &text)
-}
-
-fn path(project: &Project) -> std::path::PathBuf {
-    project.state.join("ports.json")
+pub fn store_ledger(project: &Project, ledger: &Ledger) -> io::Result<()> {
+    kept::store(&project.ports_file(), ledger)
 }
 
 /// Where to look for ports that no program gets by chance.

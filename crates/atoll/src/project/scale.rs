@@ -6,19 +6,17 @@ use std::io;
 
 use manifest::Scale;
 
-use crate::project::Project;
+use crate::project::{Project, kept};
 
 /// The wishes by service.
-pub fn load(project: &Project) -> BTreeMap<String, Scale> {
-    // A file that is missing or damaged costs the wishes and nothing else.
-    project.load_state(&path(project), "what the manifest says holds again")
+pub type Wishes = BTreeMap<String, Scale>;
+
+/// The wishes that are kept. A file that is missing or damaged costs the wishes and nothing else.
+pub fn load(project: &Project) -> Wishes {
+    kept::load(&project.scale_file()).valid().unwrap_or_default()
 }
 
 /// Keeps the wishes, durably.
-pub fn store(project: &Project, scale: &BTreeMap<String, Scale>) -> io::Result<()> {
-    kit::file::store_atomic(&path(project), &serde_json::to_vec_pretty(scale)?)
-}
-
-fn path(project: &Project) -> std::path::PathBuf {
-    project.state.join("scale.json")
+pub fn store(project: &Project, wishes: &Wishes) -> io::Result<()> {
+    kept::store(&project.scale_file(), wishes)
 }

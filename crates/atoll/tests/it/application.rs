@@ -116,6 +116,13 @@ impl Application {
         text.trim().parse().unwrap()
     }
 
+    /// Ends the daemon and nothing else, without a word.
+    pub fn kill_daemon(&self) {
+        let daemon = self.daemon_pid();
+        signal(daemon, rustix::process::Signal::KILL);
+        testkit::wait::until_blocking("the daemon's end", BOUND, || (!is_running(daemon)).then_some(()));
+    }
+
     /// A request through the gateway: status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
         let (status, _, body) = self.request(&["-X", "GET"], path);

@@ -25,12 +25,6 @@ environment = { GREETING = "hello" }
 command = "python3 echo.py"
 "#;
 
-fn kill_daemon(app: &Application) {
-    let daemon = app.daemon_pid();
-    signal(daemon, Signal::KILL);
-    until_blocking("the daemon's end", BOUND, || (!is_running(daemon)).then_some(()));
-}
-
 #[test]
 fn daemons_come_and_go_services_change_and_no_request_fails() {
     let app = Application::with_manifest(APPLICATION);
@@ -38,7 +32,7 @@ fn daemons_come_and_go_services_change_and_no_request_fails() {
     let manifest = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
     let (sent, failed) = under_load(&app, "/call/BACK_URL/", |_| {
         let (front, back) = (app.pid("front", 0), app.pid("back", 0));
-        kill_daemon(&app);
+        app.kill_daemon();
         app.up();
         app.atoll(&["daemon", "stop", "--keep"]).succeeded();
         assert_eq!(app.atoll(&["ps"]).code(), 3, "the daemon is gone");
@@ -52,7 +46,7 @@ fn daemons_come_and_go_services_change_and_no_request_fails() {
         app.write("atoll.toml", &manifest.replace("hello", "good bye"));
         app.up();
         // Of the daemon, too, may die in the middle of all that.
-        kill_daemon(&app);
+        app.kill_daemon();
         app.write("atoll.toml", &manifest.replace("[[routes]]", "[[routes]]\ntimeout = \"9s\""));
         app.up();
     });
@@ -71,7 +65,7 @@ fn a_rollout_goes_on_under_the_next_daemon() {
         until_blocking("the one that stands in", BOUND, || {
             app.instances().iter().any(|i| i["service"] == "front" && i["instance"] == 3).then_some(())
         });
-        kill_daemon(&app);
+        app.kill_daemon();
         app.up();
     });
     assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
@@ -181,7 +175,7 @@ probes = { readiness = { exec = "true" } }
     );
     app.up();
     let job = app.pid("job", 0);
-    kill_daemon(&app);
+    app.kill_daemon();
     app.write("finish", "");
     until_blocking("the job's end", BOUND, || (!is_running(job)).then_some(()));
     app.atoll(&["up", "-d"]);

@@ -15,3 +15,4 @@ mod load;
 mod resilience;
 mod scaffold;
 mod store;
+mod succession;

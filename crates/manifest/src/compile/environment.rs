@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::ports;
 use super::wiring::Unit;
 use crate::Code;
+use crate::Ports;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
 use crate::plan::{Database, Origin, Variable};
@@ -82,7 +82,7 @@ fn given(
     databases: &BTreeMap<String, Database>,
 ) -> BTreeMap<String, Variable> {
     let upstreams = unit.upstreams.iter().map(|upstream| {
-        let port = ledger.get(&ports::edge(&unit.name.value, &upstream.value)).copied().unwrap_or_default();
+        let port = ledger.get(&Ports::edge(&unit.name.value, &upstream.value)).copied().unwrap_or_default();
         (format!("{}_URL", as_variable(&upstream.value)), format!("http://127.0.0.1:{port}"), upstream)
     });
     let single = unit.databases.len() == 1;

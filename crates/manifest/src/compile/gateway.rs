@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::ports::GATEWAY;
 use crate::context::Context;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::plan::Gateway;
@@ -30,7 +29,7 @@ impl Listener<'_> {
     pub(crate) fn settle(&self, ports: &BTreeMap<String, u16>) -> Gateway {
         let mut listen = self.address;
         if listen.port() == 0 {
-            listen.set_port(ports.get(GATEWAY).copied().unwrap_or_default());
+            listen.set_port(ports.get(Ports::GATEWAY).copied().unwrap_or_default());
         }
         Gateway { listen, written: self.written }
     }
@@ -73,7 +72,7 @@ enum Chosen {
 
 fn free_port(default: u16, ports: &Ports) -> Option<(u16, Chosen)> {
     let free = |port: &u16| *port != 0 && !ports.busy.contains(port);
-    if let Some(port) = ports.ledger.get(GATEWAY).copied().filter(free) {
+    if let Some(port) = ports.ledger.get(Ports::GATEWAY).copied().filter(free) {
         return Some((port, Chosen::Before));
     }
     if free(&default) {

@@ -9,34 +9,21 @@ use crate::context::Context;
 use crate::diagnostic::Diagnostic;
 use crate::{Code, Ports};
 
-/// The gateway's entry in the ledger.
-pub(crate) const GATEWAY: &str = "gateway";
-
-/// The ledger's entry of an instance.
-pub(crate) fn instance(service: &str, index: u32) -> String {
-    format!("instance/{service}/{index}")
-}
-
-/// The ledger's entry of an edge.
-pub(crate) fn edge(caller: &str, upstream: &str) -> String {
-    format!("edge/{caller}/{upstream}")
-}
-
 /// The new ledger. Entries of what is gone are not in it.
 pub(crate) fn assign(cx: &Context<'_>, gateway: &Listener<'_>, wired: &Wired<'_>) -> BTreeMap<String, u16> {
     let mut keys: Vec<String> = Vec::new();
     let mut fixed = BTreeMap::new();
     match gateway.address {
         address @ SocketAddr::V4(_) | address @ SocketAddr::V6(_) if address.port() == 0 => {
-            keys.push(GATEWAY.to_owned());
+            keys.push(Ports::GATEWAY.to_owned());
         }
         address => {
-            fixed.insert(GATEWAY.to_owned(), address.port());
+            fixed.insert(Ports::GATEWAY.to_owned(), address.port());
         }
     }
     for (name, unit) in wired {
-        keys.extend((0..unit.replicas + unit.update.max_surge).map(|index| instance(name, index)));
-        keys.extend(unit.upstreams.iter().map(|upstream| edge(name, &upstream.value)));
+        keys.extend((0..unit.replicas + unit.update.max_surge).map(|index| Ports::instance(name, index)));
+        keys.extend(unit.upstreams.iter().map(|upstream| Ports::edge(name, &upstream.value)));
     }
     let (mut ledger, missing) = allocate(&cx.sources.ports, &keys, &fixed.values().copied().collect());
     if missing > 0 {

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::environment::{self, Environment};
 use super::wiring::Unit;
-use super::{edges, ports, probes, update};
+use super::{edges, probes, update};
 use crate::Code;
+use crate::Ports;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
 use crate::plan::{self, Build, Database, Instance, ResourceLimits, Service};
@@ -25,7 +26,7 @@ pub(crate) fn compile(
     let working_dir = table.path("working_dir").unwrap_or_else(|| folder.to_path_buf());
     let environment = environment::compile(cx, unit, ledger, databases);
     let port = |key: String| ledger.get(&key).copied().unwrap_or_default();
-    let instance = |index| Instance { index, port: port(ports::instance(name, index)) };
+    let instance = |index| Instance { index, port: port(Ports::instance(name, index)) };
     Service {
         description: table.text("description").map(|text| text.value),
         owner: table.text("owner").map(|text| text.value),
@@ -41,7 +42,7 @@ pub(crate) fn compile(
         declared_replicas: unit.declared,
         instances: (0..unit.replicas).map(instance).collect(),
         surge: (unit.replicas..unit.replicas + unit.update.max_surge).map(instance).collect(),
-        edges: edges::compile(cx, unit, |upstream| port(ports::edge(name, upstream))),
+        edges: edges::compile(cx, unit, |upstream| port(Ports::edge(name, upstream))),
         depends_on: unit.depends_on.iter().map(|(name, condition)| (name.value.clone(), *condition)).collect(),
         probes: probes::compile(cx, table, &environment, &working_dir),
         restart: unit.restart,

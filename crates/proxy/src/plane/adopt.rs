@@ -1,9 +1,10 @@
 //! Finds the processes that a daemon before this one has left. A process belongs to a folder when its environment names a
 //! socket there, or one of that name is there now: a folder may have been moved.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,11 +35,16 @@ pub struct Adopted {
 }
 
 impl Adopted {
+    /// Names and addresses of their listeners; of the one that serves, where several have one.
+    #[must_use]
+    pub fn listeners(&self) -> BTreeMap<String, SocketAddr> {
+        self.found.iter().rev().flat_map(|found| found.link.held.addresses()).collect()
+    }
+
     /// The ports on which they listen: taken, and by whom they are meant for.
     #[must_use]
     pub fn ports(&self) -> BTreeSet<u16> {
-        let addresses = self.found.iter().flat_map(|found| found.link.held.addresses().into_values());
-        addresses.map(|address| address.port()).collect()
+        self.listeners().values().map(SocketAddr::port).collect()
     }
 }
 

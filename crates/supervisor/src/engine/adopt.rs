@@ -17,10 +17,11 @@ use crate::event::Kind;
 use crate::life::Begin;
 use crate::link::Link;
 use crate::procfs;
-use crate::reconcile::{BuildState, Ending, Health, Phase, Progress};
+use crate::reconcile::{BuildState, Course, Ending, Health, Phase, Progress};
 use crate::shim::folder::Past;
 use crate::shim::wire::{self, Cause, Identity, Readiness};
-use crate::status::Wanted;
+use crate::standing::{Before, Standing};
+use crate::status::{Exit, Wanted};
 
 /// What is told of an instance that cannot be taken over.
 const NOT_DECLARED: &str = "it is not declared any more";
@@ -29,13 +30,19 @@ const MOVED: &str = "it listens on an address that is not its own any more";
 impl Engine {
     /// Places every instance that goes on, and the ends of those that did not. Nothing is spawned before
     /// [`Engine::go_on`].
-    pub(super) fn take_over(&mut self, adopted: Adopted) {
+    pub(super) fn take_over(&mut self, adopted: Adopted, before: &Before) {
         let Adopted { links, pasts, .. } = adopted;
-        for link in &links {
-            let Identity { service, instance, revision, .. } = &link.hello.identity;
-            if self.revision(service, *instance).is_some_and(|declared| declared != *revision) {
-                let service = service.clone();
-                self.succeed(&service);
+        let lost = pasts.iter().map(|(_, past)| past).filter(|past| is_missed(past)).map(|past| &past.identity);
+        for identity in links.iter().map(|link| &link.hello.identity).chain(lost) {
+            let Identity { service, instance, revision: started_from, .. } = identity;
+            if self.revision(service, *instance).is_some_and(|declared| declared != *started_from) {
+                let is_it = |declared: &&Service| {
+                    let instance = find(declared, *instance);
+                    declared.name == *service && instance.is_some_and(|of| revision(declared, of) == *started_from)
+                };
+                let former = before.declared.iter().flatten().find(is_it).cloned();
+                let failure = before.standing.get(service).and_then(|standing| standing.failure.as_ref());
+                self.succeed(service, former, failure);
             }
         }
         for link in links {
@@ -44,6 +51,11 @@ impl Engine {
         for (folder, past) in pasts {
             self.remember(&past);
             folder.clear();
+        }
+        for (service, Standing { finished, .. }) in &before.standing {
+            for instance in finished {
+                self.remember_finished(service, *instance);
+            }
         }
     }
 
@@ -102,9 +114,8 @@ impl Engine {
             tracing::warn!(service, instance, pid, why, "stopping what a former daemon left");
             return self.emit(service, instance, Kind::LeftoverStopped { pid, why: why.to_owned() });
         }
-        let is_old = self.revision(service, instance).is_some_and(|declared| declared != identity.revision);
-        self.want_running(service, if is_old { Change::Declaration } else { Change::None });
-        let generation = self.desired.services[service].generation - u64::from(is_old);
+        let origin = self.origin(&identity);
+        let generation = self.want_running(service, origin);
         let seen = self.instance(service, instance);
         seen.generation = generation;
         seen.was_ready = readiness != Readiness::Never;
@@ -118,7 +129,7 @@ impl Engine {
         (record.pid, record.restarts, record.address) = (Some(pid), identity.restarts, Some(identity.address));
         record.started = Some((instant(started.at), started.at));
         self.set_endpoint(service, instance, state);
-        tracing::info!(service, instance, pid, ?readiness, is_old, "adopted");
+        tracing::info!(service, instance, pid, ?readiness, ?origin, "adopted");
         self.emit(service, instance, Kind::Adopted { pid });
     }
 
@@ -132,37 +143,64 @@ impl Engine {
         (record.restarts, record.last_exit) = (*restarts, Some(past.ended.exit()));
         record.started = Some((instant(past.started.at), past.started.at));
         record.last_lines.clone_from(&past.last_lines);
-        // One that was told to stop, or that ended with the machine, is not missed by anybody.
-        if past.ended.cause == Cause::Asked || past.boot_id != procfs::boot_id() {
+        let origin = self.origin(&past.identity);
+        // Of one that had done what it had to do, something else is asked now.
+        if !is_missed(past) || origin == Origin::Former && past.ended.exit().is_success() {
             return;
         }
-        self.want_running(service, Change::None);
-        let generation = self.desired.services[service].generation;
+        let generation = self.want_running(service, origin);
         let seen = self.instance(service, *instance);
         (seen.generation, seen.was_ready) = (generation, true);
         seen.phase = Phase::Leaving { ending: Ending::Exit(past.ended.exit()) };
         self.end(service, *instance, Ending::Exit(past.ended.exit()));
     }
 
-    /// It was wanted when the former daemon ended, and built and prepared by that.
-    fn want_running(&mut self, service: &str, change: Change) {
-        let declared = &self.services[service];
-        let is_first = self.desired.services[service].wanted == Wanted::Stopped;
-        if let Some(target) = self.desired.services.get_mut(service) {
-            target.wanted = Wanted::Running;
+    /// One that had done what it had to do before the former daemon ended is not started again.
+    fn remember_finished(&mut self, service: &str, instance: u32) {
+        let is_known = self.address(service, instance).is_some();
+        if !is_known || self.instance(service, instance).phase != Phase::Idle {
+            return;
         }
-        let preparation = &mut self.observed.services.get_mut(service).expect("the service is declared").preparation;
-        if change == Change::Declaration {
+        let generation = self.want_running(service, Origin::Present);
+        let exit = Exit::Status(0);
+        self.record(service, instance).last_exit = Some(exit);
+        let seen = self.instance(service, instance);
+        (seen.generation, seen.phase) = (generation, Phase::Ended { ending: Ending::Exit(exit) });
+    }
+
+    fn origin(&self, identity: &Identity) -> Origin {
+        match self.revision(&identity.service, identity.instance) {
+            Some(declared) if declared != identity.revision => Origin::Former,
+            _ => Origin::Present,
+        }
+    }
+
+    /// It was wanted when the former daemon ended, and built and prepared by that. Gives the generation of an instance.
+    fn want_running(&mut self, service: &str, origin: Origin) -> u64 {
+        let declared = &self.services[service];
+        let target = self.desired.services.get_mut(service).expect("the service is declared");
+        let seen = self.observed.services.get_mut(service).expect("the service is declared");
+        let is_first = target.wanted == Wanted::Stopped;
+        target.wanted = Wanted::Running;
+        // What is gone back to was built and prepared.
+        let goes_back = seen.rollout.as_ref().is_some_and(|rollout| rollout.course == Course::Back);
+        if origin == Origin::Former && !goes_back {
             if let Some(build) = &declared.build {
                 self.observed.builds.insert(build.clone(), BuildState::Needed);
             }
             if declared.prepare == Preparation::Required {
-                *preparation = Progress::Needed;
+                seen.preparation = Progress::Needed;
             }
         } else if let Some(build) = declared.build.as_ref().filter(|_| is_first) {
             self.observed.builds.insert(build.clone(), BuildState::Done);
         }
+        target.generation.saturating_sub(u64::from(origin == Origin::Former))
     }
+}
+
+/// Whether anybody misses it: not what was told to stop, or ended with the machine.
+fn is_missed(past: &Past) -> bool {
+    past.ended.cause != Cause::Asked && past.boot_id == procfs::boot_id()
 }
 
 /// Names what makes a process: equal for equal processes.
@@ -176,11 +214,12 @@ pub(super) fn revision(declared: &Service, of: &Instance) -> String {
     digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether an instance was started from what is declared now.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
-    None,
-    Declaration,
+/// What an instance was started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// What is declared now.
+    Present,
+    Former,
 }
 
 /// The moment of this clock at which it was that time; as early as the clock can tell.

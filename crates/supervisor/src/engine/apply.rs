@@ -4,16 +4,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
+use super::release::with_process_of;
 use crate::Error;
 use crate::change::{Change, Difference, Effect, HasProcess};
 use crate::config::{self, Preparation, Service};
 use crate::event::Kind;
+use crate::handle::Refused;
 use crate::reconcile::{BuildState, Phase, Progress};
 use crate::status::Wanted;
 
 impl Engine {
     /// Refuses a list that could not run; then nothing has changed.
-    pub(super) fn apply(&mut self, services: Vec<Service>, wanted: &BTreeSet<String>) -> Result<Vec<Change>, Error> {
+    pub(super) fn apply(
+        &mut self,
+        services: Vec<Service>,
+        wanted: &BTreeSet<String>,
+        refused: Refused,
+    ) -> Result<Vec<Change>, Error> {
         config::check(&services)?;
         let next: BTreeMap<String, Service> = services.into_iter().map(|s| (s.name.clone(), s)).collect();
         if let Some(unknown) = wanted.iter().find(|name| !next.contains_key(*name)) {
@@ -28,7 +35,7 @@ impl Engine {
             changes.push(Change { service, effect: Effect::Removed });
         }
         for (service, declared) in next {
-            let effect = self.accept(declared);
+            let effect = self.accept(declared, refused);
             changes.push(Change { service, effect });
         }
         changes.sort_by(|a, b| a.service.cmp(&b.service));
@@ -46,8 +53,12 @@ impl Engine {
         self.removed.insert(service.to_owned());
     }
 
-    fn accept(&mut self, next: Service) -> Effect {
+    fn accept(&mut self, next: Service, refused: Refused) -> Effect {
         let name = next.name.clone();
+        let next = match refused {
+            Refused::Retry => next,
+            Refused::Keep => self.keep_refused(next),
+        };
         let Some(present) = self.services.get(&name) else {
             self.declare(next);
             return Effect::Added;
@@ -64,25 +75,46 @@ impl Engine {
             true => {
                 // What is asked for is what runs, whatever was taken back before.
                 let has_rollout = self.observed.services[&name].rollout.is_some();
-                if let Some(release) = self.releases.get_mut(&name).filter(|_| !has_rollout) {
-                    release.failure = None;
+                if let Some(release) =
+                    self.releases.get_mut(&name).filter(|_| !has_rollout && refused == Refused::Retry)
+                {
+                    release.accept();
                 }
                 self.amend(&next);
                 self.declare(next);
             }
             false if self.is_former(&next) => {
                 if let Some(release) = self.releases.get_mut(&name) {
-                    release.failure = None;
+                    release.accept();
                 }
                 self.go_back(next);
             }
             false => {
                 let prepares = next.prepare == Preparation::Required;
+                if let Some(release) = self.releases.get_mut(&name) {
+                    release.accept();
+                }
                 self.release(next);
                 self.retry(&name, prepares);
             }
         }
         if is_new { Effect::Added } else { effect }
+    }
+
+    /// What failed and is asked for once more goes on being refused: only what its process does not notice is taken over.
+    fn keep_refused(&mut self, next: Service) -> Service {
+        let (Some(release), Some(present)) = (self.releases.get_mut(&next.name), self.services.get(&next.name)) else {
+            return next;
+        };
+        let is_same = |refused: &&mut Service| Difference::between(refused, &next).process.is_empty();
+        match release.refused.as_mut().filter(|refused| is_same(refused)) {
+            None => next,
+            Some(refused) => {
+                let kept = with_process_of(present, &next);
+                *refused = next;
+                kept
+            }
+        }
     }
 
     /// A changed declaration is prepared anew, and built if its build is new or has failed.

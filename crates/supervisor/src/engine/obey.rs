@@ -28,8 +28,8 @@ impl Engine {
                 let result = self.change(verb, services);
                 self.answer(reply, result);
             }
-            Command::Apply { services, wanted, reply } => {
-                let result = self.apply(services, &wanted);
+            Command::Apply { services, wanted, refused, reply } => {
+                let result = self.apply(services, &wanted, refused);
                 self.answer(reply, result);
             }
             Command::Signal { instances, signal, reply } => {
@@ -74,7 +74,7 @@ impl Engine {
                     self.target(service).wanted = Wanted::Stopped;
                     self.end_rollout(service);
                     if let Some(release) = self.releases.get_mut(service) {
-                        release.failure = None;
+                        release.accept();
                     }
                 }
             }

@@ -8,6 +8,7 @@ use super::{Engine, Record};
 use crate::config::{Build, Instance, Service};
 use crate::event::Kind;
 use crate::reconcile::{BuildState, Course, ObservedInstance, ObservedService, Phase, Progress, Rollout, Target};
+use crate::standing::{Failure, Outcome};
 use crate::status::Wanted;
 
 /// The generations of one service.
@@ -17,8 +18,17 @@ pub(super) struct Release {
     generation_last: u64,
     /// What is gone back to, while there is a rollout.
     former: Option<Service>,
-    /// Why what was asked for last is not what runs, and what was written last; until the next change.
-    pub(super) failure: Option<(String, Vec<String>)>,
+    /// Why what was asked for last is not what runs; until the next change.
+    pub(super) failure: Option<Failure>,
+    /// What was asked for last, while it is not what is declared, because it failed.
+    pub(super) refused: Option<Service>,
+}
+
+impl Release {
+    /// What is declared is what was asked for last.
+    pub(super) fn accept(&mut self) {
+        (self.failure, self.refused) = (None, None);
+    }
 }
 
 impl Engine {
@@ -52,16 +62,38 @@ impl Engine {
         self.declare(next);
     }
 
-    /// Lets what was taken over from a former declaration, which nobody knows any more, be replaced by the present one. To
-    /// go back is to keep what still runs.
-    pub(super) fn succeed(&mut self, service: &str) {
-        let release = self.releases.entry(service.to_owned()).or_default();
-        release.generation_last = 1;
-        if let Some(target) = self.desired.services.get_mut(service) {
-            target.generation = 1;
+    /// Lets what was taken over from a former declaration be replaced by the present one, or lets its rollout stand where
+    /// it stood. To go back to what nobody knows any more is to keep what still runs.
+    pub(super) fn succeed(&mut self, service: &str, former: Option<Service>, failure: Option<&Failure>) {
+        let Some(present) = self.services.get(service).cloned() else { return };
+        let target = self.desired.services.get_mut(service).expect("the service is declared");
+        let seen = self.observed.services.get_mut(service).expect("the service is declared");
+        if seen.rollout.is_some() {
+            return;
         }
-        if let Some(seen) = self.observed.services.get_mut(service) {
-            seen.rollout.get_or_insert_with(|| Rollout::new(0, Instant::now()));
+        let release = self.releases.entry(service.to_owned()).or_default();
+        (release.generation_last, release.failure, target.generation) = (1, failure.cloned(), 1);
+        let mut rollout = Rollout::new(0, Instant::now());
+        match (failure.map(|failure| failure.outcome), former) {
+            (Some(Outcome::Reverted), Some(former)) => {
+                // What is still there of the refused one is the older generation, and goes.
+                (rollout.former, rollout.course) = (1, Course::Back);
+                seen.rollout = Some(rollout);
+                let former = Service { depends_on: present.depends_on.clone(), calls: present.calls.clone(), ..former };
+                release.refused = Some(present);
+                self.declare(former);
+            }
+            (outcome, former) => {
+                if outcome == Some(Outcome::Halted) {
+                    rollout.course = Course::Halted;
+                }
+                let leaned_on = former.iter().flat_map(|former| former.depends_on.keys().chain(&former.calls)).cloned();
+                let is_dropped =
+                    |name: &String| !present.depends_on.contains_key(name) && !present.calls.contains(name);
+                rollout.leans_on = leaned_on.filter(is_dropped).collect();
+                seen.rollout = Some(rollout);
+                release.former = former;
+            }
         }
     }
 
@@ -92,8 +124,10 @@ impl Engine {
         let former = Service { depends_on: present.depends_on.clone(), calls: present.calls.clone(), ..former.clone() };
         let (why, last_lines) = self.failed(service, instance, why);
         tracing::warn!(service, why, "rollout failed, reverting");
-        self.releases.entry(service.to_owned()).or_default().failure =
-            Some((format!("reverted: {why}"), last_lines.clone()));
+        let release = self.releases.entry(service.to_owned()).or_default();
+        release.failure =
+            Some(Failure { outcome: Outcome::Reverted, why: why.clone(), last_lines: last_lines.clone() });
+        release.refused = Some(self.services[service].clone());
         self.go_back(former);
         self.outward.events.emit(service, None, Kind::Reverted { why, last_lines });
     }
@@ -103,7 +137,7 @@ impl Engine {
         let (why, last_lines) = self.failed(service, instance, why);
         tracing::warn!(service, why, "rollout failed and is halted");
         self.releases.entry(service.to_owned()).or_default().failure =
-            Some((format!("its rollout is halted: {why}"), last_lines.clone()));
+            Some(Failure { outcome: Outcome::Halted, why: why.clone(), last_lines: last_lines.clone() });
         if let Some(rollout) = self.observed.services.get_mut(service).and_then(|seen| seen.rollout.as_mut()) {
             rollout.course = Course::Halted;
         }
@@ -143,20 +177,7 @@ impl Engine {
         let Some(former) = self.releases.get_mut(&next.name).and_then(|release| release.former.as_mut()) else {
             return;
         };
-        let kept = |instances: &[Instance], former: &Service| {
-            let of = |instance: &Instance| find(former, instance.index).unwrap_or(instance).clone();
-            instances.iter().map(of).collect()
-        };
-        *former = Service {
-            instances: kept(&next.instances, former),
-            surge: kept(&next.surge, former),
-            build: former.build.clone(),
-            command: former.command.clone(),
-            working_dir: former.working_dir.clone(),
-            environment: former.environment.clone(),
-            prepare: former.prepare,
-            ..next.clone()
-        };
+        *former = with_process_of(former, next);
     }
 
     /// Sets what is wanted of a service to its declaration, but for its generation and whether it is wanted.
@@ -254,6 +275,25 @@ impl Engine {
         };
         let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
         (format!("{service}.{index}: {why}{reason}"), last_lines)
+    }
+}
+
+/// A declaration whose process is that of one, and all else of the other.
+pub(super) fn with_process_of(one: &Service, other: &Service) -> Service {
+    let kept = |instances: &[Instance]| {
+        let of = |instance: &Instance| find(one, instance.index).unwrap_or(instance).clone();
+        instances.iter().map(of).collect()
+    };
+    Service {
+        instances: kept(&other.instances),
+        surge: kept(&other.surge),
+        build: one.build.clone(),
+        command: one.command.clone(),
+        working_dir: one.working_dir.clone(),
+        environment: one.environment.clone(),
+        prepare: one.prepare,
+        limits: one.limits,
+        ..other.clone()
     }
 }
 

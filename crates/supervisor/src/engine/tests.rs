@@ -1,11 +1,11 @@
 //! What the loop makes of reports and commands that come in one batch. No process is started here.
 
 use super::*;
-use crate::Adopted;
 use crate::config::{Check, Instance, Limits, Preparation, Probe, Probes, Restart, Strategy, Update};
 use crate::handle::Verb;
 use crate::probe::Verdict;
 use crate::reconcile::{Action, Cause, Ending, Force, Health, Phase, Progress};
+use crate::{Adopted, Before};
 
 /// One service `a` with one instance, wanted and in this phase.
 fn engine(restart: Restart, phase: Phase) -> Engine {
@@ -43,6 +43,7 @@ fn engine(restart: Restart, phase: Phase) -> Engine {
         log_dir: "/nowhere".into(),
         run_dir: "/nowhere".into(),
         adopted: Adopted::default(),
+        before: Before::default(),
         shim: Shim { program: "/nowhere/atoll".into(), name: "atoll".to_owned() },
         registry: registry::Handle::default(),
         prepare: mpsc::channel(1).0,

@@ -8,6 +8,7 @@ use super::release::find;
 use super::{CRASH_LOOP_ATTEMPTS, Engine, Record};
 use crate::config::Service;
 use crate::reconcile::{BuildState, Health, ObservedInstance, Phase, Progress, blocked, waits};
+use crate::standing::Failure;
 use crate::status::{BuildStatus, InstanceState, InstanceStatus, ServiceStatus, Snapshot, Wanted};
 
 impl Engine {
@@ -35,9 +36,8 @@ impl Engine {
         };
         let seen = &self.observed.services[&service.name];
         let failure = self.releases.get(&service.name).and_then(|release| release.failure.clone());
-        let (failure, last_lines) = failure.map_or((None, Vec::new()), |(why, lines)| (Some(why), lines));
         let reason = match (&build, &seen.preparation) {
-            _ if failure.is_some() => failure,
+            _ if failure.is_some() => failure.as_ref().map(Failure::reason),
             (BuildStatus::Failed { reason, .. }, _) => Some(format!("its build failed: {reason}")),
             (_, Progress::Failed { reason }) => Some(format!("its preparation failed: {reason}")),
             _ => None,
@@ -48,7 +48,7 @@ impl Engine {
             generation: target.generation,
             build,
             reason,
-            last_lines,
+            failure,
             rollout: seen.rollout.as_ref().map(|rollout| rollout.course),
             instances: Vec::with_capacity(service.instances.len()),
         };

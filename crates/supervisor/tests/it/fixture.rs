@@ -123,6 +123,7 @@ impl World {
             log_dir: self.path("logs"),
             run_dir: self.path("run"),
             adopted: supervisor::Adopted::default(),
+            before: supervisor::Before::default(),
             shim: Shim { program: env!("CARGO_BIN_EXE_supervisor-shim").into(), name: "supervisor".to_owned() },
             registry: registry::Handle::default(),
             prepare,

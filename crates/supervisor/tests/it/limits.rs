@@ -302,7 +302,8 @@ async fn changed_limits_replace_what_runs_now_or_at_the_next_start() {
     let before = running.ready(&name).await.pid;
     let mut other = service.clone();
     other.limits.memory_bytes = Some(64 * MIB);
-    let changes = running.handle.apply(vec![other.clone()], [name.clone()].into()).await.unwrap();
+    let changes =
+        running.handle.apply(vec![other.clone()], [name.clone()].into(), supervisor::Refused::Retry).await.unwrap();
     assert_eq!(changes, [Change { service: name.clone(), effect: Effect::Restarted { why: vec!["limits"] } }]);
     let after = running.first(&name, "replaced", |i| i.ready && i.pid != before).await;
     running.leave().await;

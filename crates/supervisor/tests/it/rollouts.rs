@@ -73,7 +73,7 @@ async fn never_fewer_than<T>(running: &Running, service: &str, ready: usize, dur
 async fn apply(running: &Running, services: &[&Service]) -> Vec<Effect> {
     let all = services.iter().map(|service| (*service).clone()).collect();
     let wanted = services.iter().map(|service| service.name.clone()).collect();
-    let changes = running.handle.apply(all, wanted).await.expect("a valid list");
+    let changes = running.handle.apply(all, wanted, supervisor::Refused::Retry).await.expect("a valid list");
     changes.into_iter().map(|Change { effect, .. }| effect).collect()
 }
 
@@ -260,7 +260,7 @@ async fn a_change_of_one_service_leaves_the_others_alone() {
     b.probes.readiness.failure_threshold += 1;
     let all = [environment(&a, "2"), b, user, added, idle];
     let wanted = BTreeSet::from(["new".to_owned()]);
-    let changes = running.handle.apply(all.to_vec(), wanted).await.unwrap();
+    let changes = running.handle.apply(all.to_vec(), wanted, supervisor::Refused::Retry).await.unwrap();
     let expected = [
         ("a", Effect::Restarted { why: vec!["environment"] }),
         ("b", Effect::Updated { what: vec!["probes"] }),
@@ -300,7 +300,7 @@ async fn a_list_that_cannot_run_is_refused_and_nothing_changes() {
         (vec![twice], BTreeSet::new()),
         (vec![environment(&a, "2")], BTreeSet::from(["b".to_owned()])),
     ] {
-        assert!(running.handle.apply(list, wanted).await.is_err());
+        assert!(running.handle.apply(list, wanted, supervisor::Refused::Retry).await.is_err());
     }
     let after = (pids(&settled(&running, "a", 1).await), pids(&settled(&running, "b", 1).await));
     assert_eq!(after, before);

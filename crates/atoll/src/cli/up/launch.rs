@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::api::client::{Client, Error};
-use crate::api::dto::{Started, Status};
+use crate::api::dto::{Change, Started, Status};
 use crate::cli::Failure;
 use crate::project::{self, Project};
 
@@ -25,17 +25,17 @@ pub enum Launched {
     Elsewhere,
 }
 
-/// Makes sure that a daemon runs.
-pub async fn ensure_daemon(project: &Project, client: &Client) -> Result<Launched, Failure> {
+/// Makes sure that a daemon runs. One that takes over from another says what has changed since.
+pub async fn ensure_daemon(project: &Project, client: &Client) -> Result<(Launched, Vec<Change>), Failure> {
     let deadline = Instant::now() + OTHER_DAEMON_MAX;
     loop {
         match client.get::<Status>("/v1/status").await {
-            Ok(_) => return Ok(Launched::Elsewhere),
+            Ok(_) => return Ok((Launched::Elsewhere, Vec::new())),
             Err(Error::NotRunning { .. } | Error::Broken { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        if start_daemon(project).await? {
-            return Ok(Launched::Here);
+        if let Some(changes) = start_daemon(project).await? {
+            return Ok((Launched::Here, changes));
         }
         if Instant::now() >= deadline {
             return Err(project::Error::Locked.into());
@@ -44,8 +44,8 @@ pub async fn ensure_daemon(project: &Project, client: &Client) -> Result<Launche
     }
 }
 
-/// Says whether it was this one that got the folder's lock.
-async fn start_daemon(project: &Project) -> Result<bool, Failure> {
+/// `None` when another one was faster to get the folder's lock.
+async fn start_daemon(project: &Project) -> Result<Option<Vec<Change>>, Failure> {
     project.make_folders()?;
     let path = project.daemon_log();
     let log = OpenOptions::new().create(true).append(true).open(&path);
@@ -65,8 +65,8 @@ async fn start_daemon(project: &Project) -> Result<bool, Failure> {
     let read = BufReader::new(stdout).read_line(&mut line).await;
     read.map_err(|error| Failure::new("lost the starting daemon").because(error))?;
     match serde_json::from_str(&line) {
-        Ok(Started::Listening) => Ok(true),
-        Ok(Started::Locked) => Ok(false),
+        Ok(Started::Listening { changes }) => Ok(Some(changes)),
+        Ok(Started::Locked) => Ok(None),
         Ok(Started::Failed { message, causes, hint }) => {
             let failure = Failure::new(message).hint(hint);
             Err(if causes.is_empty() { failure } else { failure.because(causes.join(": ")) })
