@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kit::Chain;
 use manifest::{Plan, Severity};
-use supervisor::Refused;
+use supervisor::{Effect, Refused};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
@@ -147,21 +147,25 @@ impl Control {
         proxy::Tables::compile(&served.snapshot(&self.endpoints.clone().current())).map_err(|error| engine(&error))?;
         let kept = ground.project.store_ports(&plan.ports);
         kept.map_err(|error| refused(format!("cannot keep the port ledger: {error}")))?;
-        if let Err(error) = self.switch(served, named, refused_before).await {
-            // What was served before goes on being served.
-            let _ = ground.project.store_ports(&before.ports);
-            return Err(error);
-        }
+        let told = match self.switch(served, named, refused_before).await {
+            Ok(told) => told,
+            Err(error) => {
+                // What was served before goes on being served.
+                let _ = ground.project.store_ports(&before.ports);
+                return Err(error);
+            }
+        };
         tracing::info!(changes = changes.len(), "went over to a changed manifest");
-        for change in &changes {
+        for change in changes.iter().filter(|change| !(change.of == "service" && told.contains(&change.name))) {
             self.history.say("changed", change.to_string());
         }
         self.settle(plan);
         Ok(changes)
     }
 
-    /// Lets the engines go over, or back where one of them refuses.
-    async fn switch(&self, next: Served, named: &[String], refused: Refused) -> Result<(), Problem> {
+    /// Lets the engines go over, or back where one of them refuses. Gives the services of which the supervisor has told
+    /// what becomes of them.
+    async fn switch(&self, next: Served, named: &[String], refused: Refused) -> Result<BTreeSet<String>, Problem> {
         let before = self.served.borrow().clone();
         let plan = Arc::clone(&next.present.plan);
         self.proxy.listen(&next.listeners()).map_err(|error| engine(&error))?;
@@ -169,15 +173,20 @@ impl Control {
         // databases known when it is prepared.
         self.served.send_replace(next);
         let wanted = wanted(&before.present.plan, &plan, named);
-        if let Err(error) = self.supervisor.apply(lower::services(&plan), wanted, refused).await {
-            let listeners = before.listeners();
-            self.served.send_replace(before);
-            if let Err(error) = self.proxy.listen(&listeners) {
-                tracing::error!(error = %Chain(&error), "cannot go back to the listeners of before");
+        match self.supervisor.apply(lower::services(&plan), wanted, refused).await {
+            Ok(changes) => {
+                let told = changes.into_iter().filter(|change| change.effect != Effect::Unchanged);
+                Ok(told.map(|change| change.service).collect())
             }
-            return Err(engine(&error));
+            Err(error) => {
+                let listeners = before.listeners();
+                self.served.send_replace(before);
+                if let Err(error) = self.proxy.listen(&listeners) {
+                    tracing::error!(error = %Chain(&error), "cannot go back to the listeners of before");
+                }
+                Err(engine(&error))
+            }
         }
-        Ok(())
     }
 
     /// Closes what only the former plan needed, once nothing of that runs any more.

@@ -274,6 +274,8 @@ fn a_second_up_finds_the_first_and_a_changed_manifest_is_said() {
     let changed = app.atoll(&["up", "-d", "--wait"]).succeeded();
     assert!(changed.stderr.contains("~ service front: environment.GREETING"), "{}", changed.stderr);
     assert!(!is_running(front) && app.pid("back", 0) == back, "only what has changed is replaced");
+    let events = app.atoll(&["events", "-o", "json"]).succeeded().stdout;
+    assert_eq!(events.lines().filter(|line| line.contains("\"kind\":\"changed\"")).count(), 1, "{events}");
     assert!(app.get("/").1.contains("good bye"));
 
     app.write("atoll.toml", &manifest.replace("upstreams", "upstraems"));
