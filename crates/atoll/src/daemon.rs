@@ -275,6 +275,7 @@ impl Daemon {
         tasks.spawn(record::keep(Arc::clone(&control), project.clone()));
         // What a former manifest left is served until nothing of it runs.
         control.settle(control.plan());
+        tasks.spawn(plane::tell_losses(Arc::clone(&control)));
         tasks.spawn(history.run(project.logs(), control.supervisor.clone(), control.drained.clone()));
         tasks.spawn(serve_api(api, Arc::clone(&control)));
         tracing::info!(application = control.plan().name, gateway = %control.gateway_address(), "listening");

@@ -4,7 +4,8 @@
 //! folder of [`Config`], at which the process listens, so that each next daemon finds it. Which process belongs to it is
 //! seen by a mark in its environment: no list of processes could be stale, damaged or of another version.
 //!
-//! Starting → (accepts) Serving → (replaced) Retiring → gone. One that dies is followed at once, on the same sockets.
+//! Starting → (accepts) Serving → (replaced) Retiring → gone. One that dies is followed at once, on the same sockets; one
+//! that does not answer is killed, and followed likewise.
 
 mod adopt;
 mod bound;
@@ -29,7 +30,7 @@ use crate::config::Limits;
 
 pub use adopt::{Adopted, adopt, stop};
 pub use bound::{Bound, bind};
-pub use handle::Handle;
+pub use handle::{Handle, Loss};
 pub use serve::{Serve, serve};
 
 /// How to run the process, and what it is told once.

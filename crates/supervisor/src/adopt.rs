@@ -62,6 +62,7 @@ struct Found {
 /// some seconds.
 pub async fn adopt(run_dir: &Path) -> Adopted {
     let tasks = Tasks::default();
+    Folder::tidy_all(run_dir);
     let folders = Folder::load_all(run_dir).into_iter();
     let looks: Vec<_> =
         folders.map(|(folder, service, instance)| tasks.spawn(look_at(folder, service, instance))).collect();
@@ -214,9 +215,22 @@ fn key(link: &Link) -> (&str, u32) {
     (&link.hello.identity.service, link.hello.identity.instance)
 }
 
+/// Finds the shim of a folder; one that somebody has stopped goes on first.
+async fn find(folder: &Folder) -> Result<Link, link::Error> {
+    match Link::find(folder.clone()).await {
+        Err(link::Error::Silent) => {
+            let state = folder.peek_state().filter(|state| state.boot_id == procfs::boot_id());
+            let Some(state) = state else { return Err(link::Error::Silent) };
+            state.shim.wake();
+            Link::find(folder.clone()).await
+        }
+        found => found,
+    }
+}
+
 async fn look_at(folder: Folder, service: String, instance: u32) -> Found {
     let mut found = Found::default();
-    let why = match Link::find(folder.clone()).await {
+    let why = match find(&folder).await {
         Ok(link) if key(&link) != (service.as_str(), instance) => {
             let why = format!("it is in the folder {}", folder.path().display());
             found.stopped = describe(&link, &why);

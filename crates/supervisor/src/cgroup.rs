@@ -1,6 +1,7 @@
-//! The control groups of instances that have limits, on cgroup v1 and v2 (cgroups(7), and the kernel's cgroup-v2.rst and
-//! cgroup-v1/): made, entered and removed by the shim, and cleared by a daemon where that shim was killed. An instance
-//! without limits has none. Blocking, microseconds; no process is waited for here.
+//! The control groups of instances, on cgroup v1 and v2 (cgroups(7), and the kernel's cgroup-v2.rst and cgroup-v1/): made,
+//! entered and removed by the shim, and cleared by a daemon where that shim was killed. They hold limits; an instance
+//! without any has one all the same, where that is permitted: nobody leaves a group by a fork, a session or another
+//! environment, so whatever belongs to it is found. Blocking, microseconds; no process is waited for here.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -46,10 +47,8 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// `None` for one without limits: it costs nothing.
-    pub(crate) fn new(run_dir: &Path, (service, instance): (&str, u32), life: &str, limits: Limits) -> Option<Self> {
-        let name = format!("{}{service}.{instance}.{life}", prefix(run_dir));
-        (limits != Limits::default()).then_some(Self { name, limits })
+    pub(crate) fn new(run_dir: &Path, (service, instance): (&str, u32), life: &str, limits: Limits) -> Self {
+        Self { name: format!("{}{service}.{instance}.{life}", prefix(run_dir)), limits }
     }
 
     /// Where it was made by this process or by one that is in the same groups.
@@ -58,7 +57,8 @@ impl Asked {
     }
 }
 
-/// The groups of one instance: one in each hierarchy that a limit of it needs, which is a single one on v2.
+/// The groups of one instance: one in each hierarchy that a limit of it needs, which is a single one on v2; and one in any
+/// hierarchy where there would be none.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     groups: Vec<Group>,
@@ -118,6 +118,10 @@ impl Groups {
         if !wanted.is_empty() {
             made.lacks.push(format!("no hierarchy that can be reached controls {}", names(&wanted)));
         }
+        if made.groups.is_empty() {
+            // Nobody has asked for it: what is not permitted is not said.
+            made.groups.extend(by_cost(hierarchies).find_map(|hierarchy| Group::make(asked, hierarchy, &[]).ok()));
+        }
         made
     }
 
@@ -129,7 +133,9 @@ impl Groups {
             Ok(()) => true,
             Err(why) => {
                 let _ = fs::remove_dir(&group.path);
-                lacks.push(format!("{}: {why}", names(&group.controllers)));
+                if !group.controllers.is_empty() {
+                    lacks.push(format!("{}: {why}", names(&group.controllers)));
+                }
                 false
             }
         });
@@ -217,6 +223,15 @@ impl Group {
         let (version, controllers, home) = (from.version, wanted.to_vec(), from.own.clone());
         Ok(Self { version, controllers, path, home, settings, memory_bytes })
     }
+}
+
+/// Those in which a group without limits costs least first: one of v2 is killed as one, and one that counts nothing but
+/// processes takes no account of memory.
+fn by_cost(hierarchies: &[Hierarchy]) -> impl Iterator<Item = &Hierarchy> {
+    let is_small = |hierarchy: &Hierarchy| hierarchy.controllers == [Controller::Pids];
+    let mut all: Vec<&Hierarchy> = hierarchies.iter().collect();
+    all.sort_by_key(|hierarchy| (hierarchy.version != Version::V2, !is_small(hierarchy)));
+    all.into_iter()
 }
 
 /// Sees to it that groups below `base` get the controllers. Of v2.

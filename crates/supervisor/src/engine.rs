@@ -139,6 +139,8 @@ struct Record {
     restarts: u32,
     last_exit: Option<Exit>,
     reason: Option<String>,
+    /// Why nobody looks after it, while that is so.
+    neglect: Option<String>,
     last_lines: Vec<String>,
 }
 

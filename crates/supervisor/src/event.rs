@@ -135,6 +135,14 @@ pub enum Kind {
         exit: Exit,
         after_ms: u64,
     },
+    /// Its shim does not answer; the instance goes on, and what it writes waits.
+    ShimFrozen {
+        pid: u32,
+    },
+    /// Its shim answers again.
+    ShimAnswers {
+        pid: u32,
+    },
     /// Its shim was killed, and with that nobody looked after it: it was killed as well.
     ShimLost {
         why: String,

@@ -29,6 +29,10 @@ use crate::shim::folder::Folder;
 use crate::shim::wire::{self, Ended, Identity, Instructions, Readiness, Said, State};
 use crate::status::Exit;
 
+mod contact;
+
+use contact::{Change, Contact, Turn};
+
 /// Limit: orders on their way to a life. A stop gives two at most: to stop, and to be killed.
 pub(crate) const ORDERS_MAX: usize = 4;
 
@@ -37,6 +41,9 @@ const VERDICTS_MAX: usize = 4;
 
 /// Limit: from SIGKILL until its shim has said that nothing is left. One that takes longer is killed itself.
 const KILL_MAX: Duration = Duration::from_secs(5);
+
+/// Why an instance is lost whose shim is there.
+const SILENT: &str = "its shim does not answer";
 
 /// Where the shims' own words go, which there should be none of.
 const WORDS_FILE: &str = "shims.log";
@@ -76,8 +83,7 @@ pub(crate) enum Order {
 }
 
 /// What a life says, in this order: `Failed`, or `Started` unless it was adopted, maybe `Unlimited`, any number
-/// of `Probed`, and then
-/// `Exited` and `Gone`, or at any time `Lost`.
+/// of `Probed`, `Silent` and `Answers`, and then `Exited` and `Gone`, or at any time `Lost`.
 #[derive(Debug)]
 pub(crate) enum News {
     /// It could not be started, and nothing is left of the attempt.
@@ -101,6 +107,14 @@ pub(crate) enum News {
     /// Nothing of it runs any more and its output is read.
     Gone {
         last_lines: Vec<String>,
+    },
+    /// Its shim does not answer; it goes on.
+    Silent {
+        shim: u32,
+    },
+    /// Its shim answers again.
+    Answers {
+        shim: u32,
     },
     /// Nobody looked after it any more: it was killed, and nothing of it is left.
     Lost {
@@ -170,6 +184,10 @@ async fn run_through(plan: Plan, begin: Begin, mut orders: mpsc::Receiver<Order>
             link.kill().await;
             reporter.send(News::Lost { why }).await;
         }
+        End::Cleared => {
+            link.kill().await;
+            reporter.send(News::Gone { last_lines: Vec::new() }).await;
+        }
     }
 }
 
@@ -181,7 +199,7 @@ async fn start(plan: &Plan) -> Result<Link, String> {
     let log_file = absolute(&logs::file(&plan.log_dir, &identity.service, identity.instance));
     let path = folder.path().to_owned();
     let group = Asked::new(&plan.run_dir, (&identity.service, identity.instance), &identity.life, plan.limits);
-    let instructions = Instructions::new(identity.clone(), &plan.spec, log_file, plan.log, path, group);
+    let instructions = Instructions::new(identity.clone(), &plan.spec, log_file, plan.log, path, Some(group));
     let words = plan.log_dir.join(WORDS_FILE);
     Link::spawn(&plan.shim, folder, &instructions, &words).await.map_err(|error| Chain(&error).to_string())
 }
@@ -210,25 +228,19 @@ enum End {
     Left,
     Gone(Vec<String>),
     Lost(String),
+    /// The leader's end is told, and there is nobody to clear up after it.
+    Cleared,
 }
 
 /// Returns when nothing of the instance is left, or when it is left alone.
 async fn live(plan: &Plan, link: &mut Link, orders: &mut mpsc::Receiver<Order>, reporter: &Reporter) -> End {
-    match &link.hello.state {
-        State::Leaving { ended, .. } => {
-            exited(reporter, *ended).await;
-            // Whoever had asked it to stop is gone, and with it the one who would say that the time is over.
-            link.order(wire::Order::Kill);
-        }
-        State::Gone { ended, last_lines, .. } => {
-            let last_lines = last_lines.clone();
-            exited(reporter, *ended).await;
-            return End::Gone(last_lines);
-        }
-        State::Running { .. } | State::Failed { .. } => {}
+    if let Some(last_lines) = catch_up(link, reporter).await {
+        return End::Gone(last_lines);
     }
     let mut is_asked = !matches!(link.hello.state, State::Running { .. });
+    let mut has_exited = is_asked;
     let mut patience = None;
+    let mut contact = Contact::new(link);
     let (sender, mut verdicts) = mpsc::channel(VERDICTS_MAX);
     let target = Target { address: plan.identity.address, spec: plan.spec.clone() };
     // Probes end with a final verdict; what is decided from it comes as an order.
@@ -245,16 +257,18 @@ async fn live(plan: &Plan, link: &mut Link, orders: &mut mpsc::Receiver<Order>, 
             () = plan.leave.cancelled() => return End::Left,
             Some(order) = orders.recv() => {
                 is_asked |= !matches!(order, Order::Signal(_));
-                link.order(match order {
-                    Order::Stop(signal) => wire::Order::Stop(signal.as_raw()),
-                    Order::Kill => {
-                        patience = Some(Instant::now() + KILL_MAX);
-                        wire::Order::Kill
-                    }
-                    Order::Signal(signal) => wire::Order::Signal(signal.as_raw()),
-                });
+                if matches!(order, Order::Kill) {
+                    patience = Some(Instant::now() + KILL_MAX);
+                }
+                contact.give(link, written(order));
             }
-            () = until(patience) => return End::Lost("its shim did not answer".to_owned()),
+            () = until(patience) => return End::Lost(SILENT.to_owned()),
+            turn = contact.turn() => match take_turn(turn, &mut contact, link, reporter).await {
+                Then::GoOn => {}
+                Then::Exited => (is_asked, has_exited) = (true, true),
+                Then::ClearUp if has_exited => return End::Cleared,
+                Then::ClearUp => return End::Lost(SILENT.to_owned()),
+            },
             Some(verdict) = verdicts.recv(), if !is_asked => {
                 match verdict {
                     Verdict::Ready => link.order(wire::Order::Readiness(Readiness::Ready)),
@@ -267,8 +281,11 @@ async fn live(plan: &Plan, link: &mut Link, orders: &mut mpsc::Receiver<Order>, 
             said = link.next(|| plan.followers.receiver_count() > 0) => match said {
                 Ok(Said::Exited(ended)) => {
                     is_asked = true;
-                    exited(reporter, ended).await;
+                    if !std::mem::replace(&mut has_exited, true) {
+                        exited(reporter, ended).await;
+                    }
                 }
+                Ok(Said::Pong { id }) => tell_change(contact.heard(id), link, reporter).await,
                 Ok(Said::Gone { last_lines }) => return End::Gone(last_lines),
                 Ok(Said::Replaced {}) => return End::Left,
                 Ok(said) => tell(plan, said),
@@ -279,6 +296,72 @@ async fn live(plan: &Plan, link: &mut Link, orders: &mut mpsc::Receiver<Order>, 
                 }
             },
         }
+    }
+}
+
+/// Tells what has happened while nobody was there; gives the last lines of one of which nothing is left.
+async fn catch_up(link: &mut Link, reporter: &Reporter) -> Option<Vec<String>> {
+    match &link.hello.state {
+        State::Leaving { ended, .. } => {
+            exited(reporter, *ended).await;
+            // Whoever had asked it to stop is gone, and with it the one who would say that the time is over.
+            link.order(wire::Order::Kill);
+            None
+        }
+        State::Gone { ended, last_lines, .. } => {
+            exited(reporter, *ended).await;
+            Some(last_lines.clone())
+        }
+        State::Running { .. } | State::Failed { .. } => None,
+    }
+}
+
+/// What follows from a turn.
+enum Then {
+    GoOn,
+    /// The leader's end was told without the shim.
+    Exited,
+    /// What the shim should look after is over or is to be.
+    ClearUp,
+}
+
+/// Does what is to be done about a shim that may not answer.
+async fn take_turn(turn: Turn, contact: &mut Contact, link: &mut Link, reporter: &Reporter) -> Then {
+    match turn {
+        Turn::Ask { silent } => {
+            let change = contact.tick(link, silent);
+            tell_change(change, link, reporter).await;
+            Then::GoOn
+        }
+        Turn::Act => {
+            let (change, is_over) = contact.act();
+            tell_change(change, link, reporter).await;
+            if is_over { Then::ClearUp } else { Then::GoOn }
+        }
+        Turn::LeaderEnded => match contact.leader_ended(link) {
+            Some(exit) => {
+                reporter.send(News::Exited { exit, seen_at: std::time::Instant::now() }).await;
+                Then::Exited
+            }
+            None => Then::GoOn,
+        },
+    }
+}
+
+async fn tell_change(change: Change, link: &Link, reporter: &Reporter) {
+    let shim = link.hello.shim.pid.unsigned_abs();
+    match change {
+        Change::None => {}
+        Change::FellSilent => reporter.send(News::Silent { shim }).await,
+        Change::SpokeAgain => reporter.send(News::Answers { shim }).await,
+    }
+}
+
+fn written(order: Order) -> wire::Order {
+    match order {
+        Order::Stop(signal) => wire::Order::Stop(signal.as_raw()),
+        Order::Kill => wire::Order::Kill,
+        Order::Signal(signal) => wire::Order::Signal(signal.as_raw()),
     }
 }
 
@@ -298,7 +381,7 @@ fn tell(plan: &Plan, said: Said) {
         Said::LinesSkipped { count } => Kind::LinesSkipped { lines: count },
         Said::LogLost { why } => Kind::LogsLost { why },
         Said::LogResumed { lines_lost } => Kind::LogsResumed { lines_lost },
-        Said::Hello(_) | Said::Exited(_) | Said::Gone { .. } | Said::Replaced {} => return,
+        Said::Hello(_) | Said::Exited(_) | Said::Gone { .. } | Said::Replaced {} | Said::Pong { .. } => return,
     };
     tracing::warn!(service, instance, ?kind, "log lines");
     plan.events.emit(service, Some(*instance), kind);

@@ -142,11 +142,17 @@ impl Link {
         let _ = self.stream.socket.try_write(&wire::line(&order));
     }
 
+    /// Lets the shim go on if somebody has stopped it.
+    pub(crate) fn wake(&self) {
+        self.hello.shim.wake();
+    }
+
     /// Returns when the shim has ended by itself, as it does after its last word, and removes what it left on disk.
     pub(crate) async fn finish(self) {
         if timeout(END_MAX, self.shim.ended()).await.is_err() {
             self.shim.kill();
-            self.shim.ended().await;
+            // One that something holds up, a freezer say, dies when it may run again; nobody waits for that.
+            let _ = timeout(END_MAX, self.shim.ended()).await;
         }
         self.shim.reap();
         self.folder.clear();

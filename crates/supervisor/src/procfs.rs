@@ -6,6 +6,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 
+use crate::shim::wire::ProcessId;
+use crate::status::Exit;
+
 /// The fields of /proc/pid/stat that we use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
@@ -22,6 +25,19 @@ pub(crate) struct Stat {
 /// Reads one process; `None` when there is none.
 pub(crate) fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// How this very process ended, while it is a zombie; `None` once it is reaped, or where it may not be looked at.
+pub(crate) fn exit(process: ProcessId) -> Option<Exit> {
+    let line = fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
+    let stat = parse_stat(&line)?;
+    // The last field, number 52 in proc(5), has the form of waitpid(2).
+    let status: i32 = line.split_ascii_whitespace().next_back()?.parse().ok()?;
+    let exit = match status & 0x7f {
+        0 => Exit::Status((status >> 8) & 0xff),
+        signal => Exit::Signal(signal),
+    };
+    (stat.is_zombie && stat.start_time == process.start_time).then_some(exit)
 }
 
 /// Names this boot: a pid and a start time of another boot mean nothing.

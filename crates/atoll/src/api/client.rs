@@ -11,7 +11,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use kit::socket;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -21,6 +21,9 @@ use crate::project::Project;
 
 /// A daemon that lives begins to answer a question within this time, however busy it is.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// How often a daemon that takes its time is asked whether it is still there.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// An answer larger than this is not one of ours.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -43,8 +46,11 @@ pub enum Error {
     Answer { source: serde_json::Error },
     #[error("the daemon's answer is too large")]
     TooLarge,
-    #[error("the daemon (pid in {lock}) does not answer")]
-    Silent { lock: String },
+    #[error("the daemon{} does not answer", pid.map(|pid| format!(", pid {pid},")).unwrap_or_default())]
+    Silent {
+        /// As the folder's lock says.
+        pid: Option<u32>,
+    },
 }
 
 /// Where the daemon of one application listens.
@@ -66,16 +72,31 @@ impl Client {
 
     /// Sends one JSON value; returns when the daemon has done what it says.
     pub async fn post<T: Serialize>(&self, path: &str, value: &T) -> Result<(), Error> {
-        let body = serde_json::to_vec(value).map_err(|source| Error::Answer { source })?;
-        let body = self.call(Method::POST, path, body.into()).await?;
-        collect(body).await.map(drop)
+        self.order(path, value).await.map(drop)
     }
 
     /// Sends one JSON value and gets another; returns when the daemon has done what it says.
     pub async fn ask<T: Serialize, R: DeserializeOwned>(&self, path: &str, value: &T) -> Result<R, Error> {
+        parse(&self.order(path, value).await?)
+    }
+
+    /// What is ordered may take long; a daemon that answers nothing else meanwhile does not do it.
+    async fn order<T: Serialize>(&self, path: &str, value: &T) -> Result<Vec<u8>, Error> {
         let body = serde_json::to_vec(value).map_err(|source| Error::Answer { source })?;
-        let body = self.call(Method::POST, path, body.into()).await?;
-        parse(&collect(body).await?)
+        let answer = async { collect(self.call(Method::POST, path, body.into()).await?).await };
+        let silence = async {
+            loop {
+                tokio::time::sleep(ALIVE_INTERVAL).await;
+                if let Err(error @ Error::Silent { .. }) = self.get::<IgnoredAny>("/v1/status").await {
+                    return error;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            error = silence => Err(error),
+        }
     }
 
     /// Follows a stream of JSON lines.
@@ -85,8 +106,8 @@ impl Client {
     }
 
     async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let silent = |_| Error::Silent { lock: self.project.lock_file().display().to_string() };
-        timeout(ANSWER_MAX, answer).await.map_err(silent)?
+        let pid = || std::fs::read_to_string(self.project.lock_file()).ok()?.trim().parse().ok();
+        timeout(ANSWER_MAX, answer).await.map_err(|_| Error::Silent { pid: pid() })?
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Incoming, Error> {

@@ -121,8 +121,11 @@ impl From<crate::api::client::Error> for Failure {
             Error::Broken { source } => Self::new(message).because(source),
             Error::Answer { source } => Self::new(message).because(source),
             Error::TooLarge => Self::new(message),
-            Error::Silent { .. } => {
-                Self::new(message).hint("`kill -9` that pid; the next `atoll up` or `atoll down` clears up".to_owned())
+            Error::Silent { pid } => {
+                let kill =
+                    pid.map_or_else(|| "end it with `kill -9`".to_owned(), |pid| format!("`kill -9 {pid}` ends it"));
+                Self::new(message)
+                    .hint(format!("{kill}; what it runs goes on, and the next `atoll up` takes that over"))
             }
         }
     }

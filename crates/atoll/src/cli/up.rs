@@ -84,10 +84,11 @@ async fn up(target: &Target, plan: &Plan, goal: Goal, files: Option<Files>, form
         (Outcome::Interrupted, Launched::Here) => watch.drain(project, &mut interrupt).await,
         (Outcome::Interrupted, Launched::Elsewhere) => watch.detach(goal),
         (Outcome::DaemonGone, _) => Err(Failure::not_reached("the daemon has ended").into()),
-        (Outcome::Failed { what, output }, _) => {
-            let hint = "the rest goes on, and what keeps ending is tried again: `atoll ps` shows the state, `atoll logs` what \
-                        the services wrote, `atoll down` stops everything";
-            Err(Failure::not_reached(what).output(output).hint(hint.to_owned()).into())
+        (Outcome::Failed { what, output, outlook }, _) => {
+            let hint = format!(
+                "{outlook}: `atoll ps` shows the state, `atoll logs` what the services wrote, `atoll down` stops everything"
+            );
+            Err(Failure::not_reached(what).output(output).hint(hint).into())
         }
     }
 }

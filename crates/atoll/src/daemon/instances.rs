@@ -27,16 +27,7 @@ impl Control {
         lower::program(&self.plan(), service, which, std::env::vars_os()).ok_or_else(|| {
             match self.plan().services.get(service) {
                 None => self.unknown(service),
-                Some(known) => {
-                    let indices: Vec<String> =
-                        known.instances.iter().map(|instance| instance.index.to_string()).collect();
-                    dto::Problem {
-                        title: "unknown instance".into(),
-                        status: 404,
-                        detail: format!("service `{service}` has no such instance"),
-                        hint: Some(format!("it has {}", indices.join(", "))),
-                    }
-                }
+                Some(known) => unknown_instance(service, known.instances.iter().map(|instance| instance.index)),
             }
         })
     }
@@ -58,6 +49,10 @@ impl Control {
         for subject in &kill.subjects {
             self.check_service(&subject.service)?;
             let instances = snapshot.service(&subject.service).into_iter().flat_map(|service| &service.instances);
+            let indices = instances.clone().map(|instance| instance.index);
+            if subject.instance.is_some_and(|index| !indices.clone().any(|known| known == index)) {
+                return Err(unknown_instance(&subject.service, indices));
+            }
             let mut chosen = instances.filter(|i| subject.instance.is_none_or(|index| index == i.index));
             if !chosen.any(|instance| instance.pid.is_some()) {
                 return Err(dto::Problem {
@@ -89,5 +84,16 @@ impl Control {
                 known.join(", ")
             )),
         }
+    }
+}
+
+fn unknown_instance(service: &str, indices: impl Iterator<Item = u32>) -> dto::Problem {
+    let indices: Vec<String> = indices.map(|index| index.to_string()).collect();
+    let known = if indices.is_empty() { "none now".to_owned() } else { indices.join(", ") };
+    dto::Problem {
+        title: "unknown instance".into(),
+        status: 404,
+        detail: format!("service `{service}` has no such instance"),
+        hint: Some(format!("it has {known}")),
     }
 }

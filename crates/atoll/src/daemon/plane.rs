@@ -4,13 +4,15 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kit::Chain;
-use proxy::plane::{AccessLog, Config, Serve, serve};
+use proxy::plane::{AccessLog, Config, Loss, Serve, serve};
 use rustix::process::{Resource, getrlimit};
+use tokio::sync::broadcast::error::RecvError;
 
-use crate::daemon::log;
+use crate::daemon::{Control, log};
 use crate::project::Project;
 
 /// The hidden command: `atoll proxy LOG`.
@@ -58,6 +60,24 @@ fn limits(sockets: usize) -> proxy::Limits {
     let others = sockets.saturating_mul(2).saturating_add(OPEN_FILES_RESERVED);
     let affordable = open_files.map_or(usize::MAX, |limit| limit.saturating_sub(others) / 2);
     proxy::Limits { connections_max: standard.connections_max.min(affordable.max(1)), ..standard }
+}
+
+/// Has the history tell of every process that is lost, until the application has drained.
+pub(super) async fn tell_losses(control: Arc<Control>) {
+    let (mut losses, mut drained) = (control.proxy.losses(), control.drained.clone());
+    loop {
+        tokio::select! {
+            loss = losses.recv() => match loss {
+                Ok(Loss { pid, how }) => {
+                    let message = format!("the data plane, pid {pid}, is lost and another one is started: {how}");
+                    control.history.say("data_plane_lost", message);
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
+            _ = drained.wait_for(|drained| *drained) => return,
+        }
+    }
 }
 
 /// The whole life of the process. Entered before the command line is looked at: it needs nothing of it.

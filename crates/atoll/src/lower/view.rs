@@ -242,9 +242,11 @@ fn sentence<'e>(subject: &str, kind: &'e Kind) -> (&'static str, String, &'e [St
             let lived = seconds(after_ms);
             ("exited", format!("{subject}: ended with {exit} after {lived:.1} s, while no daemon was there"))
         }
-        Kind::ShimLost { why } => {
-            ("shim_lost", format!("{subject}: was killed, because nobody looked after it: {why}"))
+        Kind::ShimFrozen { pid } => {
+            ("shim_frozen", format!("{subject}: goes on, but its shim, pid {pid}, does not answer"))
         }
+        Kind::ShimAnswers { pid } => ("shim_answers", format!("{subject}: its shim, pid {pid}, answers again")),
+        Kind::ShimLost { why } => ("shim_lost", format!("{subject}: was killed, because {why}")),
         Kind::LinesSkipped { lines } => {
             ("lines_skipped", format!("{subject}: {lines} lines came too fast to follow; they are in its log"))
         }

@@ -352,8 +352,14 @@ fn a_killed_instance_is_started_again_and_others_are_left_alone() {
         assert_ne!(app.atoll(arguments).code(), 0, "{arguments:?}");
     }
     assert!(is_running(first), "nothing is sent when one of the names is wrong");
+    // What is not there is refused by every command alike; what is there and does not run is another matter.
+    for arguments in [&["kill", "back.7"][..], &["exec", "back.7", "true"]] {
+        let refused = app.atoll(arguments);
+        assert_eq!(refused.code(), 1, "{}", refused.stderr);
+        assert!(refused.stderr.contains("no such instance") && refused.stderr.contains("0, 1"), "{}", refused.stderr);
+    }
     app.atoll(&["stop", "back"]).succeeded();
-    assert_eq!(app.atoll(&["kill", "back"]).code(), 3);
+    assert_eq!((app.atoll(&["kill", "back"]).code(), app.atoll(&["kill", "back.1"]).code()), (3, 3));
     for arguments in [&["kill"][..], &["kill", "back", "--signal", "NOPE"], &["kill", "back.x"]] {
         assert_eq!(app.atoll(arguments).code(), 2, "{arguments:?}");
     }

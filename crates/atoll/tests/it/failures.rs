@@ -96,7 +96,7 @@ fn a_missing_executable_is_named_and_heals_when_it_appears() {
 #[test]
 fn a_crash_loop_shows_itself_with_the_last_lines() {
     let app = beside_a_healthy_one("[services.bad]\ncommand = \"sh -c 'echo the disk is on fire >&2; exit 7'\"\n");
-    fails_with(&app, &["bad.0"]);
+    fails_with(&app, &["bad.0", "what keeps ending is tried again"]);
     let ps = app.atoll(&["ps"]);
     assert!(ps.stdout.contains("the disk is on fire") && ps.stdout.contains("status 7"), "{}", ps.stdout);
 }

@@ -116,6 +116,13 @@ fn routes_change_without_a_restart() {
     assert_eq!((app.pid("front", 0), app.pid("back", 0)), (front, back));
 }
 
+/// The process that has the gateway.
+fn data_plane(app: &Application) -> Option<i32> {
+    let out = std::process::Command::new("pgrep").args(["-f", &format!("proxy {}", app.path("").display())]).output();
+    let text = String::from_utf8(out.unwrap().stdout).unwrap();
+    text.lines().filter_map(|line| line.parse::<i32>().ok()).find(|pid| is_running(*pid))
+}
+
 #[test]
 fn a_killed_data_plane_is_back_and_services_do_not_notice() {
     let app = Application::with_manifest(APPLICATION);
@@ -123,19 +130,142 @@ fn a_killed_data_plane_is_back_and_services_do_not_notice() {
     let front = app.pid("front", 0);
     let processes = app.atoll(&["top", "--once", "-o", "json"]).succeeded().stdout;
     assert!(processes.contains("data plane"), "{processes}");
-    let data_plane = || {
-        let out =
-            std::process::Command::new("pgrep").args(["-f", &format!("proxy {}", app.path("").display())]).output();
-        let text = String::from_utf8(out.unwrap().stdout).unwrap();
-        text.lines().filter_map(|line| line.parse::<i32>().ok()).find(|pid| is_running(*pid))
-    };
-    let before = until_blocking("the data plane", BOUND, data_plane);
+    let before = until_blocking("the data plane", BOUND, || data_plane(&app));
     signal(before, Signal::KILL);
     // Whoever connects meanwhile waits in the queue of the socket, which the daemon holds too.
     assert_eq!(app.get("/").0, 200);
-    let after = until_blocking("the next data plane", BOUND, data_plane);
+    let after = until_blocking("the next data plane", BOUND, || data_plane(&app));
     assert_ne!(after, before);
     assert_eq!(app.pid("front", 0), front);
+}
+
+#[test]
+fn a_frozen_data_plane_is_replaced_and_told() {
+    let app = Application::with_manifest(APPLICATION);
+    app.up();
+    let front = app.pid("front", 0);
+    let before = until_blocking("the data plane", BOUND, || data_plane(&app));
+    signal(before, Signal::STOP);
+    until_blocking("the next data plane", BOUND, || (data_plane(&app) != Some(before)).then_some(()));
+    assert_eq!(app.get("/").0, 200);
+    assert_eq!(app.pid("front", 0), front);
+    let events = app.atoll(&["events"]).succeeded().stdout;
+    assert!(events.contains("data_plane_lost") && events.contains(&before.to_string()), "{events}");
+}
+
+/// The shim beside an instance.
+fn shim(app: &Application, instance: &str) -> i32 {
+    let text = std::fs::read_to_string(app.path(&format!(".atoll/run/instances/{instance}/state.json"))).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    i32::try_from(state["shim"]["pid"].as_i64().unwrap()).unwrap()
+}
+
+#[test]
+fn a_frozen_shim_is_shown_and_costs_its_instance_nothing() {
+    let app = Application::with_manifest(APPLICATION);
+    app.up();
+    let (front, shim) = (app.pid("front", 0), shim(&app, "front.0"));
+    signal(shim, Signal::STOP);
+    let why = format!("its shim, pid {shim}, does not answer");
+    until_blocking("the reason", BOUND, || app.atoll(&["ps"]).stdout.contains(&why).then_some(()));
+    assert!(app.atoll(&["events"]).succeeded().stdout.contains("shim_frozen"));
+    assert_eq!((app.get("/").0, app.pid("front", 0)), (200, front));
+    app.atoll(&["restart", "front"]).succeeded();
+    assert!(!is_running(front) && !is_running(shim) && app.get("/").0 == 200);
+    assert!(!app.atoll(&["events"]).succeeded().stdout.contains("shim_lost"));
+}
+
+#[test]
+fn a_killed_shim_is_told_as_that() {
+    let app = Application::with_manifest(APPLICATION);
+    app.up();
+    let front = app.pid("front", 0);
+    signal(shim(&app, "front.0"), Signal::KILL);
+    until_blocking("the restart", BOUND, || {
+        let now = app.instances().into_iter().find(|i| i["service"] == "front")?;
+        (now["ready"] == true && now["pid"] != front).then_some(())
+    });
+    let events = app.atoll(&["events"]).succeeded().stdout;
+    assert!(events.contains("was killed, because its shim was killed"), "{events}");
+    assert!(!events.contains("unhealthy") && !is_running(front), "{events}");
+}
+
+#[test]
+fn a_frozen_daemon_is_named_by_its_pid_and_followed_by_the_next() {
+    let app = Application::with_manifest(APPLICATION);
+    app.up();
+    let (daemon, front) = (app.daemon_pid(), app.pid("front", 0));
+    signal(daemon, Signal::STOP);
+    // What only asks, and what waits for something to be done.
+    for arguments in [&["ps"][..], &["restart", "front"]] {
+        let silent = app.atoll(arguments);
+        assert_eq!(silent.code(), 1, "{}", silent.stderr);
+        let (what, hint) = (format!("the daemon, pid {daemon}, does not answer"), format!("`kill -9 {daemon}`"));
+        assert!(silent.stderr.contains(&what) && silent.stderr.contains(&hint), "{}", silent.stderr);
+    }
+    assert_eq!(app.get("/").0, 200);
+    app.kill_daemon();
+    app.up();
+    assert_eq!((app.get("/").0, app.pid("front", 0)), (200, front));
+}
+
+/// The control groups on this machine that are of a service.
+fn groups(service: &str) -> Vec<std::path::PathBuf> {
+    let (mut found, mut next) = (Vec::new(), vec![std::path::PathBuf::from("/sys/fs/cgroup")]);
+    while let Some(folder) = next.pop() {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        next.extend(entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with("atoll.") && name.contains(&format!(".{service}.")) {
+            found.push(folder);
+        }
+    }
+    found
+}
+
+#[test]
+fn what_escaped_from_an_instance_whose_shim_was_killed_is_found_by_its_control_group() {
+    let name = format!("escapes-{}", std::process::id());
+    let app = Application::with_manifest(&format!(
+        "[services.{name}]\ncommand = \"python3 escape.py\"\nrestart = \"no\"\n\
+         probes = {{ readiness = {{ exec = \"test -e escaped\" }} }}\n"
+    ));
+    // Two forks, a session of its own and an empty environment: nothing tells whose it was.
+    app.write(
+        "escape.py",
+        "import os, time\n\
+         if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        \
+         os.execve('/bin/sh', ['sh', '-c', 'echo $$ > new; mv new escaped; exec sleep 1000'], {'PATH': '/bin:/usr/bin'})\n    \
+         os._exit(0)\n\
+         time.sleep(1000)\n",
+    );
+    let escaped =
+        |app: &Application| -> i32 { std::fs::read_to_string(app.path("escaped")).unwrap().trim().parse().unwrap() };
+    // A daemon that is there, and none: its successor, and a `down` without one.
+    for round in ["watched", "adopted", "stopped"] {
+        let _ = std::fs::remove_file(app.path("escaped"));
+        app.up();
+        app.atoll(&["start", &name]).succeeded();
+        let (pid, instance) = (escaped(&app), format!("{name}.0"));
+        if groups(&name).is_empty() {
+            eprintln!("no control group can be made here");
+            signal(pid, Signal::KILL);
+            return;
+        }
+        let shim = shim(&app, &instance);
+        if round != "watched" {
+            app.kill_daemon();
+        }
+        signal(shim, Signal::KILL);
+        match round {
+            "watched" => {}
+            "adopted" => drop(app.atoll(&["up", "-d"])),
+            _ => drop(app.atoll(&["down"]).succeeded()),
+        }
+        until_blocking("its end", BOUND, || (!is_running(pid)).then_some(()));
+        app.atoll(&["down"]).succeeded();
+        assert_eq!(groups(&name), [""; 0].map(std::path::PathBuf::from), "{round}");
+    }
 }
 
 #[test]
@@ -150,6 +280,7 @@ fn a_bad_release_is_taken_back_by_itself() {
         let refused = app.atoll(&["up", "-d", "--wait"]);
         assert_eq!(refused.code(), 3, "{}", refused.stderr);
         assert!(refused.stderr.contains("reverted") && refused.stderr.contains("broken"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("`atoll up` tries the release again"), "{}", refused.stderr);
     });
     assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
     assert_eq!(app.pid("front", 0), front, "what ran goes on");
@@ -242,6 +373,54 @@ fn a_watched_file_restarts_its_service_alone() {
         (now["ready"] == true && now["pid"] != front).then_some(())
     });
     assert_eq!(app.pid("back", 0), back);
+    signal(i32::try_from(up.id()).unwrap(), Signal::INT);
+    assert!(up.wait().unwrap().success());
+    rest.join().unwrap();
+}
+
+#[test]
+fn a_watched_folder_may_come_late_and_a_refused_restart_is_shown() {
+    let watch = "watch = { paths = [\"later/deep\"] }\ncommand";
+    let app = Application::with_manifest(&APPLICATION.replacen("command", watch, 1));
+    app.up();
+    let mut up = app.command(&["up", "--watch"]);
+    let mut up = up.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(up.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("watching the files of front")));
+    let (sender, lines) = std::sync::mpsc::channel();
+    let rest = std::thread::spawn(move || said.for_each(|line| drop(sender.send(line))));
+    let is_renewed = |step: &str, before: i32| {
+        until_blocking(&format!("the restart after it {step}"), BOUND, || {
+            let now = app.instances().into_iter().find(|i| i["service"] == "front" && i["instance"] == 0)?;
+            (now["ready"] == true && now["pid"] != before).then_some(())
+        });
+        // Whatever it started beside it is gone.
+        until_blocking("the end of the rollout", BOUND, || (app.instances().len() == 2).then_some(()));
+        app.pid("front", 0)
+    };
+    let mut front = app.pid("front", 0);
+    for (step, text) in [("comes", "1"), ("changes", "2"), ("goes and comes again", "3"), ("changes again", "4")] {
+        if step.contains("goes") {
+            std::fs::remove_dir_all(app.path("later")).unwrap();
+            front = is_renewed(step, front);
+        }
+        app.write("later/deep/inner/a.txt", text);
+        front = is_renewed(step, front);
+    }
+    // The service is not declared any more; this command does not know that.
+    let text = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
+    app.write(
+        "atoll.toml",
+        &format!(
+            "{}[services.back]{}",
+            text.split_once("[[routes]]").unwrap().0,
+            text.split_once("[services.back]").unwrap().1
+        ),
+    );
+    app.up();
+    app.write("later/deep/inner/a.txt", "5");
+    let why = lines.iter().find(|line| line.contains("does not run")).unwrap();
+    assert!(why.contains("there is no service `front`"), "{why}");
     signal(i32::try_from(up.id()).unwrap(), Signal::INT);
     assert!(up.wait().unwrap().success());
     rest.join().unwrap();

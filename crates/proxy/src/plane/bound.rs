@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::Error;
 use crate::plane::adopt::{Adopted, Found};
-use crate::plane::handle::{Ask, Handle, lock};
+use crate::plane::handle::{Ask, Handle, Loss, lock};
 use crate::plane::held::Held;
 use crate::plane::life::{Deed, Life, Talk};
 use crate::plane::process::{Killer, Link, Process};
@@ -312,6 +312,13 @@ impl Processes {
         match deed {
             Deed::Connected => self.connected(life),
             Deed::Ended(how) => self.ended(life, &how),
+            Deed::Silent => {
+                if let Some(known) = self.known.get(&life) {
+                    known.killer.kill();
+                }
+                // Order: not when it has ended: what keeps it from answering may keep it from that, too.
+                self.ended(life, "it did not answer and was killed");
+            }
             Deed::Said(report) => self.hear(life, report),
         }
     }
@@ -343,7 +350,7 @@ impl Processes {
                     known.role = Role::Retiring;
                 }
             }
-            Report::Superseded => {}
+            Report::Superseded | Report::Pong => {}
         }
     }
 
@@ -382,6 +389,9 @@ impl Processes {
             tracing::info!(pid, how, "a data plane has finished");
         } else {
             tracing::error!(pid, how, "the data plane died");
+            let loss = Loss { pid: pid.unsigned_abs(), how: how.to_owned() };
+            // Nobody listening is no loss of ours.
+            let _ = self.handle.0.losses.send(loss);
             let is_young = known.began.elapsed() < USEFUL_LIFE;
             self.died_young = if is_young { self.died_young + 1 } else { 0 };
         }

@@ -18,6 +18,17 @@ use crate::table::Tables;
 // Limit: batches of access lines that a slow receiver may be behind; then it loses the oldest.
 const BATCHES_MAX: usize = 256;
 
+// Limit: the same for processes that were lost.
+const LOSSES_MAX: usize = 16;
+
+/// A process that did not end because it was to. Another one is started in its place.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    pub pid: u32,
+    /// In words.
+    pub how: String,
+}
+
 /// What the loop of [`crate::plane::Bound`] is asked for.
 #[derive(Debug)]
 pub(crate) enum Ask {
@@ -31,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) wanted: watch::Sender<Wanted>,
     pub(crate) asks: mpsc::Sender<Ask>,
     pub(crate) access: broadcast::Sender<Bytes>,
+    pub(crate) losses: broadcast::Sender<Loss>,
     pub(crate) pid: watch::Sender<Option<u32>>,
     pub(crate) totals: Mutex<Totals>,
     serving: Mutex<Serving>,
@@ -86,6 +98,7 @@ impl Handle {
             wanted: watch::Sender::new(Wanted { held, snapshot: None }),
             asks,
             access: broadcast::channel(BATCHES_MAX).0,
+            losses: broadcast::channel(LOSSES_MAX).0,
             pid: watch::Sender::new(None),
             totals: Mutex::default(),
             serving: Mutex::new(Serving { generation, tables: Tables::default() }),
@@ -189,6 +202,12 @@ impl Handle {
     #[must_use]
     pub fn access(&self) -> broadcast::Receiver<Bytes> {
         self.0.access.subscribe()
+    }
+
+    /// The processes that are lost from now on.
+    #[must_use]
+    pub fn losses(&self) -> broadcast::Receiver<Loss> {
+        self.0.losses.subscribe()
     }
 
     /// The process that serves, if one does.

@@ -8,19 +8,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kit::Chain;
+use kit::pulse::{Beat, Pulse};
 use rustix::process::Signal;
-use tokio::sync::{mpsc, watch};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 
 use crate::plane::held::Held;
 use crate::plane::process::{Link, Process};
-use crate::plane::wire::{self, Order, Report, Start};
+use crate::plane::wire::{self, Order, Reader, Report, Start};
 use crate::snapshot::Snapshot;
 
 /// How long a process may take to say who it is: a new one has to be loaded first.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Between two tries to connect to a process that has broken the connection.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a process is asked whether it is still there.
+const PING_INTERVAL: Duration = Duration::from_millis(500);
+/// Limit: so many of these intervals without a word end a process: three seconds for one that is stopped, and ten for one
+/// that a busy machine may be keeping from an answer.
+const SILENT_STOPPED_MAX: u32 = 6;
+const SILENT_MAX: u32 = 20;
 
 /// What every process is to have: the newest of each, without what came between.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +43,8 @@ pub(crate) enum Deed {
     /// It hears: what was asked of it before is to be asked again.
     Connected,
     Said(Report),
+    /// It takes nothing and says nothing: it serves nobody.
+    Silent,
     /// How it ended.
     Ended(String),
 }
@@ -87,7 +97,18 @@ impl Talk {
                     }
                 },
             };
-            let error = match self.converse(link).await {
+            let (pulse, beat) = Pulse::new(PING_INTERVAL);
+            let (due, is_asked) = (Notify::new(), link.hello.answers);
+            let conversed = tokio::select! {
+                // Order: what it has said is heard before it is called silent.
+                biased;
+                conversed = self.converse(link, &beat, &due) => conversed,
+                () = silence(process, pulse, &due), if is_asked => {
+                    let _ = self.deeds.send((self.life, Deed::Silent)).await;
+                    return pending().await;
+                }
+            };
+            let error = match conversed {
                 Ok(()) => return pending().await,
                 Err(error) => error,
             };
@@ -97,8 +118,8 @@ impl Talk {
         }
     }
 
-    /// Returns without an error when the process follows another daemon.
-    async fn converse(&mut self, link: Link) -> io::Result<()> {
+    /// Returns without an error when the process follows another daemon. Asks it to answer whenever that is `due`.
+    async fn converse(&mut self, link: Link, beat: &Beat, due: &Notify) -> io::Result<()> {
         let Link { stream, mut reader, hello: _, held } = link;
         drop(held);
         wire::send(&stream, &Order::Take(Box::new((*self.start).clone())), &[]).await?;
@@ -118,23 +139,56 @@ impl Talk {
             if told.replace(newest).is_none() {
                 let _ = self.deeds.send((self.life, Deed::Connected)).await;
             }
-            loop {
-                tokio::select! {
-                    changed = self.wanted.changed() => match changed {
-                        Ok(()) => break,
-                        Err(_) => return pending().await,
-                    },
-                    Some(order) = self.orders.recv() => wire::send(&stream, &order, &[]).await?,
-                    report = reader.next() => {
-                        let report: Report = report?;
-                        let is_last = matches!(report, Report::Superseded);
-                        let _ = self.deeds.send((self.life, Deed::Said(report))).await;
-                        if is_last {
-                            return Ok(());
-                        }
+            match self.follow(&stream, &mut reader, beat, due).await? {
+                Next::Tell => {}
+                Next::Superseded => return Ok(()),
+            }
+        }
+    }
+
+    /// Goes on until there is something to be told.
+    async fn follow(
+        &mut self,
+        stream: &UnixStream,
+        reader: &mut Reader,
+        beat: &Beat,
+        due: &Notify,
+    ) -> io::Result<Next> {
+        loop {
+            tokio::select! {
+                changed = self.wanted.changed() => match changed {
+                    Ok(()) => return Ok(Next::Tell),
+                    Err(_) => return pending().await,
+                },
+                Some(order) = self.orders.recv() => wire::send(stream, &order, &[]).await?,
+                () = due.notified() => wire::send(stream, &Order::Ping, &[]).await?,
+                report = reader.next() => {
+                    let report: Report = report?;
+                    beat.beat();
+                    let is_last = matches!(report, Report::Superseded);
+                    let _ = self.deeds.send((self.life, Deed::Said(report))).await;
+                    if is_last {
+                        return Ok(Next::Superseded);
                     }
                 }
             }
         }
+    }
+}
+
+/// What comes after a word or an order.
+enum Next {
+    Tell,
+    Superseded,
+}
+
+/// Has the process asked regularly; returns when it has said nothing for too long.
+async fn silence(process: &Process, mut pulse: Pulse, due: &Notify) {
+    loop {
+        let silent = pulse.tick().await;
+        if silent >= SILENT_MAX || (silent >= SILENT_STOPPED_MAX && process.is_stopped()) {
+            return;
+        }
+        due.notify_one();
     }
 }

@@ -30,6 +30,9 @@ pub(crate) const SOCKET_NAME: (&str, &str) = ("plane-", ".sock");
 /// What of the daemon's environment the process gets.
 const PASSED: [&str; 4] = ["ATOLL_LOG", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "TZ"];
 
+/// How long SIGKILL may take. Longer only while something holds the process up: a freezer, say.
+const KILL_MAX: Duration = Duration::from_secs(2);
+
 /// A process, whoever started it.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -148,9 +151,19 @@ impl Process {
         self.signal(Signal::TERM);
         if timeout(grace, self.ended()).await.is_err() {
             self.signal(Signal::KILL);
-            self.ended().await;
+            if timeout(KILL_MAX, self.ended()).await.is_err() {
+                // It is killed the moment that it may run again; nobody waits for that.
+                return;
+            }
         }
         self.bury();
+    }
+
+    /// Whether somebody has stopped it (SIGSTOP): it answers nothing then, however little the machine has to do.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid.as_raw_nonzero())).unwrap_or_default();
+        // The name is in parentheses and may hold anything (proc(5)).
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 
     /// Says how it has ended, where that can be known. To be called once it has.

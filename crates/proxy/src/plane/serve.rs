@@ -290,6 +290,7 @@ impl Process {
             cores: self.engine.as_ref().map_or(0, |engine| engine.cores),
             is_retiring: self.retires_at.is_some(),
             listeners: self.held.listening(),
+            answers: true,
         };
         let (held, candidates) = (self.held.clone(), self.candidates.clone());
         self.tasks.spawn(async move {
@@ -366,6 +367,7 @@ impl Process {
                 });
             }
             Order::Retire { linger, bound } => self.retire(linger, bound),
+            Order::Ping => self.report(Report::Pong),
         }
         Ok(())
     }

@@ -51,6 +51,9 @@ pub(crate) struct Hello {
     pub(crate) cores: usize,
     pub(crate) is_retiring: bool,
     pub(crate) listeners: Vec<Listening>,
+    /// Whether it knows [`Order::Ping`]: one of an older version would take it for nonsense.
+    #[serde(default)]
+    pub(crate) answers: bool,
 }
 
 /// What every version of [`Hello`] has.
@@ -95,6 +98,8 @@ pub(crate) enum Order {
         bound: Duration,
     },
     Stop,
+    /// To be answered by [`Report::Pong`].
+    Ping,
 }
 
 /// From the process to the daemon, after [`Hello`].
@@ -122,6 +127,7 @@ pub(crate) enum Report {
     Retiring,
     /// Another daemon has taken over: do not come back.
     Superseded,
+    Pong,
 }
 
 /// Writes one message with its sockets. Not cancel safe: a message that is half sent ends the connection.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use kit::{drain, readiness};
 use proxy::plane::{AccessLog, Bound, Config, Handle, Serve, adopt, bind, serve, stop};
 use proxy::{Endpoint, Error, Snapshot, State};
+use rustix::process::Signal;
 use testkit::client::Client;
 use testkit::server::{Answer, Server};
 use testkit::wait;
@@ -154,8 +155,12 @@ fn is_running(pid: u32) -> bool {
 }
 
 fn kill(pid: u32) {
+    signal(pid, Signal::KILL);
+}
+
+fn signal(pid: u32, signal: Signal) {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 /// Requests without end, on four connections at a time.
@@ -252,6 +257,37 @@ async fn a_killed_data_plane_is_back_on_the_same_ports_and_refuses_nobody() {
     wait::until("the counters of both processes", BOUND, counted).await;
     daemon.stop().await;
     assert!(std::net::TcpStream::connect(gateway).is_err(), "the daemon holds no socket either");
+    assert_eq!(folder.sockets(), [] as [PathBuf; 0]);
+}
+
+#[tokio::test]
+async fn one_that_is_stopped_is_killed_and_followed_and_one_that_goes_on_in_time_is_not() {
+    let (folder, origin) = (Folder::new(), origin().await);
+    let daemon = Daemon::start(&folder, Some(all_to(&[origin.address]))).await;
+    let (first, mut losses) = (daemon.pid(), daemon.handle.losses());
+    signal(first, Signal::STOP);
+    // A request that waits for it; less than the time that it is given.
+    let asked = tokio::time::timeout(Duration::from_millis(1500), daemon.status()).await;
+    assert!(asked.is_err(), "it is stopped");
+    signal(first, Signal::CONT);
+    daemon.reaches(200).await;
+    assert_eq!(daemon.pid(), first);
+
+    signal(first, Signal::STOP);
+    let began = Instant::now();
+    // Whoever connects now is in the queue of a socket that the next process has as well.
+    let answered = wait::until("an answer", BOUND, || async {
+        let asked = tokio::time::timeout(Duration::from_secs(1), daemon.status());
+        asked.await.is_ok_and(|status| status == 200).then_some(began.elapsed())
+    });
+    println!("SIGSTOP of the data plane: an answer after {:?}", answered.await);
+    // It answers before it says so.
+    let next = || async { daemon.handle.pid().filter(|pid| *pid != first) };
+    wait::until("the next process", BOUND, next).await;
+    let loss = losses.recv().await.unwrap();
+    assert_eq!((loss.pid, loss.how.as_str()), (first, "it did not answer and was killed"));
+    wait::until("its end", BOUND, || async { (!is_running(first)).then_some(()) }).await;
+    daemon.stop().await;
     assert_eq!(folder.sockets(), [] as [PathBuf; 0]);
 }
 

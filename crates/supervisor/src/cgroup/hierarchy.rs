@@ -36,7 +36,7 @@ pub(super) enum Version {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hierarchy {
     pub(super) version: Version,
-    /// Those that groups of it can have.
+    /// Those that groups of it can have; of v2, where v1 has them all, none.
     pub(super) controllers: Vec<Controller>,
     /// The group that this process is in.
     pub(super) own: PathBuf,
@@ -80,7 +80,8 @@ pub(super) fn parse(groups: &str, mounts: &str) -> Vec<Hierarchy> {
         };
         let is_new =
             !found.iter().any(|known| known.version == hierarchy.version && known.controllers == hierarchy.controllers);
-        if is_new && !hierarchy.controllers.is_empty() {
+        // One of v1 without any of these is somebody else's: systemd's, or of a kind that groups are never made in.
+        if is_new && (hierarchy.version == Version::V2 || !hierarchy.controllers.is_empty()) {
             found.push(hierarchy);
         }
     }
@@ -200,9 +201,9 @@ mod tests {
         let own = dir.path().join("slice/scope");
         fs::create_dir_all(&own).unwrap();
         let bases = || parse("0::/slice/scope\n", &mounts).into_iter().map(|found| found.bases).collect::<Vec<_>>();
-        assert!(bases().is_empty(), "no controller");
-        fs::write(own.join("cgroup.controllers"), "cpuset memory pids\n").unwrap();
         let both = vec![own.clone(), dir.path().join("slice")];
+        assert_eq!(bases(), std::slice::from_ref(&both), "also without a controller");
+        fs::write(own.join("cgroup.controllers"), "cpuset memory pids\n").unwrap();
         assert_eq!(bases(), std::slice::from_ref(&both));
         for (limit, expected) in [("max\n", both), ("4096\n", vec![own.clone()])] {
             fs::write(own.join("memory.max"), limit).unwrap();

@@ -100,7 +100,8 @@ fn what_cannot_be_had_is_said_with_what_to_do() {
     fs::remove_file(fake.path("slice/scope/cgroup.subtree_control")).unwrap();
     fs::remove_file(fake.path("slice/cgroup.subtree_control")).unwrap();
     let groups = fake.make(all());
-    assert!(groups.paths().is_empty());
+    let to_be_found_by = |fake: &Fake| vec![fake.path("slice/scope/atoll.0.a.0.life")];
+    assert_eq!(groups.paths(), to_be_found_by(&fake));
     let why = groups.lack().unwrap();
     let expected = "slice is not given the controller; no hierarchy that can be reached controls cpu, pids; ";
     assert!(why.contains(expected) && why.ends_with(HINT), "{why}");
@@ -110,15 +111,34 @@ fn what_cannot_be_had_is_said_with_what_to_do() {
     let fake = Fake::new();
     fake.put("slice/scope", &[("cgroup.subtree_control", "cpu memory pids")]);
     let groups = fake.make(all());
-    assert!(groups.paths().is_empty() && groups.lack().unwrap().contains("No such file"));
-    assert!(!fake.path("slice/scope/atoll.0.a.0.life").exists() && !fake.path("slice/atoll.0.a.0.life").exists());
+    assert!(groups.lack().unwrap().contains("No such file"));
+    assert_eq!(groups.paths(), to_be_found_by(&fake));
+    assert!(!fake.path("slice/atoll.0.a.0.life").exists());
 }
 
 #[test]
-fn one_without_limits_asks_for_no_group() {
-    let asked = |limits| Asked::new(Path::new("/run"), ("a", 0), "life", limits);
-    assert_eq!(asked(Limits::default()), None);
-    let name = asked(all()).unwrap().name;
+fn one_without_limits_has_a_group_where_it_may_and_nobody_hears_where_it_may_not() {
+    let fake = Fake::new();
+    let path = fake.expect_group("slice/scope", &[PROCS]);
+    let mut groups = fake.make(Limits::default());
+    assert_eq!((groups.lack(), groups.paths()), (None, vec![fake.path(&path)]));
+    groups.enter();
+    assert_eq!(fake.text(&path, PROCS), "0");
+    groups.leave().unwrap();
+    assert_eq!((groups.out_of_memory(), fake.text("slice/scope", PROCS).as_str()), (None, "0"));
+    // Not entered: as if it had never been there.
+    let fake = Fake::new();
+    let mut groups = fake.make(Limits::default());
+    groups.enter();
+    assert_eq!((groups.lack(), groups.paths()), (None, Vec::new()));
+    assert!(!fake.path("slice/scope/atoll.0.a.0.life").exists());
+    let nowhere = Groups::make_in(&asked(Limits::default()), &[]);
+    assert_eq!((nowhere.lack(), nowhere.paths()), (None, Vec::new()));
+}
+
+#[test]
+fn the_name_of_a_group_tells_whose_it_is() {
+    let name = Asked::new(Path::new("/run"), ("a", 0), "life", all()).name;
     let expected = Name { service: "a".to_owned(), instance: 0, life: "life".to_owned() };
     assert_eq!(Name::parse(&Path::new("/sys/fs/cgroup").join(&name)), Some(expected));
     assert!(name.starts_with(&prefix(Path::new("/run"))) && !name.starts_with(&prefix(Path::new("/run2"))));

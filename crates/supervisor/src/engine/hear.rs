@@ -107,19 +107,29 @@ impl Engine {
                 }
             }
             News::Exited { exit, seen_at } => self.hear_exited(service, instance, exit, seen_at),
+            News::Silent { shim } => {
+                tracing::warn!(service, instance, shim, "its shim does not answer");
+                self.record(service, instance).neglect = Some(format!("its shim, pid {shim}, does not answer"));
+                self.emit(service, instance, Kind::ShimFrozen { pid: shim });
+            }
+            News::Answers { shim } => {
+                tracing::info!(service, instance, shim, "its shim answers again");
+                self.record(service, instance).neglect = None;
+                self.emit(service, instance, Kind::ShimAnswers { pid: shim });
+            }
             News::Lost { why } => {
                 tracing::warn!(service, instance, why, "lost its shim");
                 self.registry.remove(service, instance);
                 let record = self.record(service, instance);
-                (record.orders, record.pid) = (None, None);
+                (record.orders, record.pid, record.neglect) = (None, None, None);
                 record.last_lines.clear();
                 self.emit(service, instance, Kind::ShimLost { why: why.clone() });
-                // It was not well, and it was made to end: what follows is the same.
-                self.end(service, instance, Ending::Unhealthy { why });
+                // It was made to end: what follows is the same as for one that is not well.
+                self.end(service, instance, Ending::Unhealthy { why: format!("killed, because {why}") });
             }
             News::Gone { last_lines } => {
                 let record = self.record(service, instance);
-                (record.orders, record.last_lines) = (None, last_lines);
+                (record.orders, record.last_lines, record.neglect) = (None, last_lines, None);
                 let exit = record.last_exit.unwrap_or(Exit::Status(0));
                 self.end(service, instance, Ending::Exit(exit));
             }

@@ -67,6 +67,7 @@ impl Engine {
         let reason = match state {
             InstanceState::Stopped | InstanceState::Building | InstanceState::Preparing => None,
             InstanceState::Pending => blocked(&self.desired, &self.observed, &service.name),
+            _ if record.neglect.is_some() => record.neglect.clone(),
             _ => record.reason.clone().or_else(|| service.reason.clone().filter(|_| waits(service.generation, seen))),
         };
         let is_alive = record.pid.is_some();

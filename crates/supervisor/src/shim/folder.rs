@@ -17,6 +17,10 @@ const STATE: &str = "state.json";
 const EXIT: &str = "exit.json";
 const SOCKET: &str = "socket";
 
+/// What is left of a write that was broken off, and what could not be read.
+const NEW: &str = ".new";
+const DAMAGED: &str = ".damaged";
+
 /// Limit: a larger file is none of ours. The last lines make 40 KiB at most.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -72,6 +76,20 @@ impl Folder {
         Self { path: all(run_dir).join(format!("{service}.{instance}")) }
     }
 
+    /// Removes what earlier daemons have left and nobody reads: files that were moved aside, and said to be, by one before
+    /// this, beginnings of files, and empty folders that are no instance's. Before anything else is done here.
+    pub(crate) fn tidy_all(run_dir: &Path) {
+        for (folder, ..) in Self::load_all(run_dir) {
+            for name in [STATE, EXIT].iter().flat_map(|name| [NEW, DAMAGED].map(|end| format!("{name}{end}"))) {
+                let _ = fs::remove_file(folder.path.join(name));
+            }
+        }
+        for entry in fs::read_dir(all(run_dir)).into_iter().flatten().flatten() {
+            // Fails for what is not empty: a file of a living instance, or something that somebody else keeps there.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+
     /// All there are, with the service and index that their names say. Other names are not ours.
     pub(crate) fn load_all(run_dir: &Path) -> Vec<(Self, String, u32)> {
         let entries = fs::read_dir(all(run_dir)).into_iter().flatten().flatten();
@@ -124,7 +142,7 @@ impl Folder {
     }
 
     pub(crate) fn store_state(&self, state: &State) -> io::Result<()> {
-        let beside = self.path.join("state.json.new");
+        let beside = self.path.join(format!("{STATE}{NEW}"));
         fs::write(&beside, text(state)).and_then(|()| fs::rename(&beside, self.path.join(STATE)))
     }
 
@@ -168,7 +186,7 @@ fn load<T: DeserializeOwned>(path: &Path) -> Stored<T> {
         Err(error) => error.to_string(),
     };
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".damaged");
+    beside.push(DAMAGED);
     let what = match fs::rename(path, &beside) {
         Ok(()) => format!("moved to {}", Path::new(&beside).display()),
         Err(error) => format!("not moved: {error}"),

@@ -247,6 +247,7 @@ impl Shim {
             ready: self.readiness,
             groups: self.groups.paths(),
             unlimited: self.groups.lack(),
+            answers: true,
         }
     }
 
@@ -262,6 +263,7 @@ impl Shim {
         let is_running = matches!(self.stage, Stage::Running);
         match order {
             Order::Readiness(readiness) => self.readiness = readiness,
+            Order::Ping(id) => self.say(Some(Said::Pong { id })),
             Order::Stop(number) | Order::Signal(number) => {
                 // Order: only while the leader, even as a zombie, keeps the number of its group.
                 let signal = Signal::from_named_raw(number);

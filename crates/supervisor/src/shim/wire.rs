@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Asked;
 use crate::environment::Environment;
 use crate::logs::{Limits, Line};
-use crate::process::Spec;
+use crate::process::{Group, Spec};
 use crate::status::Exit;
 
 /// Version of instructions, messages and files alike.
@@ -53,6 +54,23 @@ impl ProcessId {
     /// Whether this very process still runs.
     pub(crate) fn is_running(self) -> bool {
         crate::procfs::stat(self.pid).is_some_and(|stat| stat.start_time == self.start_time && !stat.is_zombie)
+    }
+
+    /// Signals the group that it leads, while it runs: then the number of the group is its own.
+    pub(crate) fn signal_group(self, number: i32) {
+        let group = Group::from_id(self.pid).filter(|_| self.is_running());
+        if let (Some(group), Some(signal)) = (group, Signal::from_named_raw(number)) {
+            group.signal(signal);
+            // A stopped process acts on no signal but SIGKILL before it is continued.
+            group.signal(Signal::CONT);
+        }
+    }
+
+    /// Lets this very process go on if somebody has stopped it.
+    pub(crate) fn wake(self) {
+        if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.is_running()) {
+            let _ = kill_process(pid, Signal::CONT);
+        }
     }
 }
 
@@ -134,6 +152,10 @@ pub(crate) enum Said {
     },
     /// Somebody else has connected: a newer daemon wins.
     Replaced {},
+    /// To [`Order::Ping`].
+    Pong {
+        id: u64,
+    },
 }
 
 /// Who answers, and how it stands.
@@ -151,6 +173,9 @@ pub(crate) struct Hello {
     /// Why its limits do not hold, or not all of them.
     #[serde(default)]
     pub(crate) unlimited: Option<String>,
+    /// Whether it knows [`Order::Ping`]: one of an older version would take it for nonsense.
+    #[serde(default)]
+    pub(crate) answers: bool,
 }
 
 /// What the probes of a daemon have found; a shim only remembers it for the next one.
@@ -241,6 +266,8 @@ pub(crate) enum Order {
     Kill,
     /// To be remembered.
     Readiness(Readiness),
+    /// To be answered by [`Said::Pong`], which says that what came before was heard.
+    Ping(u64),
 }
 
 /// One message as a line.

@@ -209,6 +209,13 @@ async fn files_of_a_dead_shim_that_cannot_be_read_are_moved_aside_and_nothing_ru
         running.ready("a").await;
         running.drain().await;
     }
+    // It was told; whoever comes next has no use for it.
+    for stray in ["a.1", "gone.0", "nobody"] {
+        std::fs::create_dir(world.path(&format!("run/instances/{stray}"))).unwrap();
+    }
+    std::fs::write(world.path("run/instances/gone.0/state.json.new"), "{").unwrap();
+    world.run_after_death(services.to_vec()).await.drain().await;
+    assert_eq!(world.folders(), [""; 0]);
 }
 
 #[tokio::test]

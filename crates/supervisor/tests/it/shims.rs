@@ -84,19 +84,115 @@ async fn one_that_hangs_holds_no_stop_up_for_ever() {
 }
 
 #[tokio::test]
-async fn one_that_hangs_is_replaced_by_the_next_supervisor() {
+async fn one_that_somebody_stopped_is_told_and_its_instance_goes_on() {
     let world = World::new();
-    let services = vec![world.service("a", sh("echo $$ >> pids; exec sleep 1000"))];
+    let running = world.run(vec![world.service("a", sh("exec sleep 1000"))]);
+    running.start().await;
+    let pid = running.ready("a").await.pid;
+    let shim = running.shim(&world, "a.0").await;
+    signal(shim, Signal::STOP);
+    let told = running.event("the silence", |event| matches!(event.kind, Kind::ShimFrozen { .. })).await;
+    assert_eq!(told.kind, Kind::ShimFrozen { pid: shim.unsigned_abs() });
+    let why = format!("its shim, pid {shim}, does not answer");
+    let seen = running.first("a", "neglected", |i| i.reason.as_deref() == Some(why.as_str())).await;
+    assert!(seen.ready && seen.pid == pid);
+    signal(shim, Signal::CONT);
+    running.event("the answer", |event| matches!(event.kind, Kind::ShimAnswers { .. })).await;
+    let seen = running.first("a", "as before", |i| i.reason.is_none()).await;
+    assert!(seen.ready && seen.pid == pid && seen.restarts == 0);
+
+    // Whoever must act through it lets it go on, whether the silence was noticed or not.
+    signal(shim, Signal::STOP);
+    running.handle.stop(vec!["a".to_owned()]).await.unwrap();
+    assert_eq!(running.state("a", "stopped").await.last_exit, Some(Exit::Signal(15)));
+    assert!(!running.events().iter().any(|event| matches!(event.kind, Kind::ShimLost { .. } | Kind::Killed)));
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn an_instance_that_ends_while_its_shim_is_stopped_is_started_again() {
+    let world = World::new();
+    let running = world.run(vec![world.service("a", sh("exec sleep 1000"))]);
+    running.start().await;
+    let pid = running.ready("a").await.pid.unwrap();
+    signal(running.shim(&world, "a.0").await, Signal::STOP);
+    kill(pid);
+    let again = running.first("a", "back", |i| i.ready && i.restarts == 1).await;
+    assert_eq!(again.last_exit, Some(Exit::Signal(9)));
+    let exits = running.events().iter().filter(|event| matches!(event.kind, Kind::Exited { .. })).count();
+    assert_eq!(exits, 1);
+    running.drain().await;
+}
+
+#[tokio::test]
+async fn one_that_somebody_stopped_is_adopted_with_its_instance() {
+    let world = World::new();
+    let services = vec![world.service("a", sh("exec sleep 1000"))];
     let running = world.run(services.clone());
     running.start().await;
-    running.ready("a").await;
+    let pid = running.ready("a").await.pid;
     let shim = running.shim(&world, "a.0").await;
-    let pids = world.numbers("pids", 1).await;
     running.leave().await;
     signal(shim, Signal::STOP);
     let running = world.run_after_death(services).await;
-    assert!(!is_running(pids[0]));
+    assert_eq!(running.ready("a").await.pid, pid);
+    running.drain().await;
     ended(shim).await;
+}
+
+/// Holds a process up so that no signal lets it go on, where this machine lets us: a control group of version 1 that is
+/// frozen. It goes on when this is dropped.
+struct Freezer(std::path::PathBuf);
+
+impl Freezer {
+    fn hold(pid: i32) -> Option<Self> {
+        let group = std::path::Path::new("/sys/fs/cgroup/freezer").join(format!("test.{pid}"));
+        std::fs::create_dir(&group).ok()?;
+        let freezer = Self(group);
+        freezer.put("cgroup.procs", &pid.to_string())?;
+        freezer.put("freezer.state", "FROZEN")?;
+        Some(freezer)
+    }
+
+    fn put(&self, file: &str, text: &str) -> Option<()> {
+        std::fs::write(self.0.join(file), text).ok()
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.put("freezer.state", "THAWED");
+        let start = Instant::now();
+        while std::fs::remove_dir(&self.0).is_err() && start.elapsed() < crate::fixture::BOUND {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_one_that_hangs_does_not_do_is_done_without_it() {
+    let world = World::new();
+    let script = "trap 'echo asked > asked; exit 3' TERM; echo up > up; while :; do sleep 0.01; done";
+    let services = vec![world.service("a", sh(script)), world.service("b", sh("exec sleep 1000"))];
+    let running = world.run(services.clone());
+    running.start().await;
+    let (_, other) = (running.ready("a").await, running.ready("b").await.pid.unwrap());
+    until("the trap", crate::fixture::BOUND, || async { world.text("up") }).await;
+    let (shim, beside) = (running.shim(&world, "a.0").await, running.shim(&world, "b.0").await);
+    let (Some(held), Some(_beside)) = (Freezer::hold(shim), Freezer::hold(beside)) else {
+        eprintln!("nothing can be frozen on this machine");
+        return running.drain().await;
+    };
+    running.handle.stop(vec!["a".to_owned()]).await.unwrap();
+    let stopped = running.state("a", "stopped").await;
+    assert_eq!((stopped.last_exit, world.text("asked").as_deref()), (Some(Exit::Status(3)), Some("asked\n")));
+    assert!(!running.events().iter().any(|event| event.service == "a" && matches!(event.kind, Kind::Killed)));
+    drop(held);
+    ended(shim).await;
+    // One that is found hanging is of no use.
+    running.leave().await;
+    let running = world.run_after_death(services).await;
+    assert!(!is_running(other.cast_signed()));
     let why = |event: &supervisor::Event| matches!(&event.kind, Kind::LeftoverStopped { why, .. } if why == "its shim does not answer");
     assert!(running.events().iter().any(|event| why(event)), "{:?}", running.events());
     running.drain().await;

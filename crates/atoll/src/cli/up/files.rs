@@ -1,7 +1,9 @@
 //! `up --watch`: which services' files have changed. One watcher for the life of the command; a burst of changes, as an
-//! editor or a checkout makes it, is one change.
+//! editor or a checkout makes it, is one change. A folder may come, go and come again: where it is missing the nearest one
+//! above it is watched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +32,8 @@ const PASSED_OVER: [&str; 7] = [".atoll", ".git", "target", "node_modules", "__p
 pub struct Changed {
     pub rebuild: BTreeSet<String>,
     pub restart: BTreeSet<String>,
+    /// Why changes are not seen from now on, or not all of them.
+    pub trouble: Option<String>,
 }
 
 /// The files of all services that have a `watch`.
@@ -39,7 +43,21 @@ pub struct Files {
     /// Whether changes were lost: then anything may have changed.
     lost: Arc<AtomicBool>,
     /// Watches for as long as it lives.
-    _debouncer: Debouncer<notify::RecommendedWatcher, NoCache>,
+    debouncer: Debouncer<notify::RecommendedWatcher, NoCache>,
+    watched: BTreeMap<PathBuf, Place>,
+    /// The paths of the rules that exist.
+    there: BTreeMap<PathBuf, Identity>,
+}
+
+/// Device and inode: the kernel watches these, and not a name.
+type Identity = (u64, u64);
+
+/// A folder that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// With all that is in it.
+    is_whole: bool,
+    identity: Identity,
 }
 
 #[derive(Debug)]
@@ -81,16 +99,41 @@ impl Files {
                 "`fs.inotify.max_user_watches` bounds how many folders this user may watch; watch fewer".to_owned(),
             )
         };
-        let mut debouncer = new_debouncer_opt(QUIET, None, tell, NoCache, notify::Config::default()).map_err(cannot)?;
-        let mut folders: BTreeSet<(PathBuf, bool)> = BTreeSet::new();
-        for path in rules.iter().flat_map(|rule| &rule.paths) {
-            folders.insert(place(path));
+        let debouncer = new_debouncer_opt(QUIET, None, tell, NoCache, notify::Config::default()).map_err(cannot)?;
+        let mut files = Self { rules, bursts, lost, debouncer, watched: BTreeMap::new(), there: BTreeMap::new() };
+        files.settle().map_err(cannot)?;
+        Ok(files)
+    }
+
+    /// Watches what there is to be watched now; gives the paths that have come or gone since.
+    fn settle(&mut self) -> notify::Result<Vec<PathBuf>> {
+        let wanted = places(self.rules.iter().flat_map(|rule| &rule.paths));
+        let is_outdated = |(folder, place): &(&PathBuf, &Place)| wanted.get(*folder) != Some(*place);
+        let outdated: Vec<PathBuf> =
+            self.watched.iter().filter(is_outdated).map(|(folder, _)| folder.clone()).collect();
+        for folder in outdated {
+            self.watched.remove(&folder);
+            // One that is gone is not watched any more.
+            let _ = self.debouncer.unwatch(&folder);
         }
-        for (folder, is_whole) in folders {
-            let mode = if is_whole { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
-            debouncer.watch(&folder, mode).map_err(cannot)?;
+        for (folder, place) in wanted {
+            if self.watched.contains_key(&folder) {
+                continue;
+            }
+            let mode = if place.is_whole { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+            match self.debouncer.watch(&folder, mode) {
+                Ok(()) => drop(self.watched.insert(folder, place)),
+                // Gone in this moment: the one above it says when it is back.
+                Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
+                Err(error) => return Err(error),
+            }
         }
-        Ok(Self { rules, bursts, lost, _debouncer: debouncer })
+        // Order: once they are watched. What happens to a folder as a whole hides what happens in it.
+        let paths = self.rules.iter().flat_map(|rule| &rule.paths);
+        let there = paths.filter_map(|path| Some((path.clone(), identity(path)?))).collect();
+        let before = std::mem::replace(&mut self.there, there);
+        let both = before.keys().chain(self.there.keys());
+        Ok(both.filter(|path| before.get(*path) != self.there.get(*path)).cloned().collect())
     }
 
     /// Whose files are watched.
@@ -101,10 +144,17 @@ impl Files {
     /// The next burst that concerns a service. Cancel safe.
     pub async fn changed(&mut self) -> Changed {
         loop {
-            let Some(paths) = self.bursts.recv().await else { return std::future::pending().await };
-            let all: Vec<PathBuf> = self.rules.iter().flat_map(|rule| rule.paths.iter().cloned()).collect();
-            let is_lost = self.lost.swap(false, Ordering::Relaxed);
-            let changed = sort(&self.rules, if is_lost { &all } else { &paths });
+            let Some(mut paths) = self.bursts.recv().await else { return std::future::pending().await };
+            let settled = self.settle();
+            if self.lost.swap(false, Ordering::Relaxed) {
+                paths = self.rules.iter().flat_map(|rule| rule.paths.iter().cloned()).collect();
+            }
+            let mut changed = Changed::default();
+            match settled {
+                Ok(moved) => paths.extend(moved),
+                Err(error) => changed.trouble = Some(error.to_string()),
+            }
+            changed = Changed { trouble: changed.trouble, ..sort(&self.rules, &paths) };
             if changed != Changed::default() {
                 return changed;
             }
@@ -124,14 +174,31 @@ fn sort(rules: &[Rule], paths: &[PathBuf]) -> Changed {
     changed
 }
 
-/// What to watch for a path: a folder with all that is in it, or, for a file and for what is not there, the folder above.
-/// A file is not watched by itself: editors replace it.
-fn place(path: &Path) -> (PathBuf, bool) {
-    if path.is_dir() {
-        return (path.to_owned(), true);
+/// What to watch for these paths: a folder with all that is in it, and always the nearest folder above, which sees it go
+/// and come. A file is not watched by itself: editors replace it.
+fn places<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> BTreeMap<PathBuf, Place> {
+    let mut all: BTreeMap<PathBuf, Place> = BTreeMap::new();
+    let mut add = |folder: &Path, is_whole| {
+        let Some(identity) = identity(folder) else { return };
+        all.entry(folder.to_owned()).or_insert(Place { is_whole, identity }).is_whole |= is_whole;
+    };
+    for path in paths {
+        if path.is_dir() {
+            add(path, true);
+        }
+        if let Some(above) = path.ancestors().skip(1).find(|folder| folder.is_dir()) {
+            add(above, false);
+        }
     }
-    let above = path.ancestors().skip(1).find(|folder| folder.is_dir());
-    (above.unwrap_or(Path::new("/")).to_owned(), false)
+    // Once is enough: to let go of the inner one would let go of it in the outer one.
+    let whole: Vec<PathBuf> =
+        all.iter().filter(|(_, place)| place.is_whole).map(|(folder, _)| folder.clone()).collect();
+    all.retain(|folder, _| !folder.ancestors().skip(1).any(|above| whole.iter().any(|whole| whole == above)));
+    all
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 impl Rule {
@@ -158,6 +225,28 @@ impl Rule {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_folder_is_watched_whole_once_and_what_is_missing_through_the_one_above() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(path("src/inner")).expect("made");
+        std::fs::write(path("page.html"), "").expect("written");
+        let shown = |paths: &[&str]| {
+            let paths: Vec<PathBuf> = paths.iter().map(|name| path(name)).collect();
+            let places = places(paths.iter()).into_iter();
+            let shown = places.map(|(folder, place)| {
+                let name = folder.strip_prefix(dir.path()).expect("within").display().to_string();
+                if place.is_whole { format!("{name}/**") } else { name }
+            });
+            shown.collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&["src"]), ["", "src/**"]);
+        assert_eq!(shown(&["src/inner", "src"]), ["", "src/**"]);
+        assert_eq!(shown(&["page.html", "src/inner"]), ["", "src", "src/inner/**"]);
+        assert_eq!(shown(&["later/deep"]), [""]);
+        assert_eq!(shown(&["src/later"]), ["src"]);
+    }
+
     fn rule(service: &str, path: &str, ignore: &[&str], action: Action) -> Rule {
         let ignore = ignore.iter().map(ToString::to_string).collect();
         Rule::new(service, &Watch { paths: vec![path.into()], ignore, action })
@@ -170,7 +259,7 @@ mod tests {
             rule("web", "/app/web", &[], Action::Restart),
         ];
         let sorted = |path: &str| {
-            let Changed { rebuild, restart } = sort(&rules, &[path.into()]);
+            let Changed { rebuild, restart, trouble: _ } = sort(&rules, &[path.into()]);
             rebuild.into_iter().chain(restart).collect::<Vec<_>>()
         };
         for (path, expected) in [

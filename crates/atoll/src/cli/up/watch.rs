@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::api::client::{Client, Error, Stream};
@@ -19,6 +20,14 @@ use crate::project::Project;
 /// Once something has failed for good, how long the others may take to come up or fail as well, so that all is told at
 /// once.
 const OTHERS_MAX: Duration = Duration::from_secs(10);
+
+/// Limit: replacements that go on for changed files; a change that finds no room is told.
+const RENEWALS_MAX: usize = 64;
+
+/// What comes of what has failed.
+const GOES_ON: &str = "the rest goes on, and `atoll up` tries again what has failed";
+const GOES_ON_TRYING: &str = "the rest goes on, and what keeps ending is tried again";
+const TAKEN_BACK: &str = "what ran before goes on, and `atoll up` tries the release again";
 
 /// When to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +54,11 @@ impl Goal {
 #[derive(Debug)]
 pub enum Outcome {
     Reached,
-    /// Why, and the end of what the failing program wrote.
+    /// Why, the end of what the failing program wrote, and what comes of it.
     Failed {
         what: String,
         output: Vec<String>,
+        outlook: &'static str,
     },
     Interrupted,
     DaemonGone,
@@ -89,6 +99,8 @@ pub struct Watch {
     tell_at: Option<Instant>,
     progress: Progress,
     printer: logs::Printer,
+    /// Replacements that were asked for because files have changed.
+    renewals: JoinSet<Result<(), Error>>,
 }
 
 impl Watch {
@@ -112,6 +124,7 @@ impl Watch {
             tell_at: None,
             progress: Progress::new(&status.application, &status.gateway),
             printer: logs::Printer::new(format),
+            renewals: JoinSet::new(),
         })
     }
 
@@ -151,9 +164,10 @@ impl Watch {
                     _ => return Ok(Outcome::DaemonGone),
                 },
                 changed = changed(&mut files) => self.renew(&changed),
+                Some(Ok(renewed)) = self.renewals.join_next() => self.judge_renewal(renewed),
                 () = until(self.tell_at) => return Ok(self.failed()),
                 () = sleep_until(deadline) => {
-                    return Ok(Outcome::Failed { what: self.not_ready(bound), output: Vec::new() });
+                    return Ok(Outcome::Failed { what: self.not_ready(bound), output: Vec::new(), outlook: GOES_ON });
                 }
                 () = interrupt.received() => {
                     self.progress.clear();
@@ -174,8 +188,20 @@ impl Watch {
         self.progress.say(line);
     }
 
-    /// Has the daemon replace services whose files have changed; the events tell how it goes.
-    fn renew(&self, changed: &Changed) {
+    /// Says why a replacement was not begun; how one goes that was begun is told by events.
+    fn judge_renewal(&self, renewed: Result<(), Error>) {
+        match renewed {
+            Ok(()) => {}
+            Err(Error::Refused { problem }) if problem.status == 424 => {}
+            Err(error) => self.say(&format!("what has changed does not run: {}", kit::Chain(&error))),
+        }
+    }
+
+    /// Has the daemon replace services whose files have changed.
+    fn renew(&mut self, changed: &Changed) {
+        if let Some(trouble) = &changed.trouble {
+            self.say(&format!("not every change is seen any more: {trouble}"));
+        }
         for (services, as_built) in [(&changed.rebuild, false), (&changed.restart, true)] {
             if services.is_empty() {
                 continue;
@@ -184,8 +210,12 @@ impl Watch {
             self.say(&format!("files of {} have changed", services.join(", ")));
             let selection = Selection { services, wait: false, as_built };
             let client = self.client.clone();
-            // A failure is one of the events that are shown.
-            tokio::spawn(async move { client.post("/v1/restart", &selection).await });
+            match self.renewals.len() {
+                0..RENEWALS_MAX => {
+                    self.renewals.spawn(async move { client.post("/v1/restart", &selection).await });
+                }
+                _ => self.say("what has changed does not run: too many replacements go on"),
+            }
         }
     }
 
@@ -250,18 +280,19 @@ impl Watch {
     /// Everything that has given up so far.
     fn failed(&self) -> Outcome {
         self.progress.clear();
-        let given_up = selected(&self.latest, &self.asked)
-            .filter_map(|service| Some((service.given_up.clone()?, service.last_lines.clone())));
-        let mut failed: Vec<(String, Vec<String>)> = given_up.collect();
+        let given_up = || selected(&self.latest, &self.asked).filter(|service| service.given_up.is_some());
+        let outlook = outlook(given_up());
+        let mut failed: Vec<(String, Vec<String>)> =
+            given_up().filter_map(|service| Some((service.given_up.clone()?, service.last_lines.clone()))).collect();
         if failed.len() == 1 {
             let (what, output) = failed.remove(0);
-            return Outcome::Failed { what, output };
+            return Outcome::Failed { what, output, outlook };
         }
         let what = format!("{} services do not come up", failed.len());
         let output = failed
             .into_iter()
             .flat_map(|(what, lines)| std::iter::once(what).chain(lines.into_iter().map(|line| format!("  {line}"))));
-        Outcome::Failed { what, output: output.collect() }
+        Outcome::Failed { what, output: output.collect(), outlook }
     }
 
     fn not_ready(&self, bound: Duration) -> String {
@@ -278,7 +309,18 @@ impl Watch {
     }
 }
 
-fn selected<'s>(services: &'s [Service], names: &HashSet<String>) -> impl Iterator<Item = &'s Service> {
+/// What comes of services that have given up.
+fn outlook<'s>(mut given_up: impl Iterator<Item = &'s Service> + Clone) -> &'static str {
+    let is_in =
+        |service: &Service, states: &[&str]| service.instances.iter().any(|i| states.contains(&i.state.as_str()));
+    if given_up.clone().any(|service| is_in(service, &["backoff", "crash_loop"])) {
+        return GOES_ON_TRYING;
+    }
+    // Where nothing has failed that runs, a release was not taken up.
+    if given_up.all(|service| !is_in(service, &["failed"])) { TAKEN_BACK } else { GOES_ON }
+}
+
+fn selected<'s>(services: &'s [Service], names: &HashSet<String>) -> impl Iterator<Item = &'s Service> + Clone {
     services.iter().filter(|service| service.wanted && names.contains(&service.service))
 }
 
