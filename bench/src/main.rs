@@ -1,0 +1,57 @@
+//! What `cargo xtask bench` runs: the chore that measures (`proxy`), and the programs that it starts for that, an upstream
+//! (`upstream`) and an open-loop load (`rate`). It knows the product by its command line alone.
+
+mod chart;
+mod client;
+mod idle;
+mod machine;
+mod options;
+mod peers;
+mod proxy;
+mod rate;
+mod report;
+mod running;
+mod statistics;
+mod upstream;
+mod usage;
+mod work;
+mod wrk;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::options::{Command, Options};
+
+fn main() -> ExitCode {
+    let result = match Options::parse().command {
+        Command::Proxy(options) => run(async move { until_signalled(proxy::run(options)).await }),
+        Command::Upstream => run(upstream::run()),
+        Command::Rate(options) => run(rate::main(options)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One thread for each program: on machines with two cores a second one would only be in the way.
+fn run(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// Drops the work at Ctrl-C or SIGTERM, and with it everything that it has started.
+async fn until_signalled(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    tokio::select! {
+        result = work => result,
+        _ = interrupt.recv() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("terminated"),
+    }
+}

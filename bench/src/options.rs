@@ -1,0 +1,131 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::peers::Kind;
+use crate::work::{Logs, Work};
+
+/// Rounds from which on medians are taken seriously, and results are written without being asked for.
+pub(crate) const ROUNDS: usize = 7;
+
+#[derive(Debug, Parser)]
+#[command(name = "bench", about = "Side-by-side measurements against peers")]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// CPU and memory of the proxy beside nginx, HAProxy, Envoy and Caddy
+    Proxy(Proxy),
+    /// The service behind all proxies; listens on $PORT
+    #[command(hide = true)]
+    Upstream,
+    /// Requests at a fixed rate; prints latencies as JSON
+    #[command(hide = true)]
+    Rate(Rate),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Proxy {
+    /// The program to measure
+    #[arg(long, hide = true)]
+    pub(crate) atoll: PathBuf,
+    /// A Python environment with the peers that Debian lacks
+    #[arg(long, hide = true)]
+    pub(crate) tools: PathBuf,
+    /// Where results are kept
+    #[arg(long, hide = true)]
+    pub(crate) results: PathBuf,
+    /// Times that each peer is measured, in turn with the others
+    #[arg(long, default_value_t = ROUNDS, value_parser = at_least_one)]
+    pub(crate) rounds: usize,
+    /// Seconds that each of them takes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
+    /// Only these
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<Kind>,
+    /// What is measured
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) work: Vec<Work>,
+    /// With access logs off, on, or first off and then on
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) logs: Vec<Logs>,
+    /// Writes proxy.json and proxy.svg there, also when the run is a short or a partial one
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl Proxy {
+    pub(crate) fn has_peer(&self, kind: Kind) -> bool {
+        self.only.is_empty() || self.only.contains(&kind)
+    }
+
+    pub(crate) fn has_work(&self, work: Work) -> bool {
+        self.work.is_empty() || self.work.contains(&work)
+    }
+
+    /// Off before on, however they were written.
+    pub(crate) fn logs(&self) -> Vec<Logs> {
+        Logs::value_variants().iter().copied().filter(|logs| self.logs.is_empty() || self.logs.contains(logs)).collect()
+    }
+
+    /// The folder for the results, if this run is to be remembered.
+    pub(crate) fn destination(&self) -> Option<PathBuf> {
+        let is_whole = self.only.is_empty() && self.work.is_empty() && self.logs.is_empty() && self.rounds >= ROUNDS;
+        self.out.clone().or_else(|| is_whole.then(|| self.results.clone()))
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Rate {
+    pub(crate) address: SocketAddr,
+    pub(crate) path: String,
+    /// Requests a second
+    #[arg(long)]
+    pub(crate) rate: u32,
+    #[arg(long)]
+    pub(crate) seconds: u64,
+    #[arg(long)]
+    pub(crate) connections: usize,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "must be 1 or more".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxy(arguments: &[&str]) -> Proxy {
+        let words = ["bench", "proxy", "--atoll", "a", "--tools", "t", "--results", "r"];
+        match Options::try_parse_from(words.iter().chain(arguments)).expect("parsed").command {
+            Command::Proxy(proxy) => proxy,
+            _ => unreachable!("the command is `proxy`"),
+        }
+    }
+
+    #[test]
+    fn only_a_whole_run_is_remembered_unasked() {
+        assert_eq!(proxy(&[]).destination(), Some("r".into()));
+        for partial in [&["--rounds", "3"], &["--only", "nginx,atoll"], &["--work", "big"], &["--logs", "on"]] {
+            assert_eq!(proxy(partial).destination(), None, "{partial:?}");
+            assert_eq!(proxy(&[partial, ["--out", "o"].as_slice()].concat()).destination(), Some("o".into()));
+        }
+    }
+
+    #[test]
+    fn what_is_named_is_measured_and_nothing_else() {
+        let named = proxy(&["--only", "haproxy-2.8,atoll", "--work", "small,idle", "--logs", "on,off"]);
+        assert!(named.has_peer(Kind::Haproxy28) && named.has_peer(Kind::Atoll) && !named.has_peer(Kind::Haproxy));
+        assert!(named.has_work(Work::Idle) && !named.has_work(Work::Rate));
+        assert_eq!(named.logs(), [Logs::Off, Logs::On]);
+        assert!(Kind::value_variants().iter().all(|kind| proxy(&[]).has_peer(*kind)));
+    }
+}
