@@ -6,6 +6,7 @@ mod daemon;
 mod describe;
 mod doctor;
 mod down;
+mod edges;
 mod events;
 mod exec;
 mod failure;
@@ -77,6 +78,8 @@ enum Command {
     Events(events::Events),
     /// Show CPU, memory and requests of every instance, again and again
     Top(top::Top),
+    /// Show rate, durations and errors of every route and of every edge between services
+    Edges(edges::Edges),
     /// Run a command with the environment of an instance
     Exec(exec::Exec),
     /// Run one more copy of a service, or another command in its place, in the foreground
@@ -140,6 +143,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Wait(wait) => wait.run(context),
         Command::Events(events) => events.run(context),
         Command::Top(top) => top.run(context),
+        Command::Edges(edges) => edges.run(context),
         Command::Exec(exec) => exec.run(),
         Command::Run(run) => run.run(),
         Command::Plan(plan) => plan.run(context),

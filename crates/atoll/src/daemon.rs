@@ -3,8 +3,10 @@
 
 mod change;
 mod control;
+pub mod dashboard;
 mod databases;
 mod drains;
+mod edges;
 mod endpoints;
 pub mod history;
 mod instances;
@@ -14,6 +16,7 @@ mod record;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +38,7 @@ use crate::project::{self, Accepted, Claims, Loaded, Project, Record};
 use record::Succession;
 
 pub use control::Control;
+use dashboard::Dashboard;
 
 /// How long followers of the API may take, once everything has stopped.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
@@ -98,25 +102,35 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(project) = cause.downcast_ref::<project::Error>() {
             return project.hint();
         }
-        let proxy::Error::Listen { listener, address, source } = cause.downcast_ref()? else { return None };
-        match source.kind() {
-            io::ErrorKind::AddrInUse => {}
-            io::ErrorKind::AddrNotAvailable => {
-                return Some(format!(
-                    "this machine has no address {}: write one of its own, or 0.0.0.0 for all of them",
-                    address.ip()
-                ));
-            }
-            io::ErrorKind::PermissionDenied => {
-                return Some(format!("ports below 1024 are for root: write a higher one than {}", address.port()));
-            }
-            _ => return None,
+        if let Some(dashboard) = cause.downcast_ref::<dashboard::Error>() {
+            return dashboard.hint();
         }
-        let holder = supervisor::port_holder(*address).unwrap_or_else(|| "another program".to_owned());
-        Some(match listener.as_str() {
-            lower::GATEWAY => format!("{holder} has it: stop that, or write another `listen` under [gateway]"),
-            _ => format!("{holder} took it just now: `atoll up` once more chooses another one"),
-        })
+        let proxy::Error::Listen { listener, address, source } = cause.downcast_ref()? else { return None };
+        unlistenable(listener, *address, source.kind())
+    })
+}
+
+/// What to do about an address that cannot be listened on.
+fn unlistenable(listener: &str, address: SocketAddr, why: io::ErrorKind) -> Option<String> {
+    match why {
+        io::ErrorKind::AddrInUse => {}
+        io::ErrorKind::AddrNotAvailable => {
+            return Some(format!(
+                "this machine has no address {}: write one of its own, or 0.0.0.0 for all of them",
+                address.ip()
+            ));
+        }
+        io::ErrorKind::PermissionDenied => {
+            return Some(format!("ports below 1024 are for root: write a higher one than {}", address.port()));
+        }
+        _ => return None,
+    }
+    let holder = supervisor::port_holder(address).unwrap_or_else(|| "another program".to_owned());
+    Some(match listener {
+        lower::GATEWAY | dashboard::NAME => {
+            format!("{holder} has it: stop that, or write another `listen` under [{listener}]")
+        }
+        _ => format!("{holder} took it just now: `atoll up` once more chooses another one"),
     })
 }
 
@@ -202,7 +216,8 @@ impl Daemon {
         let registry = registry::Handle::default();
         // What the data plane cannot serve must fail here, and not be 404 for ever.
         proxy::Tables::compile(&served.snapshot(&registry.snapshot()))?;
-        let proxy = proxy::plane::bind(plane::config(&project, served.listeners()), planes)?;
+        let proxy = proxy::plane::bind(plane::config(&project, served.listeners(), &lower::limits(&plan)), planes)?;
+        let dashboard = Dashboard::bind(plan.dashboard.listen)?;
         let (prepare, prepares) = mpsc::channel(PREPARES_MAX);
         let (drain, drains) = mpsc::channel(DRAINS_MAX);
         let between = Between { registry: registry.clone(), prepare, drain };
@@ -223,6 +238,7 @@ impl Daemon {
             ground: ground.into(),
             supervisor: supervisor.handle(),
             proxy: proxy.handle(),
+            dashboard,
             endpoints: registry.watch(),
             history,
             started_at: Timestamp::now(),
@@ -270,12 +286,9 @@ impl Daemon {
         let mut proxy = tasks.spawn(proxy.run(readiness::channel().0, proxy_watch));
         let mut supervisor = tasks.spawn(supervisor.run(readiness::channel().0, supervisor_watch));
         tasks.spawn(endpoints::run(Arc::clone(&control), registry.watch()));
-        tasks.spawn(databases::run(Arc::clone(&control), prepares));
-        tasks.spawn(drains::run(Arc::clone(&control), drains));
-        tasks.spawn(record::keep(Arc::clone(&control), project.clone()));
+        attend(&control, &project, prepares, drains);
         // What a former manifest left is served until nothing of it runs.
         control.settle(control.plan());
-        tasks.spawn(plane::tell_losses(Arc::clone(&control)));
         tasks.spawn(history.run(project.logs(), control.supervisor.clone(), control.drained.clone()));
         tasks.spawn(serve_api(api, Arc::clone(&control)));
         tracing::info!(application = control.plan().name, gateway = %control.gateway_address(), "listening");
@@ -324,6 +337,21 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Begins what the daemon does for its engines, and for whoever watches.
+fn attend(
+    control: &Arc<Control>,
+    project: &Project,
+    prepares: mpsc::Receiver<supervisor::Prepare>,
+    drains: mpsc::Receiver<supervisor::Drain>,
+) {
+    let tasks = &control.tasks;
+    tasks.spawn(databases::run(Arc::clone(control), prepares));
+    tasks.spawn(drains::run(Arc::clone(control), drains));
+    tasks.spawn(dashboard::run(Arc::clone(control)));
+    tasks.spawn(record::keep(Arc::clone(control), project.clone()));
+    tasks.spawn(plane::tell_losses(Arc::clone(control)));
 }
 
 fn supervise(

@@ -2,16 +2,20 @@
 //! sockets, no clock. The only place besides `daemon` that knows more than one engine.
 
 mod changes;
+mod metrics;
 mod program;
 mod traffic;
 mod units;
 mod view;
 
 pub use changes::changes;
+pub use metrics::{Format as MetricsFormat, Usage, families, write as write_metrics};
 pub use program::program;
-pub use traffic::{GATEWAY, ledger, listeners, snapshot};
+pub use traffic::{GATEWAY, ledger, limits, listeners, snapshot};
 pub use units::{databases, services};
-pub use view::{description, endpoint, event, given_up, hopeless, instances, line, services as service_views, skipped};
+pub use view::{
+    description, edges, endpoint, event, given_up, hopeless, instances, line, services as service_views, skipped,
+};
 
 #[cfg(test)]
 pub mod tests {
@@ -48,6 +52,7 @@ pub mod tests {
         let plan = plan();
         expect_file!["lower/golden/services.txt"].assert_debug_eq(&services(&plan));
         expect_file!["lower/golden/databases.txt"].assert_debug_eq(&databases(&plan, "orders"));
+        expect_file!["lower/golden/limits.txt"].assert_debug_eq(&limits(&plan));
         expect_file!["lower/golden/listeners.txt"].assert_debug_eq(&listeners(&plan));
         let registry = registry::Handle::default();
         for (instance, state) in
@@ -105,6 +110,13 @@ pub mod tests {
             let checked = proxy::check_pattern(&path.replace("\\\\", "\\"));
             assert_eq!(plan.is_some(), checked.is_ok(), "{path}: {checked:?} {diagnostics:#?}");
         }
+    }
+
+    #[test]
+    fn a_manifest_without_limits_has_those_that_the_data_plane_recommends() {
+        let text = "name = \"plain\"\n[services.web]\ncommand = \"web\"\n";
+        let (plan, _) = manifest::compile(&sources(PathBuf::from("/app/atoll.toml"), text));
+        assert_eq!(limits(&plan.expect("a plan")), proxy::Limits::standard());
     }
 
     #[test]

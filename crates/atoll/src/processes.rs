@@ -37,6 +37,21 @@ pub fn memory_bytes(pid: i32) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
+/// Files that it has open, and may have; `None` for a process of somebody else.
+pub fn files(pid: i32) -> (Option<u64>, Option<u64>) {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).ok().map(|entries| entries.count() as u64);
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+    let most =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
+    (open, most)
+}
+
+/// When this machine began, in seconds since 1970.
+pub fn boot_seconds() -> Option<u64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
+}
+
 /// The name is in parentheses and may hold anything, even parentheses and spaces: the last `)` ends it.
 fn parse_stat(pid: i32, line: &str) -> Option<Process> {
     let (_, rest) = line.rsplit_once(") ")?;
@@ -75,6 +90,9 @@ mod tests {
         let own = i32::try_from(std::process::id()).expect("a pid");
         assert!(all().any(|process| process.pid == own));
         assert!(memory_bytes(own).is_some_and(|bytes| bytes > 100_000));
-        assert_eq!(find(i32::MAX), None);
+        let (open, most) = files(own);
+        assert!(open.is_some_and(|open| open > 2) && most >= open);
+        assert!(boot_seconds().is_some_and(|seconds| seconds > 1_000_000_000));
+        assert_eq!((find(i32::MAX), files(i32::MAX)), (None, (None, None)));
     }
 }

@@ -47,10 +47,30 @@ impl TraceContext {
     }
 }
 
+impl TraceContext {
+    /// The header's value.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 55] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        write_hex(&mut text[3..35], &self.trace_id.to_be_bytes());
+        write_hex(&mut text[36..52], &self.span_id.to_be_bytes());
+        // Only the sampled bit is ours to pass on (Trace Context §3.2.2.5).
+        write_hex(&mut text[53..], &[self.flags & 1]);
+        text
+    }
+}
+
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Only the sampled bit is ours to pass on (Trace Context §3.2.2.5).
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags & 1)
+        f.write_str(std::str::from_utf8(&self.to_bytes()).unwrap_or_default())
+    }
+}
+
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 

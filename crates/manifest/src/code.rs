@@ -82,8 +82,8 @@ codes! {
     WatchIdle = "E0213": "a `watch` that could do nothing",
 
     Listen = "E0301": "an address cannot be listened on",
-    ListenExposed = "W0302": "the gateway can be reached from other machines",
-    DefaultPortTaken = "W0303": "the gateway's default port is taken",
+    ListenExposed = "W0302": "a listener can be reached from other machines",
+    DefaultPortTaken = "W0303": "a default port is taken",
     Path = "E0304": "a path is malformed",
     Regex = "E0305": "a regular expression is malformed",
     Hostname = "E0306": "a hostname is malformed",

@@ -8,9 +8,9 @@ mod edges;
 mod environment;
 mod filters;
 mod folders;
-mod gateway;
 mod graph;
 mod lint;
+mod listeners;
 mod matches;
 mod paths;
 mod ports;
@@ -34,8 +34,8 @@ pub(crate) fn compile(cx: &Context<'_>) -> Option<Plan> {
 
     let wired = wiring::wire(cx, &declared);
     graph::check_cycles(cx, &wired);
-    let gateway = gateway::listener(cx, &declared.root);
-    let ports = ports::assign(cx, &gateway, &wired);
+    let listeners = listeners::listeners(cx, &declared.root);
+    let ports = ports::assign(cx, &listeners, &wired);
 
     let databases = databases::compile(&declared, &root);
     let services =
@@ -43,8 +43,8 @@ pub(crate) fn compile(cx: &Context<'_>) -> Option<Plan> {
     let services = services.collect();
     folders::check(cx, &declared, &wired, &services, &databases);
     let routes = routes::compile(cx, &declared);
-    let gateway = gateway.settle(&ports);
-    let plan = Plan { name: name?, root, gateway, routes, services, databases, ports };
+    let (gateway, dashboard) = listeners.settle(&ports);
+    let plan = Plan { name: name?, root, gateway, dashboard, routes, services, databases, ports };
     lint::check(cx, &declared, &wired, &plan);
     Some(plan)
 }

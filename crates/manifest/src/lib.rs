@@ -70,6 +70,9 @@ impl Ports {
     /// The gateway's entry in the ledger.
     pub const GATEWAY: &str = "gateway";
 
+    /// The dashboard's.
+    pub const DASHBOARD: &str = "dashboard";
+
     /// The ledger's entry of an instance.
     #[must_use]
     pub fn instance(service: &str, index: u32) -> String {

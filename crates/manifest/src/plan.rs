@@ -16,6 +16,7 @@ pub struct Plan {
     #[serde(serialize_with = "crate::print::path")]
     pub root: PathBuf,
     pub gateway: Gateway,
+    pub dashboard: Dashboard,
     /// In the order of the manifest; the data plane applies Gateway API precedence.
     pub routes: Vec<Route>,
     pub services: BTreeMap<String, Service>,
@@ -30,6 +31,46 @@ pub struct Gateway {
     pub listen: SocketAddr,
     /// Whether the manifest wrote the address: a written port that is taken is an error, never replaced.
     pub written: bool,
+    pub limits: Limits,
+}
+
+/// Where the daemon answers browsers and whoever collects metrics.
+#[derive(Clone, Debug, Hash, PartialEq, Serialize)]
+pub struct Dashboard {
+    pub listen: SocketAddr,
+    /// As of the gateway.
+    pub written: bool,
+}
+
+/// Bounds of everything that a client or a service can make grow or last, at the gateway and at every edge. What each
+/// does at its bound stands in the reference.
+#[derive(Clone, Debug, Hash, PartialEq, Serialize)]
+pub struct Limits {
+    #[serde(serialize_with = "crate::text::size")]
+    pub request_head: u64,
+    pub request_headers: u32,
+    #[serde(serialize_with = "crate::text::size")]
+    pub request_target: u64,
+    #[serde(serialize_with = "crate::text::size")]
+    pub request_body: u64,
+    #[serde(serialize_with = "crate::text::duration")]
+    pub request_head_timeout: Duration,
+    #[serde(serialize_with = "crate::text::duration")]
+    pub request_body_timeout: Duration,
+    #[serde(serialize_with = "crate::text::duration")]
+    pub idle_timeout: Duration,
+    pub connections: u32,
+    pub connections_per_listener: u32,
+    pub connections_per_address: u32,
+    #[serde(serialize_with = "crate::text::duration")]
+    pub connect_timeout: Duration,
+    pub upstream_idle_connections: u32,
+    #[serde(serialize_with = "crate::text::duration")]
+    pub upstream_idle_timeout: Duration,
+    #[serde(serialize_with = "crate::text::duration")]
+    pub upstream_max_age: Duration,
+    #[serde(serialize_with = "crate::text::duration")]
+    pub response_idle_timeout: Duration,
 }
 
 /// One gateway rule.

@@ -141,6 +141,17 @@ impl<'d> Table<'d> {
         written.or_else(|| self.default(name).parse().ok()).unwrap_or_default()
     }
 
+    /// The size in bytes, or the default of the shape.
+    pub(crate) fn size(&self, name: &str) -> u64 {
+        let written = self.get(name).and_then(|item| item.size());
+        written.or_else(|| parse_size(self.default(name))).unwrap_or_default()
+    }
+
+    /// The integer as a number of things.
+    pub(crate) fn count(&self, name: &str) -> u32 {
+        u32::try_from(self.integer(name)).unwrap_or_default()
+    }
+
     pub(crate) fn boolean(&self, name: &str) -> bool {
         self.get(name).and_then(|item| item.boolean()).unwrap_or_else(|| self.default(name) == "true")
     }
@@ -150,12 +161,8 @@ impl<'d> Table<'d> {
         self.get(name).and_then(|item| item.choice()).unwrap_or_else(|| self.default(name))
     }
 
-    /// The string, or the default of the shape.
-    pub(crate) fn text_or_default(&self, name: &str) -> String {
-        self.text(name).map_or_else(|| self.default(name).to_owned(), |text| text.value)
-    }
-
-    fn default(&self, name: &str) -> &'static str {
+    /// What stands for a key that is not written.
+    pub(crate) fn default(&self, name: &str) -> &'static str {
         self.shape.default_of(name).unwrap_or_default()
     }
 

@@ -14,7 +14,7 @@ pub(crate) use duration::{format_duration, parse_duration, serialize as duration
 pub(crate) use expand::{Lookup, Problem, expand};
 pub(crate) use nearest::nearest;
 pub(crate) use path::normal_path;
-pub(crate) use quantity::{format_cpu, format_size, parse_cpu, parse_size};
+pub(crate) use quantity::{format_cpu, format_size, parse_cpu, parse_size, serialize_size as size};
 
 /// Longest name of a thing: a DNS label, RFC 1123 §2.1.
 pub(crate) const NAME_BYTES_MAX: usize = 63;
@@ -54,7 +54,7 @@ pub(crate) fn as_variable(name: &str) -> String {
 
 /// With its article: there is one manifest and one gateway.
 pub(crate) fn article(noun: &str) -> String {
-    if matches!(noun, "manifest" | "gateway" | "probes" | "resources" | "limits") {
+    if matches!(noun, "manifest" | "gateway" | "gateway limits" | "dashboard" | "probes" | "resources" | "limits") {
         return format!("the {noun}");
     }
     let vowel = noun.starts_with(['a', 'e', 'i', 'o', 'u']) && !noun.starts_with("url");

@@ -50,7 +50,7 @@ struct Aside {
 impl Aside {
     /// What is refused while it is set aside already changes nothing: many requests meet the same refusal.
     fn refused(&self, now_ms: u64) {
-        if self.is_aside(now_ms) {
+        if self.is_aside(|| now_ms) {
             return;
         }
         let before = self.refusals.fetch_add(1, Ordering::Relaxed);
@@ -63,8 +63,10 @@ impl Aside {
         self.until_ms.store(0, Ordering::Relaxed);
     }
 
-    fn is_aside(&self, now_ms: u64) -> bool {
-        self.until_ms.load(Ordering::Relaxed) > now_ms
+    /// As a rule it never was, and nobody needs to know the time.
+    fn is_aside(&self, now_ms: impl Fn() -> u64) -> bool {
+        let until = self.until_ms.load(Ordering::Relaxed);
+        until > 0 && until > now_ms()
     }
 }
 
@@ -151,8 +153,12 @@ impl Occupied {
 
 impl Drop for Occupied {
     fn drop(&mut self) {
-        self.become_endless();
-        self.endpoint.load.fetch_sub(1, Ordering::Relaxed);
+        if self.is_held {
+            self.endpoint.load.fetch_sub(HELD + 1, Ordering::SeqCst);
+            self.endpoint.ring();
+        } else {
+            self.endpoint.load.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -167,19 +173,46 @@ impl Service {
     /// Picks two at random among those not `tried` and takes the one with fewer outstanding requests. Those that lately
     /// refused connections are asked only when nobody else is left. `None` when all were tried or none is ready.
     pub(crate) fn choose(&self, tried: &[u64], random: impl FnMut(usize) -> usize) -> Option<Occupied> {
-        self.choose_at(now_ms(), tried, random)
+        self.choose_at(now_ms, tried, random)
     }
 
-    fn choose_at(&self, now_ms: u64, tried: &[u64], mut random: impl FnMut(usize) -> usize) -> Option<Occupied> {
+    fn choose_at(
+        &self,
+        now_ms: impl Fn() -> u64,
+        tried: &[u64],
+        mut random: impl FnMut(usize) -> usize,
+    ) -> Option<Occupied> {
         loop {
             let fits = |endpoint: &Endpoint| endpoint.is_ready() && !tried.contains(&endpoint.id);
-            let first = self.pick(|endpoint| fits(endpoint) && !endpoint.aside.is_aside(now_ms), &mut random);
+            let is_first = |endpoint: &Endpoint| fits(endpoint) && !endpoint.aside.is_aside(&now_ms);
+            if let Some(chosen) = self.pick_at_once(is_first, &mut random)
+                && let Some(occupied) = chosen.occupy()
+            {
+                return Some(occupied);
+            }
+            let first = self.pick(is_first, &mut random);
             let chosen = first.or_else(|| self.pick(fits, &mut random))?;
             // It may have been retired between the look and the step; then it is not picked again.
             if let Some(occupied) = chosen.occupy() {
                 return Some(occupied);
             }
         }
+    }
+
+    /// Two of all, without a look at the others: the ordinary case, however many there are. `None` if either does not fit.
+    fn pick_at_once(
+        &self,
+        fits: impl Fn(&Endpoint) -> bool,
+        random: &mut impl FnMut(usize) -> usize,
+    ) -> Option<&Arc<Endpoint>> {
+        let count = self.endpoints.len();
+        if count < 2 {
+            return self.endpoints.first().filter(|only| fits(only));
+        }
+        let first = random(count);
+        let (first, second) = (&self.endpoints[first], &self.endpoints[(first + 1 + random(count - 1)) % count]);
+        let least = if second.outstanding() < first.outstanding() { second } else { first };
+        (fits(first) && fits(second)).then_some(least)
     }
 
     fn pick(
@@ -326,7 +359,7 @@ mod tests {
         let pairs = (0..9).flat_map(|first| (0..9).map(move |second| [first, second]));
         let mut seen: Vec<u32> = pairs
             .filter_map(|pair| {
-                let mut rolls = pair.into_iter();
+                let mut rolls = pair.into_iter().cycle();
                 service
                     .choose(tried, |count| rolls.next().unwrap() % count)
                     .map(|occupied| occupied.endpoint().instance)
@@ -368,7 +401,7 @@ mod tests {
         let mut endpoints = Endpoints::default();
         let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready), (1, State::Ready)]));
         let chosen = |now| {
-            let seen = (0..2).map(|roll| service.choose_at(now, &[], |_| roll).unwrap().endpoint().instance);
+            let seen = (0..2).map(|roll| service.choose_at(|| now, &[], |_| roll).unwrap().endpoint().instance);
             seen.collect::<std::collections::BTreeSet<u32>>().into_iter().collect::<Vec<_>>()
         };
         let (first, second) = (&service.endpoints[0].aside, &service.endpoints[1].aside);

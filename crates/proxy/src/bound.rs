@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::cores::{self, Change, Start};
 use crate::error::Error;
 use crate::handle::{Handle, LISTENER_CHANGES_MAX, Shared};
+use crate::rooms::Rooms;
 use crate::sockets;
 
 /// An engine with open sockets that does not serve yet. Connections wait in the backlog.
@@ -71,7 +72,7 @@ impl Bound {
     pub async fn run(self, readiness: readiness::Token, drain: drain::Watch) -> Result<(), Error> {
         // Order: `_alive` is dropped with this future, whatever ends it, and with it every core ends.
         let (_alive, abandoned) = watch::channel(());
-        let connections = Arc::default();
+        let rooms = Arc::new(Rooms::default());
         let count = self.sockets.len();
         let (end, mut ended) = mpsc::channel(count);
         let mut starting = Vec::with_capacity(count);
@@ -85,7 +86,7 @@ impl Bound {
                 limits: self.config.limits.clone(),
                 access: self.config.access.clone(),
                 shared: Arc::clone(&self.shared),
-                connections: Arc::clone(&connections),
+                rooms: Arc::clone(&rooms),
                 drain: drain.clone(),
                 abandoned: abandoned.clone(),
                 started,

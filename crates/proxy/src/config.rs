@@ -26,7 +26,7 @@ pub struct Config {
 pub struct Limits {
     /// Request line and header fields together; more is 431.
     pub head_bytes_max: usize,
-    /// Number of header fields; more is 431.
+    /// Number of header fields; more is 431. Above 256, 256 counts.
     pub headers_max: usize,
     /// The request target; more is 414.
     pub uri_bytes_max: usize,
@@ -34,12 +34,18 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// From the first byte of a request to the end of its head; then 408.
     pub head_timeout: Duration,
+    /// From the end of a request's head to the end of its body, however it trickles; then 408.
+    pub body_timeout: Duration,
     /// How long a client's connection may be without a request, a request body without progress (408), and a
     /// response without the client reading any of it. Also a service that takes nothing of a request's body (504), if
     /// the route's timeout is not longer. Tunnels and quiet event streams are not limited.
     pub idle_timeout: Duration,
     /// Clients' connections in the whole process; more are answered 503.
     pub connections_max: usize,
+    /// Of them, those of one listener; more are answered 503.
+    pub connections_listener_max: usize,
+    /// Of them, those from one client address; more are answered 503.
+    pub connections_client_max: usize,
     /// For one connection to one instance. A timeout counts as a failure to connect.
     pub connect_timeout: Duration,
     /// Idle connections kept for one endpoint on one core; the oldest goes when there is one too many.
@@ -47,6 +53,8 @@ pub struct Limits {
     /// How long a connection to an endpoint may wait for its next request. Keep it below what services use, or a
     /// request may meet a connection that is just being closed.
     pub upstream_idle_timeout: Duration,
+    /// How old a connection to an endpoint may become: older ones take no further request.
+    pub upstream_age_max: Duration,
     /// How long a service may be silent in the middle of a response, while the client takes what comes; then the
     /// response breaks off. It ends what a host that died would hold for ever: keep it above the pauses of event
     /// streams. Tunnels have only the kernel's probes (keepalive).
@@ -56,8 +64,10 @@ pub struct Limits {
 impl Limits {
     /// The limits that a plan without wishes of its own is lowered to.
     ///
-    /// Head 32 KiB, 100 fields, target 8 KiB, body 1 GiB; 10 s for a head, 60 s idle, 10,000 connections; 1 s to
-    /// connect, 64 idle connections for 4 s (Node.js closes its own after 5 s), an hour of silence in a response.
+    /// Head 32 KiB, 100 fields, target 8 KiB, body 1 GiB; 10 s for a head, an hour for a body, 60 s idle; 32,768
+    /// connections, three quarters of them for one listener, half of them for one client address, so that neither takes
+    /// all of it from the others; 1 s to connect, 64 idle connections for 4 s (Node.js closes its own after 5 s), none
+    /// older than ten minutes, an hour of silence in a response.
     #[must_use]
     pub const fn standard() -> Self {
         Self {
@@ -66,11 +76,15 @@ impl Limits {
             uri_bytes_max: 8 * 1024,
             body_bytes_max: 1024 * 1024 * 1024,
             head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60 * 60),
             idle_timeout: Duration::from_secs(60),
-            connections_max: 10_000,
+            connections_max: 32_768,
+            connections_listener_max: 24_576,
+            connections_client_max: 16_384,
             connect_timeout: Duration::from_secs(1),
             upstream_idle_max: 64,
             upstream_idle_timeout: Duration::from_secs(4),
+            upstream_age_max: Duration::from_secs(10 * 60),
             upstream_body_timeout: Duration::from_secs(60 * 60),
         }
     }

@@ -1,159 +1,222 @@
-//! One connection of a client, from accept to close: requests one after another, a watchdog for those that stall, a
-//! graceful end when the proxy drains. A panic in here ends this connection alone.
+//! One connection of a client, from accept to close: requests one after another, an end for those that stall, a graceful
+//! end when the proxy drains. Waits without a buffer. A panic in here ends this connection alone.
 
+use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, StatusCode};
-use hyper::body::Incoming;
-use hyper::server::conn::http1::Builder;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::io::poll_read_buf;
 
-use crate::config::Limits;
-use crate::exchange::{self, Peer};
-use crate::reason::{Reason, Refusal, problem};
-use crate::upstream::BUFFER_BYTES_MIN;
-use crate::watched::{Phase, Watched};
+use crate::cores::{Core, Listener};
+use crate::exchange::{self, Fate};
+use crate::headers::Origin;
+use crate::http1::parse::{self, Parsed};
+use crate::reason::{Cut, Reason, Refusal, problem};
+use crate::rooms::{Admission, Room};
+use crate::stock::Slate;
+use crate::timers::{Moment, Timer};
 
 // Limit: how long the last words to a client that never finished its head may take.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+// Limit: how long a closing connection goes on reading what the client still sends. Closing at once with unread data
+// in the socket resets the connection, and a reset takes the answer (413, 431) from the client's hands.
+const LINGER: Duration = Duration::from_secs(2);
 
 // Limit: how long a connection that the drain found in the kernel's queue has for showing its request. Closing it
 // unread would reset a client that did nothing wrong.
 const LATE: Duration = Duration::from_millis(100);
 
-/// How a connection ended.
-enum End {
-    Closed,
-    /// The library could not read a head, and has said so.
-    Unreadable(Reason),
-    /// The client speaks HTTP/2. The library says nothing to it.
-    Foreign,
-    /// It waited too long in this phase.
-    Expired(Phase),
+/// The client's end.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) core: Rc<Core>,
+    pub(crate) listener: Rc<Listener>,
+    pub(crate) stream: TcpStream,
+    pub(crate) address: SocketAddr,
+    pub(crate) admission: Admission,
+    pub(crate) timer: Timer,
+    /// Whether it has ended its half.
+    pub(crate) has_ended: bool,
+    origin: OnceCell<Box<Origin>>,
+    _room: Room,
 }
 
-impl End {
-    /// Finds out whether a head could not be read. A client that went away in the middle of one is no news.
-    fn of(end: hyper::Result<()>) -> Self {
-        match end {
-            // The library tells the two apart in words only.
-            Err(error) if error.is_parse_too_large() && error.to_string().contains("URI") => {
-                Self::Unreadable(Reason::UriTooLong)
-            }
-            Err(error) if error.is_parse_too_large() => Self::Unreadable(Reason::HeadTooLarge),
-            Err(error) if error.is_parse_version_h2() => Self::Foreign,
-            Err(error) if error.is_parse() => Self::Unreadable(Reason::BadRequest),
-            _ => Self::Closed,
-        }
+impl Client {
+    pub(crate) fn now(&self) -> Moment {
+        self.core.timers.clock.now()
     }
+
+    /// How it came in.
+    pub(crate) fn origin(&self) -> &Origin {
+        self.origin.get_or_init(|| Box::new(Origin::new(self.address, self.listener.port)))
+    }
+}
+
+/// What came next on a connection.
+enum Next {
+    Request,
+    /// The end, without anything to say.
+    Nothing,
+    /// A head that cannot be read.
+    Unreadable(Refusal),
 }
 
 /// Serves a connection until it closes, stalls or, in a drain, has finished what it began.
-pub(crate) async fn serve(stream: TcpStream, peer: Rc<Peer>) {
-    let core = Rc::clone(&peer.core);
-    let activity = Arc::clone(&peer.activity);
-    if core.stopping.is_cancelled() {
-        let _ = timeout(LATE, stream.readable()).await;
-    }
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
-    let server = Rc::clone(&peer);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let peer = Rc::clone(&server);
-        async move {
-            let mut answered = exchange::answer(Rc::clone(&peer), request).await;
-            // Whoever comes back finds the listener's next process, or that it is gone (RFC 9112 §9.6).
-            if let Ok(response) = &mut answered
-                && peer.closing.is_cancelled()
-                && response.status() != StatusCode::SWITCHING_PROTOCOLS
-            {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            answered
-        }
-    });
-    let mut connection = builder(&core.limits).serve_connection(io, service).with_upgrades();
-    let mut stopping = pin!(core.stopping.cancelled());
-    let mut is_stopping = false;
-    let mut watchdog = pin!(sleep_until(Instant::now() + core.limits.idle_timeout));
-    let end = poll_fn(|context| {
-        // Order: what has arrived is read before the connection learns that it is to end.
-        loop {
-            if let Poll::Ready(end) = Pin::new(&mut connection).poll(context) {
-                return Poll::Ready(End::of(end));
-            }
-            if is_stopping || stopping.as_mut().poll(context).is_pending() {
-                break;
-            }
-            is_stopping = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-        // The timer is set anew only when it would be too late, or has come too early: not for every request.
-        while let Some(deadline) = activity.deadline(&core.limits) {
-            if deadline < watchdog.deadline() {
-                watchdog.as_mut().reset(deadline);
-            }
-            if watchdog.as_mut().poll(context).is_pending() {
-                break;
-            }
-            if Instant::now() >= deadline && !activity.outlived_parting() {
-                // A connection that has lingered for long enough ends by itself, and says why.
-                let phase = activity.phase();
-                let last = (phase == Phase::Lingering).then(|| Pin::new(&mut connection).poll(context));
-                return match last {
-                    Some(Poll::Ready(end)) => Poll::Ready(End::of(end)),
-                    _ => Poll::Ready(End::Expired(phase)),
-                };
-            }
-            watchdog.as_mut().reset(deadline);
-        }
-        Poll::Pending
-    });
-    let farewell = match end.await {
-        End::Unreadable(reason) => return note_refusal(&peer, reason),
-        End::Foreign => Refusal::new(Reason::HttpVersionNotSupported, "This listener speaks HTTP/1.1."),
-        End::Expired(Phase::Head) => {
-            Refusal::new(Reason::RequestTimeout, "The head of the request did not come in time.")
-        }
-        End::Closed | End::Expired(_) => return,
+pub(crate) async fn serve(
+    stream: TcpStream,
+    core: Rc<Core>,
+    listener: Rc<Listener>,
+    address: SocketAddr,
+    admission: Admission,
+    room: Room,
+) {
+    let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+    let timers = Rc::clone(&core.timers);
+    let timer = timers.timer(&waker);
+    let client = Client {
+        core,
+        listener,
+        stream,
+        address,
+        admission,
+        timer,
+        has_ended: false,
+        origin: OnceCell::new(),
+        _room: room,
     };
-    note_refusal(&peer, farewell.reason);
-    if let Some(parts) = connection.into_parts() {
-        say_farewell(parts.io.into_inner(), &farewell).await;
+    let mut life = pin!(live(client));
+    // The time is looked at once each time the task is woken.
+    poll_fn(|context| {
+        timers.clock.tick();
+        life.as_mut().poll(context)
+    })
+    .await;
+}
+
+async fn live(mut client: Client) {
+    let mut slate: Option<Box<Slate>> = None;
+    let mut since = client.now();
+    let late = if client.core.is_stopping.get() { since.after(LATE) } else { Moment::default() };
+    loop {
+        let next = poll_fn(|context| poll_next(&mut client, &mut slate, since, late, context)).await;
+        let fate = match (next, &mut slate) {
+            (Next::Request, Some(slate)) => exchange::answer(&mut client, slate).await,
+            (Next::Unreadable(refusal), _) => {
+                note_refusal(&client, refusal.reason);
+                say_farewell(&mut client, &refusal).await;
+                Fate::Lingers
+            }
+            _ => Fate::Gone,
+        };
+        match (fate, &mut slate) {
+            (Fate::Again, Some(used)) => {
+                let rest = used.upload.rest();
+                used.inbound.drain(..rest);
+                (used.began, used.looked) = (None, 0);
+                since = client.now();
+            }
+            (Fate::Gone | Fate::Again, _) => break,
+            (fate, _) => {
+                close(&mut client, fate == Fate::Lingers).await;
+                break;
+            }
+        }
+    }
+    if let Some(slate) = slate {
+        client.core.stock.give_slate(slate);
     }
 }
 
-fn note_refusal(peer: &Peer, reason: Reason) {
-    let current = peer.core.shared.current.load();
-    let caller = current.tables.listener(&peer.listener).and_then(|table| table.caller.as_deref());
-    peer.core.log.refuse_head(&peer.listener, caller, peer.address, reason);
+/// Waits for a head. Between requests nothing is held but the connection.
+fn poll_next(
+    client: &mut Client,
+    slate: &mut Option<Box<Slate>>,
+    since: Moment,
+    late: Moment,
+    context: &mut Context<'_>,
+) -> Poll<Next> {
+    let core = &client.core;
+    // What was read behind the last request comes first.
+    let mut has_news = slate.as_ref().is_some_and(|slate| !slate.inbound.is_empty());
+    loop {
+        if let Some(slate) = slate.as_mut().filter(|slate| has_news && slate.is_worth_a_look()) {
+            slate.looked = slate.inbound.len();
+            match parse::request(&slate.inbound, &core.limits, &mut slate.request) {
+                Ok(Parsed::Complete) => return Poll::Ready(Next::Request),
+                Ok(Parsed::Partial) => {}
+                Err(refusal) => return Poll::Ready(Next::Unreadable(refusal)),
+            }
+        }
+        if client.has_ended {
+            return Poll::Ready(Next::Nothing);
+        }
+        match poll_bytes(&mut client.stream, core, slate, context) {
+            Poll::Ready(Ok(1..)) => has_news = true,
+            Poll::Ready(_) => return Poll::Ready(Next::Nothing),
+            Poll::Pending => return wait(client, slate, since, late),
+        }
+    }
 }
 
-/// The library's own limits stand above ours, so that ours answer, with a reason. A head beyond the library's gets its
-/// bare 431 (414 for a target over 64 KiB); what it cannot parse at all its bare 400: obsolete line folding, lengths that
-/// differ, a coded body in HTTP/1.0.
-fn builder(limits: &Limits) -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .header_read_timeout(None)
-        // Else the end of the client's half would cancel its request; `watched` looks who is gone.
-        .half_close(true)
-        .max_headers(limits.headers_max.saturating_mul(2))
-        .max_buf_size(limits.head_bytes_max.saturating_mul(2).max(BUFFER_BYTES_MIN));
-    builder
+/// Nothing has come: decides how long that may go on.
+fn wait(client: &Client, slate: &mut Option<Box<Slate>>, since: Moment, late: Moment) -> Poll<Next> {
+    let (core, now) = (&client.core, client.now());
+    if let Some(unused) = slate.take_if(|slate| slate.inbound.is_empty()) {
+        core.stock.give_slate(unused);
+    }
+    let deadline = match slate {
+        Some(slate) => {
+            let began = slate.began.get_or_insert(now);
+            let deadline = began.after(core.limits.head_timeout);
+            if deadline <= now {
+                return Poll::Ready(Next::Unreadable(Refusal::new(
+                    Reason::RequestTimeout,
+                    "The head of the request did not come in time.",
+                )));
+            }
+            deadline
+        }
+        // Order: what has arrived is read before the connection learns that it is to end.
+        None if core.is_stopping.get() => late,
+        None => since.after(core.limits.idle_timeout),
+    };
+    if deadline <= now {
+        if !core.is_stopping.get() {
+            core.counts.cut(Cut::Idle);
+        }
+        return Poll::Ready(Next::Nothing);
+    }
+    client.timer.set(deadline);
+    Poll::Pending
 }
 
-/// The answer to a client whose head never ended or is of another protocol: the library has no request to answer.
-async fn say_farewell(mut io: Watched, refusal: &Refusal) {
+fn poll_bytes(
+    stream: &mut TcpStream,
+    core: &Core,
+    slate: &mut Option<Box<Slate>>,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    ready!(stream.poll_read_ready(context))?;
+    let slate = slate.get_or_insert_with(|| core.stock.slate());
+    poll_read_buf(Pin::new(stream), context, &mut slate.inbound)
+}
+
+fn note_refusal(client: &Client, reason: Reason) {
+    let view = client.listener.view(&client.core.shared);
+    let caller = view.table.as_ref().and_then(|table| table.caller.as_deref());
+    client.core.log.refuse_head(&client.listener.name, caller, client.address, reason);
+}
+
+/// The answer to a client whose head never ended or cannot be read: there is no request to answer.
+async fn say_farewell(client: &mut Client, refusal: &Refusal) {
     let id = kit::ids::unique();
     let content = problem(refusal, &id, None);
     let head = format!(
@@ -162,9 +225,44 @@ async fn say_farewell(mut io: Watched, refusal: &Refusal) {
         content.len()
     );
     let words = [head.as_bytes(), &content].concat();
-    let _ = timeout(FAREWELL, async {
-        io.write_all(&words).await?;
-        io.shutdown().await
+    let (mut sent, deadline) = (0, client.now().after(FAREWELL));
+    poll_fn(|context| {
+        while sent < words.len() {
+            match Pin::new(&mut client.stream).poll_write(context, &words[sent..]) {
+                Poll::Ready(Ok(count @ 1..)) => sent += count,
+                Poll::Pending if client.now() < deadline => {
+                    client.timer.set(deadline);
+                    return Poll::Pending;
+                }
+                _ => break,
+            }
+        }
+        Poll::Ready(())
     })
     .await;
+}
+
+/// Ends our half and, where the client may still send, reads and forgets until it has ended its own or has had its time.
+async fn close(client: &mut Client, lingers: bool) {
+    let ended = poll_fn(|context| Pin::new(&mut client.stream).poll_shutdown(context)).await;
+    if ended.is_err() || !lingers {
+        return;
+    }
+    let deadline = client.now().after(LINGER);
+    let mut scratch = client.core.stock.buffer();
+    poll_fn(|context| {
+        loop {
+            scratch.clear();
+            match poll_read_buf(Pin::new(&mut client.stream), context, &mut scratch) {
+                Poll::Ready(Ok(1..)) if client.now() < deadline => {}
+                Poll::Pending if client.now() < deadline => {
+                    client.timer.set(deadline);
+                    return Poll::Pending;
+                }
+                _ => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+    client.core.stock.give_buffer(&mut scratch);
 }

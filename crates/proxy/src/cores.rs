@@ -1,12 +1,13 @@
 //! One core: a thread with a runtime, sockets, pools and counts of its own. Accepts, spawns connections, tidies, and at
 //! drain finishes what it has. Nothing on a request's path is shared with another core.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kit::drain;
@@ -22,14 +23,14 @@ use crate::config::Limits;
 use crate::connection;
 use crate::counters::Counts;
 use crate::error::Error;
-use crate::exchange::{Admission, Peer};
-use crate::handle::Shared;
+use crate::handle::{Current, Shared};
+use crate::reason::Cut;
+use crate::rooms::{Room, Rooms};
 use crate::sockets::BACKLOG;
+use crate::stock::Stock;
+use crate::table::Table;
+use crate::timers::Timers;
 use crate::upstream::Pool;
-use crate::watched::Activity;
-
-// Limit: connections above `connections_max` that are told so (503). Those above even that are closed without a word.
-const REFUSALS_MAX: usize = 64;
 
 /// How long a core stops accepting when the process has no file descriptor left: until some are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -47,7 +48,7 @@ pub(crate) struct Start {
     pub(crate) access: Option<mpsc::Sender<Vec<u8>>>,
     pub(crate) shared: Arc<Shared>,
     /// Clients' connections of all cores.
-    pub(crate) connections: Arc<AtomicUsize>,
+    pub(crate) rooms: Arc<Rooms>,
     pub(crate) drain: drain::Watch,
     /// Closed when nobody waits for this core any more: it then stops at once.
     pub(crate) abandoned: watch::Receiver<()>,
@@ -66,13 +67,41 @@ pub(crate) enum Change {
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) limits: Limits,
-    pub(crate) log: Rc<Log>,
-    pub(crate) pool: Rc<Pool>,
+    pub(crate) log: Log,
+    pub(crate) pool: Pool,
+    pub(crate) stock: Stock,
+    pub(crate) timers: Rc<Timers>,
     pub(crate) counts: Arc<Counts>,
     /// Connections and tunnels.
     pub(crate) tasks: Tasks,
-    pub(crate) stopping: CancellationToken,
-    connections: Arc<AtomicUsize>,
+    /// Whether the drain has begun.
+    pub(crate) is_stopping: Cell<bool>,
+    rooms: Arc<Rooms>,
+    date: Cell<Date>,
+}
+
+/// The second for which a date was written, and the date (RFC 9110 §5.6.7).
+#[derive(Clone, Copy, Debug)]
+struct Date {
+    second: u64,
+    text: [u8; DATE_BYTES],
+}
+
+const DATE_BYTES: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
+
+impl Core {
+    /// What stands in `date`.
+    pub(crate) fn date(&self) -> [u8; DATE_BYTES] {
+        let second = self.timers.clock.unix().as_secs();
+        let mut date = self.date.get();
+        if date.second != second {
+            let timestamp = jiff::Timestamp::from_second(second.cast_signed()).unwrap_or_default();
+            let text = timestamp.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            date = Date { second, text: text.as_bytes().try_into().unwrap_or(date.text) };
+            self.date.set(date);
+        }
+        date.text
+    }
 }
 
 /// The whole life of a thread. Returns when the drain is over.
@@ -86,18 +115,22 @@ pub(crate) fn run(start: Start) -> Result<(), Error> {
 }
 
 async fn live(start: Start) -> Result<(), Error> {
-    let Start { core: number, listeners, mut changes, limits, access, shared, connections, .. } = start;
+    let Start { core: number, listeners, mut changes, limits, access, shared, rooms, .. } = start;
     let Start { mut drain, mut abandoned, started, .. } = start;
     let counts = Arc::clone(&shared.counts[number]);
+    let timers = Timers::new();
     let core = Rc::new(Core {
-        log: Rc::new(Log::new(access, Arc::clone(&counts))),
-        pool: Pool::new(limits.clone(), Arc::clone(&counts)),
+        log: Log::new(access, Arc::clone(&counts)),
+        pool: Pool::new(limits.clone(), Arc::clone(&counts), Rc::clone(&timers)),
+        stock: Stock::default(),
+        timers,
         tasks: Tasks::default(),
-        stopping: CancellationToken::new(),
+        is_stopping: Cell::new(false),
         shared,
         limits,
         counts,
-        connections,
+        rooms,
+        date: Cell::new(Date { second: 0, text: *b"Thu, 01 Jan 1970 00:00:00 GMT" }),
     });
     let mut accepting = Accepting { core: Rc::clone(&core), number, loops: JoinSet::new(), open: HashMap::new() };
     for (name, socket) in listeners {
@@ -113,12 +146,14 @@ async fn live(start: Start) -> Result<(), Error> {
                 Some(ended) = accepting.loops.join_next() => accepting.check(&ended)?,
             }
         }
-        core.stopping.cancel();
+        core.is_stopping.set(true);
+        accepting.open.drain().for_each(|(_, listener)| listener.close());
+        core.timers.wake_all();
         while let Some(ended) = accepting.loops.join_next().await {
             accepting.check(&ended)?;
         }
         core.tasks.finished().await;
-        core.pool.finish().await;
+        core.pool.clear();
         Ok(())
     };
     let end = tokio::select! {
@@ -126,6 +161,7 @@ async fn live(start: Start) -> Result<(), Error> {
         // Only ever closed, never sent on.
         _ = abandoned.changed() => Ok(()),
         never = keep_house(&core) => match never {},
+        never = core.timers.run() => match never {},
     };
     core.log.flush();
     end
@@ -136,8 +172,8 @@ struct Accepting {
     core: Rc<Core>,
     number: usize,
     loops: JoinSet<()>,
-    /// What ends each of them, by the listener's name.
-    open: HashMap<String, CancellationToken>,
+    /// By name.
+    open: HashMap<String, Rc<Listener>>,
 }
 
 impl Accepting {
@@ -146,15 +182,20 @@ impl Accepting {
             Change::Open { name, .. } | Change::Close { name } => self.open.remove(name),
         };
         if let Some(closed) = closed {
-            closed.cancel();
+            closed.close();
         }
         if let Change::Open { name, socket } = change {
             let failed = |source| Error::Runtime { core: self.number, source };
             let socket = TcpListener::from_std(socket).map_err(failed)?;
             let port = socket.local_addr().map_err(failed)?.port();
-            let closing = self.core.stopping.child_token();
-            let listener = Listener { name: name.as_str().into(), port, closing: closing.clone() };
-            self.open.insert(name, closing);
+            let listener = Rc::new(Listener {
+                name: name.as_str().into(),
+                port,
+                is_closing: Cell::new(false),
+                closing: CancellationToken::new(),
+                view: RefCell::default(),
+            });
+            self.open.insert(name, Rc::clone(&listener));
             self.loops.spawn_local(accept(Rc::clone(&self.core), listener, socket));
         }
         Ok(())
@@ -176,22 +217,63 @@ async fn keep_house(core: &Core) -> Infallible {
     loop {
         tokio::select! {
             _ = flush.tick() => core.log.flush(),
-            _ = tidy.tick() => core.pool.tidy(),
+            _ = tidy.tick() => {
+                core.timers.clock.set_by_system();
+                core.pool.tidy();
+            }
             // The sender lives in `core`, so this is always a change.
-            _ = changed.changed() => core.pool.tidy(),
+            _ = changed.changed() => {
+                core.timers.clock.tick();
+                core.pool.tidy();
+            }
         }
     }
 }
 
 /// What the connections of one listener have in common.
-struct Listener {
-    name: Rc<str>,
-    port: u16,
-    /// The listener is closed, or the whole core stops.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) name: Arc<str>,
+    pub(crate) port: u16,
+    /// It is closed, or the whole core stops: the next answer on each of its connections is the last.
+    pub(crate) is_closing: Cell<bool>,
+    /// Ends the accept loop.
     closing: CancellationToken,
+    view: RefCell<Option<Rc<View>>>,
 }
 
-async fn accept(core: Rc<Core>, listener: Listener, socket: TcpListener) {
+/// What is served on one listener, as long as no newer snapshot comes.
+#[derive(Debug)]
+pub(crate) struct View {
+    version: u64,
+    pub(crate) current: Arc<Current>,
+    /// `None` if the snapshot does not have the listener.
+    pub(crate) table: Option<Arc<Table>>,
+}
+
+impl Listener {
+    fn close(&self) {
+        self.is_closing.set(true);
+        self.closing.cancel();
+    }
+
+    /// What a request sees from its head to its end. What all cores share is touched only when it has changed.
+    pub(crate) fn view(&self, shared: &Shared) -> Rc<View> {
+        // Order: the number first; what is newer than it is looked at again.
+        let version = shared.version.load(Ordering::Acquire);
+        let mut view = self.view.borrow_mut();
+        match &*view {
+            Some(view) if view.version == version => Rc::clone(view),
+            _ => {
+                let current = shared.current.load_full();
+                let table = current.tables.listener(&self.name).cloned();
+                Rc::clone(view.insert(Rc::new(View { version, current, table })))
+            }
+        }
+    }
+}
+
+async fn accept(core: Rc<Core>, listener: Rc<Listener>, socket: TcpListener) {
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
@@ -225,45 +307,9 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-fn admit(core: &Rc<Core>, listener: &Listener, stream: TcpStream, address: SocketAddr) {
-    let room = Room::take(core);
-    let admission = match room.before {
-        count if count < core.limits.connections_max => Admission::Served,
-        count if count < core.limits.connections_max.saturating_add(REFUSALS_MAX) => Admission::Refused,
-        _ => return,
+fn admit(core: &Rc<Core>, listener: &Rc<Listener>, stream: TcpStream, address: SocketAddr) {
+    let Some((room, admission)) = Room::take(core, &core.rooms, &listener.name, address.ip()) else {
+        return core.counts.cut(Cut::TooMany);
     };
-    let peer = Rc::new(Peer {
-        core: Rc::clone(core),
-        listener: Rc::clone(&listener.name),
-        address,
-        port: listener.port,
-        closing: listener.closing.clone(),
-        activity: Arc::new(Activity::new()),
-        admission,
-        _room: room,
-    });
-    core.tasks.spawn_local(connection::serve(stream, peer));
-}
-
-/// One connection's place among `connections_max`, kept through a tunnel.
-#[derive(Debug)]
-pub(crate) struct Room {
-    core: Rc<Core>,
-    /// How many there were before.
-    before: usize,
-}
-
-impl Room {
-    fn take(core: &Rc<Core>) -> Self {
-        core.counts.connections.add(1);
-        let before = core.connections.fetch_add(1, Ordering::Relaxed);
-        Self { core: Rc::clone(core), before }
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.core.connections.fetch_sub(1, Ordering::Relaxed);
-        self.core.counts.connections_closed.add(1);
-    }
+    core.tasks.spawn_local(connection::serve(stream, Rc::clone(core), Rc::clone(listener), address, admission, room));
 }

@@ -1,9 +1,13 @@
 //! Counts of one core, added up over all cores when somebody asks. Nothing on the request's path is shared.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
+
+use crate::meters::{Readings, Shard};
+use crate::reason::{Cut, Reason};
 
 /// What the whole process has counted since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,9 +28,23 @@ pub struct Counters {
     pub access_lines_dropped: u64,
 }
 
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.connections += other.connections;
+        self.connections_active += other.connections_active;
+        self.requests += other.requests;
+        self.requests_active += other.requests_active;
+        self.heads_refused += other.heads_refused;
+        self.upstream_connections += other.upstream_connections;
+        self.access_lines_dropped += other.access_lines_dropped;
+    }
+}
+
 /// The part of one core. Only its own core writes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counts {
+    /// Its number.
+    pub(crate) core: usize,
     pub(crate) connections: Count,
     pub(crate) connections_closed: Count,
     pub(crate) requests: Count,
@@ -34,17 +52,53 @@ pub(crate) struct Counts {
     pub(crate) heads_refused: Count,
     pub(crate) upstream_connections: Count,
     pub(crate) access_lines_dropped: Count,
+    /// Requests that no route of a gateway took.
+    pub(crate) no_route: Shard,
+    /// The same before edges.
+    pub(crate) no_edge: Shard,
+    refused: [Count; Reason::ALL.len()],
+    cut: [Count; Cut::ALL.len()],
 }
 
+impl Counts {
+    pub(crate) fn of(core: usize) -> Self {
+        Self {
+            core,
+            connections: Count::default(),
+            connections_closed: Count::default(),
+            requests: Count::default(),
+            requests_ended: Count::default(),
+            heads_refused: Count::default(),
+            upstream_connections: Count::default(),
+            access_lines_dropped: Count::default(),
+            no_route: Shard::default(),
+            no_edge: Shard::default(),
+            refused: Default::default(),
+            cut: Default::default(),
+        }
+    }
+
+    /// A request, or a head that could not be read, was refused or broke off.
+    pub(crate) fn refuse(&self, reason: Reason) {
+        self.refused[reason as usize].add(1);
+    }
+
+    /// A limit has closed a connection without an answer.
+    pub(crate) fn cut(&self, cut: Cut) {
+        self.cut[cut as usize].add(1);
+    }
+}
+
+/// Written by one thread alone, which spares it the lock prefix of an atomic addition.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
 
 impl Count {
     pub(crate) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -62,5 +116,18 @@ pub(crate) fn sum(cores: &[Arc<Counts>]) -> Counters {
         heads_refused: total(|core| &core.heads_refused),
         upstream_connections: total(|core| &core.upstream_connections),
         access_lines_dropped: total(|core| &core.access_lines_dropped),
+    }
+}
+
+/// Fills in what is counted of whole processes.
+pub(crate) fn read(cores: &[Arc<Counts>], readings: &mut Readings) {
+    readings.counters = sum(cores);
+    for reason in Reason::ALL {
+        let count = cores.iter().map(|core| core.refused[reason as usize].get()).sum();
+        readings.refused.insert(reason.code().to_owned(), count);
+    }
+    for cut in Cut::ALL {
+        let count = cores.iter().map(|core| core.cut[cut as usize].get()).sum();
+        readings.cut.insert(cut.code().to_owned(), count);
     }
 }

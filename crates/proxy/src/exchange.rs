@@ -1,250 +1,405 @@
-//! One request from its head to the head of its answer: check, route, attempts, answer. Reads top to bottom; every
-//! decision is made elsewhere, as a value. Called by `connection` for each request.
+//! One request from its head to the end of its answer: check, route, attempts, answer. Reads top to bottom; every decision
+//! is made elsewhere, as a value. Called by `connection` for each request; polls both sockets from the client's task.
 
-use std::net::SocketAddr;
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, TRANSFER_ENCODING};
-use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use tokio_util::sync::CancellationToken;
+use http::StatusCode;
 
-use crate::access::Record;
-use crate::attempt::{Outbound, attempt, no_endpoint};
-use crate::body::{Reply, Upload};
-use crate::cores::{Core, Room};
+use crate::access::{Line as Entry, Time, milliseconds};
+use crate::balance::Occupied;
+use crate::connection::Client;
+use crate::cores::View;
 use crate::head;
-use crate::headers::{self, Identity, Origin};
+use crate::headers::{self, Identity, Persistence};
+use crate::message::{Head, Length, Version};
+use crate::meters::{Ended, Metered};
 use crate::patience::Patience;
 use crate::reason::{Reason, Refusal, problem};
 use crate::retry;
+use crate::rooms::Admission;
 use crate::route::{Decision, route};
-use crate::table::Compiled;
-use crate::tunnel;
-use crate::upstream::Lease;
-use crate::watched::Activity;
+use crate::stock::Slate;
+use crate::table::{Compiled, Table};
+use crate::timers::Moment;
+use crate::upstream::Line;
 
-/// The client's end of a connection.
-#[derive(Debug)]
-pub(crate) struct Peer {
-    pub(crate) core: Rc<Core>,
-    pub(crate) listener: Rc<str>,
-    pub(crate) address: SocketAddr,
-    /// The port that it connected to.
-    pub(crate) port: u16,
-    /// Its listener is closed: the next answer is the last.
-    pub(crate) closing: CancellationToken,
-    pub(crate) activity: Arc<Activity>,
-    pub(crate) admission: Admission,
-    pub(crate) _room: Room,
-}
-
-/// Whether a connection found room.
+/// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
-    Served,
-    /// Above `connections_max`: told so once, then closed.
-    Refused,
+pub(crate) enum Fate {
+    /// It may send another request.
+    Again,
+    Closes,
+    /// It closes, and the client may not have said all it has begun to say.
+    Lingers,
+    /// It broke, or an answer on it did: nothing more is said.
+    Gone,
 }
 
 /// What answers a request.
-enum Answer {
-    Upstream(Response<Incoming>, Lease, Arc<Compiled>),
-    Redirect(StatusCode, HeaderValue),
+enum Served {
+    /// The head of a service's response is there.
+    Upstream,
+    Redirect(StatusCode, String),
     /// `OPTIONS *`: about the proxy itself.
     Options,
 }
 
-/// What came in, and who it is taken for.
-struct Inbound {
-    peer: Rc<Peer>,
-    parts: Parts,
-    identity: Identity,
-    /// Where the library can let go of the connection, if the request asks for another protocol.
-    upgrade: Option<OnUpgrade>,
+/// What is written down of a request.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) began: Moment,
+    /// The service that was chosen: its place in `Tables::services`.
+    pub(crate) service: Option<usize>,
+    pub(crate) instance: Option<u32>,
+    pub(crate) attempts: u32,
+    /// From the sending of the last attempt to the head of its response.
+    pub(crate) upstream: Option<Duration>,
+    pub(crate) status: u16,
+    /// Bytes that a tunnel took from the client.
+    pub(crate) tunnelled_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) reason: Option<Reason>,
+    metered: Metered,
+    /// Set once the whole answer was given away; without it the client left early.
+    pub(crate) is_complete: bool,
 }
 
-/// The client's connection broke: the library is to give it up without a word.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the client went away")]
-pub(crate) struct Gone;
+/// A client that ended its half of the connection while it waits. It may be gone, or only have said all it had to (RFC
+/// 9112 §9.6), as `nc -N` does: one that closed for good looks the same until something is written to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Parting {
+    /// When it did, or when we last wrote to it since; `None` when there is nothing to look for.
+    pub(crate) since: Option<Moment>,
+    /// Whether anything was written to it since. A client that is gone replies with a reset.
+    pub(crate) is_tested: bool,
+}
+
+/// A request being served.
+#[derive(Debug)]
+pub(crate) struct Exchange<'c> {
+    pub(crate) client: &'c mut Client,
+    pub(crate) slate: &'c mut Slate,
+    pub(crate) view: Rc<View>,
+    pub(crate) record: Record,
+    pub(crate) identity: Identity,
+    /// Whether it is known where the request ends.
+    is_framed: bool,
+    /// Whether the head was found to be good.
+    is_checked: bool,
+    /// Of the rule that answers: its place in the table, and how much of the path it covers.
+    pub(crate) rule: Option<usize>,
+    pub(crate) matched: usize,
+    pub(crate) patience: Patience,
+    pub(crate) line: Option<Line>,
+    pub(crate) occupied: Option<Occupied>,
+    /// From the service: the response's head, and what is there of its content.
+    pub(crate) answer: Vec<u8>,
+    /// Interim responses for the client, and how much of them was written.
+    pub(crate) interim: Vec<u8>,
+    /// How many were passed on.
+    pub(crate) interims: u32,
+    /// Whether the client waits for `100 Continue`.
+    pub(crate) is_expected: bool,
+    pub(crate) is_upgrade: bool,
+    /// Whether the service does not take the upload any more. What it says is heard all the same.
+    pub(crate) is_refused: bool,
+    pub(crate) parting: Parting,
+    /// Whether the answer has no known length.
+    pub(crate) is_open_ended: bool,
+}
 
 /// Answers one request. What cannot be served is refused with a reason, as long as there is somebody to tell.
-pub(crate) async fn answer(peer: Rc<Peer>, request: Request<Incoming>) -> Result<Response<Reply>, Gone> {
-    peer.activity.head_ended();
-    let (mut parts, incoming) = request.into_parts();
-    let core = &peer.core;
-    let mut record = Record::new(Rc::clone(&core.log), Arc::clone(&core.counts), Rc::clone(&peer.listener));
-    record.client = peer.address;
-    record.method = parts.method.clone();
-    record.upload = Upload::new(incoming, Arc::clone(&peer.activity), &core.limits);
-    let identity = Identity::of(&parts.headers);
-    record.request_id = identity.request_id.to_str().unwrap_or_default().to_owned();
-    record.trace_id = identity.trace.trace_id;
-    let upgrade = parts.extensions.remove::<OnUpgrade>();
-    let inbound = Inbound { peer, parts, identity, upgrade };
-    let response = match serve(&inbound, &mut record).await {
-        Ok(Answer::Upstream(response, lease, route)) => pass_on(inbound, response, lease, &route, record),
-        Ok(Answer::Redirect(status, location)) => {
-            let mut response = own(&inbound, status, Bytes::new(), record);
-            response.headers_mut().insert(LOCATION, location);
-            response
+pub(crate) async fn answer(client: &mut Client, slate: &mut Slate) -> Fate {
+    let mut exchange = Exchange::new(client, slate);
+    match exchange.serve().await {
+        Ok(Served::Upstream) => exchange.pass_on().await,
+        Ok(Served::Redirect(status, location)) => exchange.say(status, &[("location", &location)], b"").await,
+        Ok(Served::Options) => {
+            let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
+            exchange.say(StatusCode::NO_CONTENT, &[("allow", methods)], b"").await
         }
-        Ok(Answer::Options) => {
-            let mut response = own(&inbound, StatusCode::NO_CONTENT, Bytes::new(), record);
-            let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
-            response.headers_mut().insert(ALLOW, methods);
-            response
+        Err(Refusal { reason: Reason::ClientClosed, .. }) => Fate::Gone,
+        Err(refusal) => exchange.refuse(&refusal).await,
+    }
+}
+
+impl<'c> Exchange<'c> {
+    fn new(client: &'c mut Client, slate: &'c mut Slate) -> Self {
+        let core = &client.core;
+        let now = core.timers.clock.now();
+        core.counts.requests.add(1);
+        let record = Record {
+            began: now,
+            service: None,
+            instance: None,
+            attempts: 0,
+            upstream: None,
+            status: Reason::ClientClosed.status().as_u16(),
+            tunnelled_in: 0,
+            bytes_out: 0,
+            reason: None,
+            metered: Metered::default(),
+            is_complete: false,
+        };
+        let head = slate.request.length;
+        slate.upload.begin(Length::None, head, head, core.limits.body_bytes_max, now);
+        Self {
+            identity: Identity::of(&slate.request.fields, &slate.inbound, core.timers.clock.unix()),
+            view: client.listener.view(&core.shared),
+            patience: Patience::new(now, Duration::ZERO, Duration::ZERO, None),
+            client,
+            slate,
+            record,
+            is_framed: false,
+            is_checked: false,
+            rule: None,
+            matched: 0,
+            line: None,
+            occupied: None,
+            answer: Vec::new(),
+            interim: Vec::new(),
+            interims: 0,
+            is_expected: false,
+            is_upgrade: false,
+            is_refused: false,
+            parting: Parting::default(),
+            is_open_ended: false,
         }
-        Err(Refusal { reason: Reason::ClientClosed, .. }) => return Err(Gone),
-        Err(refusal) => refuse(&inbound, &refusal, record),
-    };
-    Ok(response)
-}
+    }
 
-async fn serve(inbound: &Inbound, record: &mut Record) -> Result<Answer, Refusal> {
-    let Inbound { peer, parts, .. } = inbound;
-    if peer.admission == Admission::Refused {
-        return Err(Refusal::new(Reason::TooManyConnections, "There are too many connections."));
+    pub(crate) fn head(&self) -> Head<'_> {
+        Head { bytes: &self.slate.inbound, request: &self.slate.request }
     }
-    let current = peer.core.shared.current.load_full();
-    let no_route = || Refusal::new(Reason::NoRoute, "No route matches this request.");
-    let table = current.tables.listener(&peer.listener).ok_or_else(no_route)?;
-    record.caller.clone_from(&table.caller);
-    // Raw until it is known to be well-formed: a refused path is what one looks for in the log.
-    parts.uri.path().clone_into(&mut record.path);
-    let head = head::check(&parts.method, &parts.uri, parts.version, &parts.headers, &peer.core.limits)?;
-    record.path = head.path.clone().into_owned();
-    record.host = head.host.clone().into_owned();
-    if head.path == "*" {
-        return Ok(Answer::Options);
-    }
-    let Decision::Serve { route, matched } = route(table, &head) else {
-        return Err(no_route());
-    };
-    record.route = Some(Arc::clone(&route.name));
-    if let Some(redirect) = &route.filters.redirect {
-        let location = redirect.location(&head, matched).ok_or_else(no_route)?;
-        return Ok(Answer::Redirect(redirect.status, location));
-    }
-    let service = route.backend(fastrand::f64()).ok_or_else(no_endpoint)?;
-    record.service = Some(Arc::clone(service));
-    let too_long = || Refusal::new(Reason::UriTooLong, "The request target is too long.");
-    let target = route.filters.target(&head, matched).ok_or_else(too_long)?;
-    let outbound = prepare(inbound, route, target, record);
-    let (patience, upload) = (outbound.patience, outbound.upload.clone());
-    let attempts = attempt(peer, Arc::clone(&current), &route.retry, outbound, record);
-    let (response, lease) = patience.wait(&upload, attempts).await?;
-    Ok(Answer::Upstream(response, lease, Arc::clone(route)))
-}
 
-/// Makes the request that the service is to see.
-fn prepare(inbound: &Inbound, route: &Compiled, target: PathAndQuery, record: &Record) -> Outbound {
-    let Inbound { peer, parts, identity, upgrade } = inbound;
-    let is_edge = record.caller.is_some();
-    let upload = record.upload.clone();
-    // An absolute target overrules Host, here and so for the service (RFC 9112 §3.2.2).
-    let written = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = parts.uri.authority().map(|authority| authority.as_str()).or(written).unwrap_or_default();
-    let origin = Origin { client: peer.address, port: peer.port, host, version: parts.version, is_edge };
-    let protocol = headers::upgrade(&parts.headers).filter(|_| upgrade.is_some() && upload.is_empty());
-    let left = if is_edge { headers::deadline(&parts.headers) } else { None };
-    let mut fields = parts.headers.clone();
-    headers::prepare_request(&mut fields, &origin, identity);
-    if let Ok(host) = HeaderValue::from_str(host) {
-        fields.insert(HOST, host);
+    pub(crate) fn now(&self) -> Moment {
+        self.client.now()
     }
-    if !upload.is_empty() && !fields.contains_key(CONTENT_LENGTH) {
-        fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    route.filters.edit_request(&mut fields);
-    let is_upgrade = protocol.is_some();
-    if let Some(protocol) = protocol {
-        headers::set_upgrade(&mut fields, protocol);
-    }
-    let patience = Patience::new(route.timeout, peer.core.limits.idle_timeout, left);
-    let is_repeatable = retry::sends_again(&route.retry, &parts.method);
-    Outbound { method: parts.method.clone(), target, headers: fields, upload, is_upgrade, is_repeatable, patience }
-}
 
-/// Passes the service's answer on.
-fn pass_on(
-    inbound: Inbound,
-    mut response: Response<Incoming>,
-    mut lease: Lease,
-    route: &Compiled,
-    mut record: Box<Record>,
-) -> Response<Reply> {
-    let Inbound { peer, parts: request, identity, upgrade } = inbound;
-    let status = response.status();
-    record.status = status;
-    let upstream = (status == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
-    let (mut parts, incoming) = response.into_parts();
-    headers::prepare_response(&mut parts.headers, status, parts.version, &identity);
-    route.filters.edit_response(&mut parts.headers);
-    if headers::is_event_stream(&parts.headers) || upstream.is_some() {
-        lease.become_endless();
+    fn table(&self) -> Result<&Table, Refusal> {
+        self.view.table.as_deref().ok_or(NO_ROUTE)
     }
-    let is_open_ended = upstream.is_none() && incoming.size_hint().exact().is_none();
-    if is_open_ended {
-        peer.activity.became_open_ended();
+
+    /// The route that answers, once it is known.
+    pub(crate) fn route(&self) -> Option<&Compiled> {
+        let table = self.view.table.as_deref()?;
+        Some(&*table.rules.get(self.rule?)?.route)
     }
-    // Ours, whatever the service speaks (RFC 9110 §2.5). The library writes 1.0 to a client of 1.0, and keeps its
-    // connection where it asked for that; an answer that says 1.0 itself it takes for the wish to close.
-    parts.version = Version::HTTP_11;
-    let activity = Arc::clone(&peer.activity);
-    let reply = match (upgrade, upstream) {
-        (Some(downstream), Some(upstream)) => {
-            tunnel::open(&peer, downstream, upstream, lease, record);
-            Reply::unrecorded(activity)
+
+    /// The name of the service that was chosen.
+    fn service(&self) -> Option<&str> {
+        self.record.service.map(|slot| &*self.view.current.tables.services[slot])
+    }
+
+    async fn serve(&mut self) -> Result<Served, Refusal> {
+        if self.client.admission == Admission::Refused {
+            return Err(Refusal::new(Reason::TooManyConnections, "There are too many connections."));
         }
-        _ => Reply::upstream(incoming, lease, record, activity, peer.core.limits.upstream_body_timeout),
-    };
-    let mut response = Response::from_parts(parts, reply);
-    if is_open_ended && request.version == Version::HTTP_10 {
-        // It knows no chunks: only the end of the connection ends the content (RFC 9112 §6.3).
-        close_after(&mut response, request.version);
+        self.table()?;
+        let (limits, now) = (&self.client.core.limits, self.now());
+        let Slate { inbound, request, upload, .. } = &mut *self.slate;
+        let checked = head::check(request, inbound, limits);
+        self.is_framed = !checked.is_err_and(|refusal| refusal.reason.ends_connection());
+        if self.is_framed {
+            upload.begin(request.content, request.length, request.length, limits.body_bytes_max, now);
+        }
+        checked?;
+        self.is_checked = true;
+        if self.head().path() == "*" {
+            return Ok(Served::Options);
+        }
+        let (position, matched) = match route(self.table()?, &self.head()) {
+            Decision::Serve { position, matched, .. } => (position, matched),
+            Decision::NoRoute => return Err(NO_ROUTE),
+            Decision::Misdirected => {
+                return Err(Refusal::new(Reason::Misdirected, "This listener does not answer for this host."));
+            }
+        };
+        (self.rule, self.matched) = (Some(position), matched);
+        let route =
+            self.view.table.as_deref().and_then(|table| Some(&*table.rules.get(position)?.route)).ok_or(NO_ROUTE)?;
+        self.record.metered.route(&route.meter, self.client.core.counts.core);
+        if let Some(redirect) = &route.filters.redirect {
+            return Ok(Served::Redirect(redirect.status, redirect.location(&self.head(), matched)));
+        }
+        let (timeout, policy) = (route.timeout, &route.retry);
+        let is_repeatable = retry::sends_again(policy, self.head().method());
+        let keeps = policy.attempts > 0 && is_repeatable;
+        self.prepare(timeout);
+        if keeps {
+            self.slate.upload.keep();
+        }
+        self.attempts(is_repeatable).await?;
+        Ok(Served::Upstream)
     }
-    response
+
+    /// Looks for what of the request concerns how it is served.
+    fn prepare(&mut self, timeout: Duration) {
+        let is_edge = self.is_edge();
+        let idle = self.client.core.limits.idle_timeout;
+        let Slate { inbound, request, .. } = &*self.slate;
+        let left = if is_edge { headers::deadline(&request.fields, inbound) } else { None };
+        self.patience = Patience::new(self.record.began, timeout, idle, left);
+        let has_content = request.content != Length::None;
+        self.is_expected = has_content && headers::expects_continue(&self.head());
+        self.is_upgrade = !has_content && headers::asks_for_upgrade(&request.fields, request.version, inbound);
+    }
+
+    pub(crate) fn is_edge(&self) -> bool {
+        self.view.table.as_ref().is_some_and(|table| table.caller.is_some())
+    }
+
+    async fn refuse(mut self, refusal: &Refusal) -> Fate {
+        self.record.reason = Some(refusal.reason);
+        let id = self.identity.request_id.get(&self.slate.inbound);
+        let content = problem(refusal, id, self.service());
+        let media_type = ("content-type", "application/problem+json");
+        let lines = [media_type, ("retry-after", "1")];
+        let lines = if refusal.reason.is_passing() { &lines[..] } else { &lines[..1] };
+        self.say(refusal.reason.status(), lines, &content).await
+    }
+
+    /// An answer of the proxy's own.
+    async fn say(mut self, status: StatusCode, lines: &[(&str, &str)], content: &[u8]) -> Fate {
+        // Whatever an endpoint still has to say or to take, nobody wants it.
+        (self.line, self.occupied) = (None, None);
+        let now = self.now();
+        self.record.status = status.as_u16();
+        let persistence = self.own_persistence();
+        let date = self.client.core.date();
+        let Slate { inbound, request, download, .. } = &mut *self.slate;
+        download.begin(Length::None, 0, 0, u64::MAX, now);
+        let out = download.lead();
+        out.append(&mut self.interim);
+        let length = content.len().to_string();
+        let mut all = lines.to_vec();
+        if status != StatusCode::NO_CONTENT {
+            all.push(("content-length", &length));
+        }
+        let request_id = self.identity.request_id.get(inbound);
+        let answer =
+            headers::Answer { client: request.version, is_chunked: false, persistence, request_id, date: &date };
+        headers::write_own(out, status, &all, &answer);
+        if request.method != http::Method::HEAD {
+            out.extend_from_slice(content);
+            self.record.bytes_out = content.len() as u64;
+        }
+        self.answer.clear();
+        if poll_fn(|context| self.poll_own(context)).await.is_err() {
+            return Fate::Gone;
+        }
+        self.record.is_complete = true;
+        self.fate(persistence != Persistence::Closed)
+    }
+
+    /// Whether the connection can outlive an answer of our own: where the request was read to its end.
+    fn own_persistence(&mut self) -> Persistence {
+        let Slate { inbound, upload, .. } = &mut *self.slate;
+        let is_sound = self.is_framed && !self.record.reason.is_some_and(Reason::ends_connection);
+        let is_read = is_sound && upload.decode(inbound).is_ok() && upload.has_ended();
+        self.persistence(is_read)
+    }
+
+    /// What the client is told, if the request and its answer leave the connection usable.
+    pub(crate) fn persistence(&self, is_usable: bool) -> Persistence {
+        let request = &self.slate.request;
+        if !is_usable || !request.keeps_alive || self.client.listener.is_closing.get() {
+            Persistence::Closed
+        } else if request.version == Version::Http10 {
+            Persistence::KeptAsAsked
+        } else {
+            Persistence::Kept
+        }
+    }
+
+    pub(crate) fn fate(&self, is_kept: bool) -> Fate {
+        let upload = &self.slate.upload;
+        let is_read = self.is_framed && upload.has_ended();
+        match (is_kept, is_read) {
+            // Who is one too many is not waited for.
+            _ if self.client.admission == Admission::Refused => Fate::Closes,
+            (true, true) => Fate::Again,
+            (_, true) if self.slate.inbound.len() == upload.rest() => Fate::Closes,
+            _ => Fate::Lingers,
+        }
+    }
+
+    fn write_down(&mut self) {
+        let duration = self.now().since(self.record.began);
+        let record = &self.record;
+        let reason = if record.is_complete { record.reason } else { record.reason.or(Some(Reason::ClientClosed)) };
+        self.meter(reason, duration);
+        if self.client.core.log.is_on() {
+            self.log(reason, duration);
+        }
+    }
+
+    fn meter(&mut self, reason: Option<Reason>, duration: Duration) {
+        let metered = std::mem::take(&mut self.record.metered);
+        let (counts, record) = (&self.client.core.counts, &self.record);
+        counts.requests_ended.add(1);
+        if let Some(reason) = reason {
+            counts.refuse(reason);
+        }
+        let stray = if self.is_edge() { &counts.no_edge } else { &counts.no_route };
+        metered.end(
+            stray,
+            &Ended {
+                method: self.head().method(),
+                status: record.status,
+                reason,
+                attempts: record.attempts,
+                bytes_in: self.slate.upload.bytes + record.tunnelled_in,
+                bytes_out: record.bytes_out,
+                duration,
+                upstream: record.upstream,
+            },
+        );
+    }
+
+    fn log(&self, reason: Option<Reason>, duration: Duration) {
+        let core = &self.client.core;
+        let (record, head) = (&self.record, self.head());
+        let began = core.timers.clock.unix().saturating_sub(duration);
+        // Raw until it is known to be well-formed: a refused path is what one looks for in the log.
+        let target = head.request.target.text(head.bytes);
+        let (host, path) = if self.is_checked {
+            (head.host(), head.path())
+        } else {
+            ("", target.split('?').next().unwrap_or_default())
+        };
+        let trace_id = self.identity.trace.trace_id;
+        core.log.append(&Entry {
+            ts: Time(jiff::Timestamp::UNIX_EPOCH + began),
+            listener: &self.client.listener.name,
+            role: self.view.table.as_ref().and_then(|table| table.caller.as_deref()).unwrap_or("gateway"),
+            client: self.client.address,
+            method: Some(head.method().as_str()),
+            host: Some(host),
+            path: Some(path),
+            route: self.route().map(Compiled::name),
+            service: self.service(),
+            instance: record.instance,
+            status: record.status,
+            reason: reason.map(Reason::code),
+            attempts: record.attempts,
+            bytes_in: self.slate.upload.bytes + record.tunnelled_in,
+            bytes_out: record.bytes_out,
+            duration_ms: milliseconds(duration),
+            upstream_ms: record.upstream.map(milliseconds),
+            request_id: Some(self.identity.request_id.get(head.bytes)),
+            trace_id: Some(format!("{trace_id:032x}")),
+        });
+    }
 }
 
-/// Says that the connection ends with this answer. To a client of 1.0 that asked for more the library says `keep-alive`
-/// unless the answer is of 1.0 as well.
-fn close_after(response: &mut Response<Reply>, client: Version) {
-    if client == Version::HTTP_10 {
-        *response.version_mut() = client;
+impl Drop for Exchange<'_> {
+    /// However it ends, also when the connection is given up: it is written down.
+    fn drop(&mut self) {
+        self.write_down();
+        self.client.core.stock.give_buffer(&mut self.answer);
     }
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-fn refuse(inbound: &Inbound, refusal: &Refusal, mut record: Box<Record>) -> Response<Reply> {
-    record.reason = Some(refusal.reason);
-    // Behind a broken body there is no next request to be found.
-    let is_last = refusal.reason == Reason::TooManyConnections || record.upload.failure().is_some();
-    let content = problem(refusal, &record.request_id, record.service.as_deref());
-    let mut response = own(inbound, refusal.reason.status(), content, record);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if refusal.reason.is_passing() {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    if is_last {
-        close_after(&mut response, inbound.parts.version);
-    }
-    response
-}
-
-/// An answer of the proxy's own.
-fn own(inbound: &Inbound, status: StatusCode, content: Bytes, mut record: Box<Record>) -> Response<Reply> {
-    record.status = status;
-    let mut response = Response::new(Reply::own(content, record, Arc::clone(&inbound.peer.activity)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(headers::REQUEST_ID, inbound.identity.request_id.clone());
-    response
-}
+const NO_ROUTE: Refusal = Refusal::new(Reason::NoRoute, "No route matches this request.");

@@ -2,21 +2,20 @@
 //! that nothing can fail while a request waits.
 
 use http::StatusCode;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::uri::PathAndQuery;
+use http::header::{HeaderName, HeaderValue};
 
 use crate::error::Error;
-use crate::head::Head;
+use crate::message::Head;
 use crate::snapshot::{Filter, HeaderEdits, PathRewrite, Route};
 
 /// The filters of one route, sorted by where they act.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filters {
     pub(crate) redirect: Option<Redirect>,
-    host: Option<HeaderValue>,
+    pub(crate) host: Option<HeaderValue>,
     path: Option<PathRewrite>,
-    request: Vec<Edits>,
-    response: Vec<Edits>,
+    pub(crate) request: Edits,
+    pub(crate) response: Edits,
 }
 
 #[derive(Clone, Debug)]
@@ -28,12 +27,17 @@ pub(crate) struct Redirect {
     pub(crate) status: StatusCode,
 }
 
+/// What all edits of one direction come to.
 #[derive(Clone, Debug, Default)]
-struct Edits {
-    remove: Vec<HeaderName>,
-    set: Vec<(HeaderName, HeaderValue)>,
-    add: Vec<(HeaderName, HeaderValue)>,
+pub(crate) struct Edits {
+    /// Names whose lines are left out.
+    dropped: Vec<HeaderName>,
+    /// Lines that are put behind the others.
+    pub(crate) put: Vec<(HeaderName, HeaderValue)>,
 }
+
+// Limit: bytes of a target that a prefix rewrite has made longer.
+const TARGET_BYTES_MAX: usize = 64 * 1024;
 
 /// Headers that say where a message ends or that belong to one connection; a filter that touched them would break
 /// the framing (RFC 9110 §7.6.1).
@@ -64,8 +68,8 @@ impl Filters {
                         status: StatusCode::from_u16(*status).expect("one of five known statuses"),
                     });
                 }
-                Filter::RequestHeaders(edits) => filters.request.push(Edits::compile(route, edits)?),
-                Filter::ResponseHeaders(edits) => filters.response.push(Edits::compile(route, edits)?),
+                Filter::RequestHeaders(edits) => filters.request.then(route, edits)?,
+                Filter::ResponseHeaders(edits) => filters.response.then(route, edits)?,
             }
         }
         Ok(filters)
@@ -76,61 +80,53 @@ impl Filters {
         [self.path.as_ref(), redirected].into_iter().flatten().any(|path| matches!(path, PathRewrite::Prefix(_)))
     }
 
-    /// The target to ask a service for; `None` when it has grown beyond what a target can hold (64 KiB).
-    pub(crate) fn target(&self, head: &Head<'_>, matched: usize) -> Option<PathAndQuery> {
-        let path = rewrite(self.path.as_ref(), &head.path, matched);
-        with_query(path, head.query).try_into().ok()
-    }
-
-    pub(crate) fn edit_request(&self, headers: &mut HeaderMap) {
-        if let Some(host) = &self.host {
-            headers.insert(http::header::HOST, host.clone());
+    /// Writes the target to ask a service for. `false` when it has grown too long.
+    pub(crate) fn write_target(&self, head: &Head<'_>, matched: usize, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        let (prefix, rest) = rewrite(self.path.as_ref(), head.path(), matched);
+        out.extend_from_slice(prefix.as_bytes());
+        out.extend_from_slice(rest.as_bytes());
+        if let Some(query) = head.query() {
+            out.push(b'?');
+            out.extend_from_slice(query.as_bytes());
         }
-        self.request.iter().for_each(|edits| edits.apply(headers));
-    }
-
-    pub(crate) fn edit_response(&self, headers: &mut HeaderMap) {
-        self.response.iter().for_each(|edits| edits.apply(headers));
+        out.len() - start <= TARGET_BYTES_MAX
     }
 }
 
 impl Redirect {
     /// The `location` of the answer. What the filter leaves open is taken from the request: the port that the client
     /// used stays, unless the scheme changes and with it the port that belongs to it.
-    pub(crate) fn location(&self, head: &Head<'_>, matched: usize) -> Option<HeaderValue> {
+    pub(crate) fn location(&self, head: &Head<'_>, matched: usize) -> String {
         let scheme = self.scheme.as_deref().unwrap_or("http");
-        let host = self.hostname.as_deref().unwrap_or(&head.host);
-        let path = with_query(rewrite(self.path.as_ref(), &head.path, matched), head.query);
-        let port = self.port.or(if self.scheme.is_some() { None } else { head.port });
+        let host = self.hostname.as_deref().unwrap_or(head.host());
+        let (prefix, rest) = rewrite(self.path.as_ref(), head.path(), matched);
+        let port = self.port.or(if self.scheme.is_some() { None } else { head.port() });
         let known = if scheme == "https" { 443 } else { 80 };
-        let location = match port.filter(|port| *port != known) {
-            Some(port) => format!("{scheme}://{host}:{port}{path}"),
-            None => format!("{scheme}://{host}{path}"),
+        let mut location = match port.filter(|port| *port != known) {
+            Some(port) => format!("{scheme}://{host}:{port}{prefix}{rest}"),
+            None => format!("{scheme}://{host}{prefix}{rest}"),
         };
-        location.try_into().ok()
+        if let Some(query) = head.query() {
+            location.push('?');
+            location.push_str(query);
+        }
+        location
     }
 }
 
 /// The table of `HTTPPathModifier` in the Gateway API: a rest that begins with a slash, or nothing, follows the
 /// replacement, and no slash is doubled.
-fn rewrite(rule: Option<&PathRewrite>, path: &str, matched: usize) -> String {
+fn rewrite<'a>(rule: Option<&'a PathRewrite>, path: &'a str, matched: usize) -> (&'a str, &'a str) {
     match rule {
-        None => path.to_owned(),
-        Some(PathRewrite::Full(full)) => full.clone(),
+        None => (path, ""),
+        Some(PathRewrite::Full(full)) => (full, ""),
         Some(PathRewrite::Prefix(prefix)) => {
             let rest = path.get(matched..).unwrap_or_default();
-            let rewritten = format!("{}{rest}", prefix.trim_end_matches('/'));
-            if rewritten.is_empty() { "/".to_owned() } else { rewritten }
+            let prefix = prefix.trim_end_matches('/');
+            if prefix.is_empty() && rest.is_empty() { ("/", "") } else { (prefix, rest) }
         }
     }
-}
-
-fn with_query(mut path: String, query: Option<&str>) -> String {
-    if let Some(query) = query {
-        path.push('?');
-        path.push_str(query);
-    }
-    path
 }
 
 /// A replacement must be a path that could have been asked for.
@@ -149,25 +145,28 @@ fn checked(route: &Route, rewrite: Option<&PathRewrite>) -> Result<Option<PathRe
 }
 
 impl Edits {
-    fn compile(route: &Route, edits: &HeaderEdits) -> Result<Self, Error> {
-        let pair = |(key, text): (&String, &String)| Ok((name(route, key)?, value(route, key, text)?));
-        Ok(Self {
-            remove: edits.remove.iter().map(|key| name(route, key)).collect::<Result<_, Error>>()?,
-            set: edits.set.iter().map(pair).collect::<Result<_, Error>>()?,
-            add: edits.add.iter().map(pair).collect::<Result<_, Error>>()?,
-        })
+    /// Adds what one filter asks for, in the order remove, set, add.
+    fn then(&mut self, route: &Route, edits: &HeaderEdits) -> Result<(), Error> {
+        for key in edits.remove.iter().chain(edits.set.keys()) {
+            let name = name(route, key)?;
+            self.put.retain(|(known, _)| *known != name);
+            if !self.dropped.contains(&name) {
+                self.dropped.push(name);
+            }
+        }
+        for (key, text) in edits.set.iter().chain(&edits.add) {
+            self.put.push((name(route, key)?, value(route, key, text)?));
+        }
+        Ok(())
     }
 
-    fn apply(&self, headers: &mut HeaderMap) {
-        for name in &self.remove {
-            headers.remove(name);
-        }
-        for (name, value) in &self.set {
-            headers.insert(name.clone(), value.clone());
-        }
-        for (name, value) in &self.add {
-            headers.append(name.clone(), value.clone());
-        }
+    pub(crate) fn is_empty(&self) -> bool {
+        self.dropped.is_empty() && self.put.is_empty()
+    }
+
+    /// Whether lines of this name are left out.
+    pub(crate) fn drops(&self, name: &[u8]) -> bool {
+        self.dropped.iter().any(|dropped| dropped.as_str().as_bytes().eq_ignore_ascii_case(name))
     }
 }
 
@@ -186,8 +185,6 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use http::{Method, Uri};
-
     use super::*;
 
     fn route(filters: Vec<Filter>) -> Route {
@@ -202,11 +199,9 @@ mod tests {
         }
     }
 
-    fn with_head<T>(url: &str, look: impl FnOnce(&Head<'_>) -> T) -> T {
-        let uri: Uri = url.parse().unwrap();
-        let mut headers = HeaderMap::new();
-        headers.insert(http::header::HOST, HeaderValue::from_static("shop.test:8080"));
-        look(&Head::parse(&Method::GET, &uri, &headers).unwrap())
+    fn look<T>(url: &str, look: impl FnOnce(&Head<'_>) -> T) -> T {
+        let text = format!("GET {url} HTTP/1.1\r\nhost: shop.test:8080\r\n\r\n");
+        crate::head::with_head(text.as_bytes(), look).unwrap()
     }
 
     #[test]
@@ -226,8 +221,9 @@ mod tests {
         ] {
             let rewrite = Some(PathRewrite::Prefix(replacement.to_owned()));
             let filters = Filters::compile(&route(vec![Filter::UrlRewrite { hostname: None, path: rewrite }])).unwrap();
-            let target = with_head(path, |head| filters.target(head, prefix.len()));
-            assert_eq!(target.unwrap().as_str(), expected, "{path} {prefix} {replacement}");
+            let mut target = Vec::new();
+            assert!(look(path, |head| filters.write_target(head, prefix.len(), &mut target)));
+            assert_eq!(String::from_utf8(target).unwrap(), expected, "{path} {prefix} {replacement}");
         }
     }
 
@@ -244,8 +240,7 @@ mod tests {
         ] {
             let filter = Filter::RequestRedirect { scheme, hostname, port, path, status: 302 };
             let redirect = Filters::compile(&route(vec![filter])).unwrap().redirect.unwrap();
-            let location = with_head("/a/b?c=d", |head| redirect.location(head, 2));
-            assert_eq!(location.unwrap(), expected);
+            assert_eq!(look("/a/b?c=d", |head| redirect.location(head, 2)), expected);
         }
     }
 
@@ -254,14 +249,12 @@ mod tests {
         let pairs = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
         let (set, add) = (pairs("x-a", "set"), pairs("X-A", "added"));
         let edits = HeaderEdits { set, add, remove: vec!["x-b".to_owned()] };
-        let filters = Filters::compile(&route(vec![Filter::RequestHeaders(edits)])).unwrap();
-        let mut headers = HeaderMap::new();
-        headers.insert("x-a", HeaderValue::from_static("old"));
-        headers.insert("x-b", HeaderValue::from_static("old"));
-        filters.edit_request(&mut headers);
-        let seen: Vec<_> = headers.get_all("x-a").iter().collect();
-        assert_eq!(seen, ["set", "added"]);
-        assert!(!headers.contains_key("x-b"));
+        let again = HeaderEdits { add: pairs("x-b", "later"), ..HeaderEdits::default() };
+        let filters = vec![Filter::RequestHeaders(edits), Filter::RequestHeaders(again)];
+        let edits = Filters::compile(&route(filters)).unwrap().request;
+        let put: Vec<_> = edits.put.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(put, [("x-a", "set"), ("x-a", "added"), ("x-b", "later")]);
+        assert!(edits.drops(b"X-A") && edits.drops(b"x-b") && !edits.drops(b"x-c"));
     }
 
     #[test]

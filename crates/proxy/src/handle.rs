@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
@@ -12,6 +14,7 @@ use crate::balance::{Endpoints, Service};
 use crate::cores::Change;
 use crate::counters::{self, Counters, Counts};
 use crate::error::Error;
+use crate::meters::{Meters, Readings};
 use crate::snapshot::Snapshot;
 use crate::table::Tables;
 
@@ -25,15 +28,20 @@ pub(crate) struct Current {
     snapshot: Option<Arc<Snapshot>>,
     pub(crate) tables: Tables,
     pub(crate) services: HashMap<String, Arc<Service>>,
+    /// The same, where [`Tables::services`] has their names.
+    pub(crate) slots: Vec<Option<Arc<Service>>>,
 }
 
 /// Shared by the handle and the cores.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) current: ArcSwap<Current>,
+    /// Grows after `current` has changed, so that a core need not touch what all share to know that it has not.
+    pub(crate) version: AtomicU64,
     /// Tells the cores that endpoints may have gone. Carries the generation.
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) counts: Vec<Arc<Counts>>,
+    meters: Meters,
     /// By core: listeners that come and go.
     listeners: Vec<mpsc::Sender<Change>>,
     /// Held by whoever applies a snapshot: one at a time.
@@ -44,8 +52,10 @@ impl Shared {
     pub(crate) fn new(listeners: Vec<mpsc::Sender<Change>>) -> Self {
         Self {
             current: ArcSwap::default(),
+            version: AtomicU64::new(0),
             changed: watch::Sender::new(0),
-            counts: listeners.iter().map(|_| Arc::default()).collect(),
+            counts: (0..listeners.len()).map(|core| Arc::new(Counts::of(core))).collect(),
+            meters: Meters::new(listeners.len()),
             listeners,
             endpoints: Mutex::default(),
         }
@@ -72,11 +82,17 @@ impl Handle {
         // Most changes are of endpoints: a start, an end, a failed probe. They leave every route as it is.
         let tables = match before {
             Some(before) if before.listeners == snapshot.listeners => present.tables.clone(),
-            _ => Tables::compile(&snapshot)?,
+            _ => {
+                let tables = Tables::compile(&snapshot)?;
+                self.0.meters.assign(&snapshot, &tables, Instant::now());
+                tables
+            }
         };
         let (services, retired) = endpoints.apply(&snapshot);
         let generation = snapshot.generation;
-        self.0.current.store(Arc::new(Current { snapshot: Some(Arc::new(snapshot)), tables, services }));
+        let slots = tables.services.iter().map(|name| services.get(&**name).cloned()).collect();
+        self.0.current.store(Arc::new(Current { snapshot: Some(Arc::new(snapshot)), tables, services, slots }));
+        self.0.version.fetch_add(1, Ordering::Release);
         retired.retire();
         self.0.changed.send_replace(generation);
         Ok(())
@@ -134,5 +150,12 @@ impl Handle {
     #[must_use]
     pub fn counters(&self) -> Counters {
         counters::sum(&self.0.counts)
+    }
+
+    /// Everything that was counted so far, by route and edge. Adds up some hundred numbers a route and core: for whoever
+    /// looks, not for a loop.
+    #[must_use]
+    pub fn read(&self) -> Readings {
+        self.0.meters.read(&self.0.counts, Instant::now())
     }
 }

@@ -1,62 +1,57 @@
 //! Header fields on their way through a proxy: what belongs to one connection is removed, what the next must know is
 //! set. At a gateway nothing from outside is believed; at an edge the caller is ours and its context is passed on.
+//! Fields that stay are copied as they were written, in one pass; nothing is allocated. Pure.
 
-use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
-    TRANSFER_ENCODING, UPGRADE, VIA,
-};
-use http::{StatusCode, Version};
 use kit::trace::TraceContext;
 
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const DEADLINE: HeaderName = HeaderName::from_static("atoll-deadline");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+use crate::filter::{Edits, Filters};
+use crate::message::{Field, Fields, Head, Name, ResponseHead, Span, Version};
 
-/// Fields of the platform's own; from outside they are never true.
-const OWN_PREFIX: &str = "atoll-";
-
-/// Always about one connection (RFC 9110 §7.6.1), whether `connection` names them or not.
-const HOP_BY_HOP: [HeaderName; 6] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+/// Where the proxy names itself (RFC 9110 §7.6.3).
+const VIA: [&str; 2] = ["1.0 atoll", "1.1 atoll"];
 
 // Limit: longer request ids are replaced, from outside and from our own callers alike.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
+/// What names a request in logs, here and at everybody it comes by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RequestId {
+    /// The client's.
+    Given(Span),
+    Made([u8; 36]),
+}
+
+impl RequestId {
+    pub(crate) fn get<'b>(&'b self, bytes: &'b [u8]) -> &'b str {
+        match self {
+            Self::Given(span) => span.text(bytes),
+            Self::Made(id) => std::str::from_utf8(id).unwrap_or_default(),
+        }
+    }
+}
+
 /// What identifies a request across services.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity {
-    pub(crate) request_id: HeaderValue,
+    pub(crate) request_id: RequestId,
     /// The span of the request that came in.
     pub(crate) trace: TraceContext,
     continues: bool,
 }
 
 impl Identity {
-    /// Takes what the client gave if it is well-formed and makes the rest.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let mut ids = headers.get_all(REQUEST_ID).iter();
-        let request_id = ids.next().filter(|id| ids.next().is_none() && fits_request_id(id.as_bytes())).cloned();
-        let mut traces = headers.get_all(TRACEPARENT).iter();
-        let trace = traces.next().filter(|_| traces.next().is_none());
-        let trace = trace.and_then(|value| TraceContext::parse(value.as_bytes()));
+    /// Takes what the client gave if it is well-formed and makes the rest; `now` is since the Unix epoch.
+    pub(crate) fn of(fields: &Fields, bytes: &[u8], now: Duration) -> Self {
+        let given = fields.only(Name::RequestId, bytes).filter(|id| fits_request_id(id));
+        let trace = fields.only(Name::Traceparent, bytes).and_then(TraceContext::parse);
         Self {
-            request_id: request_id
-                .unwrap_or_else(|| kit::ids::unique().try_into().expect("a UUID is a valid field value")),
+            request_id: match given {
+                Some(id) => RequestId::Given(Span::within(bytes, id)),
+                None => RequestId::Made(kit::ids::unique_at(now)),
+            },
             trace: trace.unwrap_or_else(TraceContext::root),
             continues: trace.is_some(),
         }
@@ -69,349 +64,393 @@ fn fits_request_id(id: &[u8]) -> bool {
         && id.iter().all(|byte| byte.is_ascii_graphic() && !b"\"'`,;\\<>".contains(byte))
 }
 
-/// How the client came in.
+/// How a client came in: the same for every request of its connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    address: String,
+    port: String,
+    /// The element of `forwarded` up to the host (RFC 7239 §6: an IPv6 address must be quoted).
+    forwarded: String,
+}
+
+impl Origin {
+    pub(crate) fn new(client: SocketAddr, port: u16) -> Self {
+        let forwarded = match client.ip() {
+            IpAddr::V4(address) => format!("for={address};proto=http"),
+            IpAddr::V6(address) => format!("for=\"[{address}]\";proto=http"),
+        };
+        Self { address: client.ip().to_string(), port: port.to_string(), forwarded }
+    }
+}
+
+/// One try of a request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Origin<'a> {
-    pub(crate) client: SocketAddr,
-    /// The port that it connected to.
-    pub(crate) port: u16,
-    /// As the client wrote it.
-    pub(crate) host: &'a str,
-    pub(crate) version: Version,
-    /// Whether it is a declared caller, whose forwarding fields are believed.
+pub(crate) struct Request<'a> {
+    pub(crate) head: Head<'a>,
+    pub(crate) origin: &'a Origin,
+    /// Whether it comes from a declared caller, whose forwarding fields are believed.
     pub(crate) is_edge: bool,
+    pub(crate) identity: &'a Identity,
+    pub(crate) filters: &'a Filters,
+    /// How much of the path the route's match covers.
+    pub(crate) matched: usize,
+    /// Whether it may change the protocol.
+    pub(crate) is_upgrade: bool,
+    /// What is left of its time.
+    pub(crate) left: Duration,
 }
 
-/// The protocol that a request asks to change to, if it is one that we pass on. `h2c` is not: a tunnel to HTTP/2
-/// would carry requests past the routes. Without the word in `connection` the field means nothing (RFC 9110 §7.8).
-pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let protocol = headers.get(UPGRADE)?;
-    let named = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    let is_h2c = tokens(headers, &UPGRADE).any(|token| token.eq_ignore_ascii_case("h2c"));
-    (named && !is_h2c).then(|| protocol.clone())
+/// The client wants to change the protocol to one that we pass on. `h2c` is not: a tunnel to HTTP/2 would carry requests
+/// past the routes. Without the word in `connection` the field means nothing (RFC 9110 §7.8).
+pub(crate) fn asks_for_upgrade(fields: &Fields, version: Version, bytes: &[u8]) -> bool {
+    let is = |word: &'static str| move |token: &[u8]| token.eq_ignore_ascii_case(word.as_bytes());
+    fields.has(Name::Upgrade)
+        && version >= Version::Http11
+        && fields.tokens(Name::Connection, bytes).any(is("upgrade"))
+        && !fields.tokens(Name::Upgrade, bytes).any(is("h2c"))
 }
 
-/// Turns the fields of a request into those for the upstream.
-pub(crate) fn prepare_request(headers: &mut HeaderMap, origin: &Origin<'_>, identity: &Identity) {
-    let takes_trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
-    strip_hop_by_hop(headers);
-    if takes_trailers {
-        // RFC 9110 §10.1.4: who sends it must also name it.
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
-    }
-    // We send `100 Continue` ourselves as soon as an upstream takes the body.
-    if headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        headers.remove(EXPECT);
-    }
-    if !origin.is_edge {
-        for name in [FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED_PORT] {
-            headers.remove(name);
-        }
-        let own: Vec<HeaderName> =
-            headers.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
-        own.iter().for_each(|name| drop(headers.remove(name)));
-    }
-    set_forwarded(headers, origin);
-    append_via(headers, origin.version);
-    headers.insert(REQUEST_ID, identity.request_id.clone());
-    if !identity.continues {
-        headers.remove(TRACESTATE);
-    }
-    insert_text(headers, TRACEPARENT, &identity.trace.child().to_string());
+/// Whether the client waits to be asked for its body (RFC 9110 §10.1.1).
+pub(crate) fn expects_continue(head: &Head<'_>) -> bool {
+    let fields = &head.request.fields;
+    head.request.version >= Version::Http11 && fields.all(Name::Expect, head.bytes).any(is_continue)
 }
 
-/// Turns the fields of an upstream's response into those for the client.
-pub(crate) fn prepare_response(headers: &mut HeaderMap, status: StatusCode, version: Version, identity: &Identity) {
-    let upgrade = (status == StatusCode::SWITCHING_PROTOCOLS).then(|| headers.get(UPGRADE).cloned()).flatten();
-    strip_hop_by_hop(headers);
-    if let Some(protocol) = upgrade {
-        set_upgrade(headers, protocol);
-    }
-    // RFC 9110 §8.6: neither may have one.
-    if status == StatusCode::NO_CONTENT || status.is_informational() {
-        headers.remove(CONTENT_LENGTH);
-    }
-    append_via(headers, version);
-    headers.insert(REQUEST_ID, identity.request_id.clone());
-}
-
-/// Whether the content is a stream of events, which ends when somebody leaves.
-pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    media_type.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("text/event-stream"))
-}
-
-pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
-    append_list(headers, CONNECTION, "upgrade");
-    headers.insert(UPGRADE, protocol);
+fn is_continue(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"100-continue")
 }
 
 /// What is left of the caller's own patience: milliseconds, set by the platform on every call.
-pub(crate) fn deadline(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(DEADLINE)?.to_str().ok()?.parse().ok().map(Duration::from_millis)
+pub(crate) fn deadline(fields: &Fields, bytes: &[u8]) -> Option<Duration> {
+    let value = fields.all(Name::AtollDeadline, bytes).next()?;
+    std::str::from_utf8(value).ok()?.parse().ok().map(Duration::from_millis)
 }
 
-pub(crate) fn set_deadline(headers: &mut HeaderMap, left: Duration) {
-    headers.insert(DEADLINE, HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)));
+/// Whether the content is a stream of events, which ends when somebody leaves.
+pub(crate) fn is_event_stream(fields: &Fields, bytes: &[u8]) -> bool {
+    let media_type = fields.all(Name::ContentType, bytes).next().unwrap_or_default();
+    let name = media_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    name.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = tokens(headers, &CONNECTION).filter_map(|token| token.parse().ok()).collect();
-    for name in named {
-        // Naming these would change where the message goes or ends.
-        if name != HOST && name != CONTENT_LENGTH {
-            headers.remove(name);
+/// Whether a field may stand in a trailer section (RFC 9110 §6.5.1): none that says where a message ends or goes, who
+/// sent it or how it is to be taken.
+pub(crate) fn may_trail(known: Name, name: &[u8]) -> bool {
+    const REFUSED: [&str; 12] = [
+        "authorization",
+        "cache-control",
+        "content-encoding",
+        "content-range",
+        "cookie",
+        "max-forwards",
+        "proxy-authorization",
+        "range",
+        "set-cookie",
+        "trailer",
+        "vary",
+        "www-authenticate",
+    ];
+    known == Name::Other && !REFUSED.iter().any(|refused| name.eq_ignore_ascii_case(refused.as_bytes()))
+}
+
+/// Writes the head of a request for the service. `false` when its target has grown too long.
+pub(crate) fn write_request(out: &mut Vec<u8>, request: &Request<'_>) -> bool {
+    let Request { head, identity, filters, is_edge, .. } = request;
+    let (fields, bytes) = (&head.request.fields, head.bytes);
+    out.extend_from_slice(head.method().as_str().as_bytes());
+    out.push(b' ');
+    if !filters.write_target(head, request.matched, out) {
+        return false;
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut lines = Lines::new(out, &filters.request, fields, bytes);
+    match &filters.host {
+        Some(host) => lines.add("host", &[host.as_bytes()]),
+        None => lines.add("host", &[head.request.authority.of(bytes)]),
+    }
+    lines.copy(fields, bytes, |field| match field.known {
+        Name::Other | Name::ContentLength | Name::ContentType | Name::Date => true,
+        Name::AtollOther | Name::ForwardedHost | Name::ForwardedPort | Name::ForwardedProto => *is_edge,
+        Name::Tracestate => identity.continues,
+        // We send `100 Continue` ourselves as soon as a service takes the body.
+        Name::Expect => !is_continue(field.value.of(bytes)),
+        _ => false,
+    });
+    let is_chunked = head.request.content == crate::message::Length::Chunked;
+    if is_chunked {
+        lines.out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+    set_forwarded(&mut lines, request);
+    lines.append(
+        "via",
+        Name::Via,
+        fields,
+        bytes,
+        &[VIA[usize::from(head.request.version >= Version::Http11)].as_bytes()],
+    );
+    lines.add("x-request-id", &[identity.request_id.get(bytes).as_bytes()]);
+    lines.add("traceparent", &[&identity.trace.child().to_bytes()]);
+    let mut digits = [0; 20];
+    lines.add("atoll-deadline", &[decimal(u64::try_from(request.left.as_millis()).unwrap_or(u64::MAX), &mut digits)]);
+    // RFC 9110 §10.1.4: who sends TE must also name it.
+    let takes_trailers = fields.tokens(Name::Te, bytes).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+    match (takes_trailers, request.is_upgrade) {
+        (true, true) => lines.out.extend_from_slice(b"te: trailers\r\nconnection: te, upgrade\r\n"),
+        (true, false) => lines.out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n"),
+        (false, true) => lines.out.extend_from_slice(b"connection: upgrade\r\n"),
+        (false, false) => {}
+    }
+    if request.is_upgrade {
+        lines.list("upgrade", fields.all(Name::Upgrade, bytes), &[]);
+    }
+    lines.end();
+    true
+}
+
+fn set_forwarded(lines: &mut Lines<'_>, request: &Request<'_>) {
+    let Request { head, origin, is_edge, .. } = request;
+    let (fields, bytes) = (&head.request.fields, head.bytes);
+    let host = head.request.authority.of(bytes);
+    if *is_edge {
+        lines.append("x-forwarded-for", Name::ForwardedFor, fields, bytes, &[origin.address.as_bytes()]);
+        let element: &[&[u8]] = &[origin.forwarded.as_bytes(), b";host=\"", host, b"\""];
+        let element = if host.is_empty() { &element[..1] } else { element };
+        lines.append("forwarded", Name::Forwarded, fields, bytes, element);
+    } else {
+        lines.add("x-forwarded-for", &[origin.address.as_bytes()]);
+        match host {
+            [] => lines.add("forwarded", &[origin.forwarded.as_bytes()]),
+            host => lines.add("forwarded", &[origin.forwarded.as_bytes(), b";host=\"", host, b"\""]),
         }
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
+    let is_set = |name: Name| *is_edge && lines.keeps_any(fields, bytes, name);
+    let (has_proto, has_host, has_port) =
+        (is_set(Name::ForwardedProto), is_set(Name::ForwardedHost), is_set(Name::ForwardedPort));
+    if !has_proto {
+        lines.add("x-forwarded-proto", &[b"http"]);
+    }
+    if !has_host && !host.is_empty() {
+        lines.add("x-forwarded-host", &[host]);
+    }
+    if !has_port {
+        lines.add("x-forwarded-port", &[origin.port.as_bytes()]);
     }
 }
 
-/// The elements of a comma-separated list in one or more fields. Elements that are not ASCII are left out.
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
+/// What becomes of the client's connection after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// Nothing needs to be said.
+    Kept,
+    /// A client of 1.0 that asked for it must be told.
+    KeptAsAsked,
+    Closed,
 }
 
-fn set_forwarded(headers: &mut HeaderMap, origin: &Origin<'_>) {
-    let address = origin.client.ip();
-    append_list(headers, FORWARDED_FOR, &address.to_string());
-    set_absent(headers, FORWARDED_PROTO, "http");
-    if !origin.host.is_empty() {
-        set_absent(headers, FORWARDED_HOST, origin.host);
+/// How an answer goes to its client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer<'a> {
+    pub(crate) client: Version,
+    pub(crate) is_chunked: bool,
+    pub(crate) persistence: Persistence,
+    pub(crate) request_id: &'a str,
+    /// RFC 9110 §5.6.7.
+    pub(crate) date: &'a [u8],
+}
+
+/// Writes the head of a service's response for the client.
+pub(crate) fn write_response(
+    out: &mut Vec<u8>,
+    response: &ResponseHead,
+    bytes: &[u8],
+    filters: &Filters,
+    answer: &Answer<'_>,
+) {
+    let fields = &response.fields;
+    write_status(out, answer.client, response.status, response.reason.of(bytes));
+    let mut lines = Lines::new(out, &filters.response, fields, bytes);
+    lines.copy(fields, bytes, |field| match field.known {
+        Name::RequestId | Name::Via => false,
+        // RFC 9110 §8.6: neither may have one.
+        Name::ContentLength => response.status != 204 && response.status != 101,
+        known => !known.is_hop_by_hop(),
+    });
+    let via = VIA[usize::from(response.version >= Version::Http11)];
+    lines.append("via", Name::Via, fields, bytes, &[via.as_bytes()]);
+    lines.add("x-request-id", &[answer.request_id.as_bytes()]);
+    if !fields.has(Name::Date) {
+        lines.add("date", &[answer.date]);
     }
-    set_absent(headers, FORWARDED_PORT, &origin.port.to_string());
-    // RFC 7239 §6: an IPv6 address, and a host with a port, must be quoted.
-    let mut element = match address {
-        IpAddr::V4(address) => format!("for={address};proto=http"),
-        IpAddr::V6(address) => format!("for=\"[{address}]\";proto=http"),
-    };
-    if !origin.host.is_empty() {
-        let _ = write!(element, ";host=\"{}\"", origin.host);
+    if response.status == 101 {
+        lines.list("upgrade", fields.all(Name::Upgrade, bytes), &[]);
+        lines.out.extend_from_slice(b"connection: upgrade\r\n");
     }
-    append_list(headers, FORWARDED, &element);
+    lines.persistence(answer);
+    lines.end();
 }
 
-/// RFC 9110 §7.6.3: the version that the message came in with, and a pseudonym for us.
-fn append_via(headers: &mut HeaderMap, version: Version) {
-    append_list(headers, VIA, if version == Version::HTTP_10 { "1.0 atoll" } else { "1.1 atoll" });
+/// Writes the head of an interim response, which is passed on as it is (RFC 9110 §15.2).
+pub(crate) fn write_interim(out: &mut Vec<u8>, response: &ResponseHead, bytes: &[u8]) {
+    write_status(out, Version::Http11, response.status, response.reason.of(bytes));
+    let none = Edits::default();
+    let mut lines = Lines::new(out, &none, &response.fields, bytes);
+    lines.copy(&response.fields, bytes, |field| field.known != Name::ContentLength && !field.known.is_hop_by_hop());
+    lines.end();
 }
 
-/// One field for the whole list, because many programs only read the first.
-fn append_list(headers: &mut HeaderMap, name: HeaderName, element: &str) {
-    let before: Vec<&str> = headers.get_all(&name).iter().filter_map(|value| value.to_str().ok()).collect();
-    let list = if before.is_empty() { element.to_owned() } else { format!("{}, {element}", before.join(", ")) };
-    insert_text(headers, name, &list);
+/// Writes the head of an answer of the proxy's own.
+pub(crate) fn write_own(out: &mut Vec<u8>, status: http::StatusCode, lines: &[(&str, &str)], answer: &Answer<'_>) {
+    let reason = status.canonical_reason().unwrap_or_default();
+    write_status(out, answer.client, status.as_u16(), reason.as_bytes());
+    let (none, fields) = (Edits::default(), Fields::default());
+    let mut written = Lines::new(out, &none, &fields, &[]);
+    for (name, value) in lines {
+        written.add(name, &[value.as_bytes()]);
+    }
+    written.add("x-request-id", &[answer.request_id.as_bytes()]);
+    written.add("date", &[answer.date]);
+    written.persistence(answer);
+    written.end();
 }
 
-fn set_absent(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    if !headers.contains_key(&name) {
-        insert_text(headers, name, text);
+fn write_status(out: &mut Vec<u8>, version: Version, status: u16, reason: &[u8]) {
+    out.extend_from_slice(if version == Version::Http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    let mut digits = [0; 20];
+    out.extend_from_slice(decimal(u64::from(status), &mut digits));
+    out.push(b' ');
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Field lines being written.
+struct Lines<'a> {
+    out: &'a mut Vec<u8>,
+    edits: &'a Edits,
+    /// Elements of `connection` that name fields: those stay here, too (RFC 9110 §7.6.1).
+    named: Option<(&'a Fields, &'a [u8])>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(out: &'a mut Vec<u8>, edits: &'a Edits, fields: &'a Fields, bytes: &'a [u8]) -> Self {
+        let is_option = |token: &[u8]| {
+            [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|option| token.eq_ignore_ascii_case(option))
+        };
+        let names_any = fields.tokens(Name::Connection, bytes).any(|token| !is_option(token));
+        Self { out, edits, named: names_any.then_some((fields, bytes)) }
+    }
+
+    /// Naming these would change where the message goes or ends.
+    fn is_named(&self, known: Name, name: &[u8]) -> bool {
+        !matches!(known, Name::Host | Name::ContentLength)
+            && self.named.is_some_and(|(fields, bytes)| {
+                fields.tokens(Name::Connection, bytes).any(|token| token.eq_ignore_ascii_case(name))
+            })
+    }
+
+    /// Copies the lines that stay as they are, as many at once as stand together.
+    fn copy(&mut self, fields: &Fields, bytes: &[u8], stays: impl Fn(&Field) -> bool) {
+        let is_plain = self.named.is_none() && self.edits.is_empty();
+        let mut run: Option<(usize, usize)> = None;
+        for field in &fields.lines {
+            let name = field.name.of(bytes);
+            let is_kept = stays(field) && (is_plain || !self.is_named(field.known, name) && !self.edits.drops(name));
+            let (start, end) = (field.name.start(), field.end as usize);
+            run = match (run, is_kept) {
+                (Some((from, _)), true) => Some((from, end)),
+                (None, true) => Some((start, end)),
+                (Some((from, to)), false) => {
+                    self.out.extend_from_slice(&bytes[from..to]);
+                    None
+                }
+                (None, false) => None,
+            };
+        }
+        if let Some((from, to)) = run {
+            self.out.extend_from_slice(&bytes[from..to]);
+        }
+    }
+
+    /// Whether a line of this name was kept.
+    fn keeps_any(&self, fields: &Fields, bytes: &[u8], known: Name) -> bool {
+        fields.has(known)
+            && fields.lines.iter().any(|field| field.known == known && !self.is_named(known, field.name.of(bytes)))
+    }
+
+    fn add(&mut self, name: &str, parts: &[&[u8]]) {
+        if self.edits.is_empty() || !self.edits.drops(name.as_bytes()) {
+            self.write(name, parts);
+        }
+    }
+
+    fn write(&mut self, name: &str, parts: &[&[u8]]) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        for part in parts {
+            self.out.extend_from_slice(part);
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// One line for the whole list, because many programs only read the first; `element` comes last.
+    fn append(&mut self, name: &str, known: Name, fields: &Fields, bytes: &[u8], element: &[&[u8]]) {
+        if !fields.has(known) || self.is_named(known, name.as_bytes()) {
+            self.add(name, element);
+        } else if self.edits.is_empty() || !self.edits.drops(name.as_bytes()) {
+            self.list(name, fields.all(known, bytes), element);
+        }
+    }
+
+    fn list<'v>(&mut self, name: &str, values: impl Iterator<Item = &'v [u8]>, last: &[&[u8]]) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        let mut is_first = true;
+        for value in values.filter(|value| !value.is_empty()) {
+            if !std::mem::take(&mut is_first) {
+                self.out.extend_from_slice(b", ");
+            }
+            self.out.extend_from_slice(value);
+        }
+        if !is_first && !last.is_empty() {
+            self.out.extend_from_slice(b", ");
+        }
+        for part in last {
+            self.out.extend_from_slice(part);
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn persistence(&mut self, answer: &Answer<'_>) {
+        if answer.is_chunked {
+            self.out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        match answer.persistence {
+            Persistence::Kept => {}
+            Persistence::KeptAsAsked => self.out.extend_from_slice(b"connection: keep-alive\r\n"),
+            Persistence::Closed => self.out.extend_from_slice(b"connection: close\r\n"),
+        }
+    }
+
+    fn end(mut self) {
+        let edits = self.edits;
+        for (name, value) in &edits.put {
+            self.write(name.as_str(), &[value.as_bytes()]);
+        }
+        self.out.extend_from_slice(b"\r\n");
     }
 }
 
-fn insert_text(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    if let Ok(value) = HeaderValue::from_str(text) {
-        headers.insert(name, value);
+/// Writes a number and gives its digits.
+pub(crate) fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &digits[start..];
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use expect_test::{Expect, expect};
-
-    use super::*;
-
-    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-
-    fn fields(lines: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
-        }
-        headers
-    }
-
-    /// Ids that were made are other ones each time and shown by name; those given stay.
-    fn check(is_edge: bool, client: &str, lines: &[(&str, &str)], expect: &Expect) {
-        let mut headers = fields(lines);
-        let identity = Identity::of(&headers);
-        let client = client.parse().unwrap();
-        let origin = Origin { client, port: 8080, host: "shop.test:80", version: Version::HTTP_11, is_edge };
-        prepare_request(&mut headers, &origin, &identity);
-        let mut seen: Vec<String> =
-            headers.iter().map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap())).collect();
-        seen.sort();
-        let span = headers[TRACEPARENT].to_str().unwrap()[36..52].to_owned();
-        let mut seen = seen.concat().replace(&span, "SPAN");
-        if !lines.iter().any(|(_, value)| *value == "req-1") {
-            seen = seen.replace(headers[REQUEST_ID].to_str().unwrap(), "MADE");
-        }
-        if !identity.continues {
-            seen = seen.replace(&format!("{:032x}", identity.trace.trace_id), "TRACE");
-        }
-        expect.assert_eq(&seen);
-    }
-
-    #[test]
-    fn a_request_id_is_kept_only_where_it_can_be_written_anywhere() {
-        let long = "x".repeat(129);
-        for (given, is_kept) in [
-            (vec!["0af7-65.19:16_cd"], true),
-            (vec![&long[1..]], true),
-            (vec![&long], false),
-            (vec![""], false),
-            (vec!["a b"], false),
-            (vec!["a,b"], false),
-            (vec!["a\"b"], false),
-            (vec!["a", "b"], false),
-        ] {
-            let lines: Vec<_> = given.iter().map(|id| ("x-request-id", *id)).collect();
-            let kept = Identity::of(&fields(&lines)).request_id;
-            assert_eq!(kept == given[0], is_kept, "{given:?}");
-        }
-    }
-
-    #[test]
-    fn a_gateway_believes_nothing_from_outside() {
-        check(
-            false,
-            "[2001:db8::1]:5000",
-            &[
-                ("x-forwarded-for", "10.0.0.1"),
-                ("x-forwarded-proto", "https"),
-                ("x-forwarded-host", "evil"),
-                ("x-forwarded-port", "1"),
-                ("forwarded", "for=10.0.0.1"),
-                ("atoll-deadline", "999999"),
-                ("atoll-anything", "x"),
-                ("via", "1.1 cdn"),
-                ("x-request-id", "a b"),
-                ("traceparent", "nonsense"),
-                ("tracestate", "v=1"),
-                ("accept", "*/*"),
-            ],
-            &expect![[r#"
-                accept: */*
-                forwarded: for="[2001:db8::1]";proto=http;host="shop.test:80"
-                traceparent: 00-TRACE-SPAN-01
-                via: 1.1 cdn, 1.1 atoll
-                x-forwarded-for: 2001:db8::1
-                x-forwarded-host: shop.test:80
-                x-forwarded-port: 8080
-                x-forwarded-proto: http
-                x-request-id: MADE
-            "#]],
-        );
-    }
-
-    #[test]
-    fn an_edge_passes_the_context_on() {
-        check(
-            true,
-            "127.0.0.1:5000",
-            &[
-                ("x-forwarded-for", "10.0.0.1"),
-                ("x-forwarded-for", "10.0.0.2"),
-                ("x-forwarded-proto", "https"),
-                ("x-forwarded-host", "shop.example"),
-                ("forwarded", "for=10.0.0.1"),
-                ("atoll-anything", "x"),
-                ("x-request-id", "req-1"),
-                ("traceparent", TRACE),
-                ("tracestate", "v=1"),
-            ],
-            &expect![[r#"
-                atoll-anything: x
-                forwarded: for=10.0.0.1, for=127.0.0.1;proto=http;host="shop.test:80"
-                traceparent: 00-0af7651916cd43dd8448eb211c80319c-SPAN-01
-                tracestate: v=1
-                via: 1.1 atoll
-                x-forwarded-for: 10.0.0.1, 10.0.0.2, 127.0.0.1
-                x-forwarded-host: shop.example
-                x-forwarded-port: 8080
-                x-forwarded-proto: https
-                x-request-id: req-1
-            "#]],
-        );
-    }
-
-    #[test]
-    fn what_belongs_to_the_connection_stays_on_it() {
-        check(
-            false,
-            "127.0.0.1:5000",
-            &[
-                ("connection", "close, X-Hop, host"),
-                ("connection", "content-length"),
-                ("x-hop", "1"),
-                ("host", "shop.test"),
-                ("content-length", "3"),
-                ("keep-alive", "timeout=5"),
-                ("proxy-connection", "keep-alive"),
-                ("te", "gzip, Trailers"),
-                ("trailer", "x-sum"),
-                ("transfer-encoding", "chunked"),
-                ("upgrade", "websocket"),
-                ("expect", "100-Continue"),
-                ("x-request-id", "req-1"),
-                ("traceparent", TRACE),
-            ],
-            &expect![[r#"
-                connection: te
-                content-length: 3
-                forwarded: for=127.0.0.1;proto=http;host="shop.test:80"
-                host: shop.test
-                te: trailers
-                traceparent: 00-0af7651916cd43dd8448eb211c80319c-SPAN-01
-                trailer: x-sum
-                via: 1.1 atoll
-                x-forwarded-for: 127.0.0.1
-                x-forwarded-host: shop.test:80
-                x-forwarded-port: 8080
-                x-forwarded-proto: http
-                x-request-id: req-1
-            "#]],
-        );
-    }
-
-    #[test]
-    fn a_response_loses_its_hop_and_gains_its_way() {
-        let identity = Identity::of(&fields(&[("x-request-id", "req-1")]));
-        let mut headers = fields(&[
-            ("connection", "keep-alive, x-hop"),
-            ("x-hop", "1"),
-            ("upgrade", "h2c"),
-            ("content-length", "0"),
-            ("x-request-id", "from the service"),
-            ("set-cookie", "a=1"),
-            ("set-cookie", "b=2"),
-        ]);
-        prepare_response(&mut headers, StatusCode::NO_CONTENT, Version::HTTP_11, &identity);
-        let left = [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("via", "1.1 atoll"), ("x-request-id", "req-1")];
-        assert_eq!(headers, fields(&left));
-    }
-
-    #[test]
-    fn only_a_named_upgrade_to_something_else_than_h2c_counts() {
-        for (connection, protocol, expected) in [
-            ("Upgrade", "websocket", Some("websocket")),
-            ("keep-alive, upgrade", "tcp", Some("tcp")),
-            ("keep-alive", "websocket", None),
-            ("upgrade, http2-settings", "h2c", None),
-            ("upgrade", "websocket, H2C", None),
-        ] {
-            let seen = upgrade(&fields(&[("connection", connection), ("upgrade", protocol)]));
-            assert_eq!(seen.as_ref().map(|value| value.to_str().unwrap()), expected, "{connection} {protocol}");
-        }
-    }
-
-    #[test]
-    fn a_deadline_is_milliseconds_or_nothing() {
-        for (text, expected) in [("1500", Some(1500)), ("0", Some(0)), ("-1", None), ("1s", None), ("", None)] {
-            assert_eq!(deadline(&fields(&[("atoll-deadline", text)])), expected.map(Duration::from_millis), "{text}");
-        }
-    }
-}
+mod tests;

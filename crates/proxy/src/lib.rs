@@ -2,13 +2,13 @@
 //! sockets, [`Bound::run`] serves on one thread a core, [`Handle::apply`] swaps in what is served. It is told
 //! everything by [`Config`] and [`Snapshot`] and decides nothing that a plan could have decided.
 //!
-//! Deciding is pure and knows no HTTP library: `head`, `path`, `table`, [`route()`], `filter`, `balance`, `retry`,
-//! `headers`. Acting is `exchange` with `attempt`, `upstream`, `body`, `tunnel` and `connection`, today on hyper.
+//! Deciding is pure and knows no sockets: `message`, `http1::{parse, framing, chunk}`, `head`, `path`, `table`, [`route()`],
+//! `filter`, `balance`, `retry`, `headers`. Acting is `connection` → `exchange` → `attempt` → `relay` or `tunnel`, over
+//! `http1::pipe` and `upstream`: one task a client's connection, which polls the service's socket as well.
 
 mod access;
 mod attempt;
 mod balance;
-mod body;
 mod bound;
 mod config;
 mod connection;
@@ -18,30 +18,39 @@ mod error;
 mod exchange;
 mod filter;
 mod handle;
+mod hashing;
 mod head;
 mod headers;
-mod outlet;
+mod http1;
+mod message;
+mod meters;
 mod path;
 mod patience;
 pub mod plane;
 mod reason;
+mod relay;
 mod retry;
+mod rooms;
 mod route;
 mod snapshot;
 mod sockets;
+mod stock;
 mod table;
+mod timers;
 mod tunnel;
 mod upstream;
-mod watched;
 
 pub use bound::{Bound, bind};
 pub use config::{Config, Limits};
 pub use counters::Counters;
 pub use error::Error;
 pub use handle::Handle;
-pub use head::Head;
+pub use head::with_head;
+pub use http1::chunk::{Decoded, Malformed, decode_chunked};
+pub use message::Head;
+pub use meters::{Histogram, Outcome, Reading, Readings, Series, Subject, bounds_seconds};
 pub use path::check_pattern;
-pub use reason::Reason;
+pub use reason::{Cut, Reason};
 pub use route::{Considered, Decision, Verdict, explain, route};
 pub use snapshot::{
     Backend, Endpoint, Filter, HeaderEdits, Listener, Match, NamedMatch, PathMatch, PathRewrite, Retry, Role, Route,

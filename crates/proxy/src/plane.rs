@@ -14,6 +14,7 @@ mod held;
 mod life;
 mod log;
 mod process;
+mod read;
 mod serve;
 mod wire;
 

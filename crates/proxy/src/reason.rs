@@ -1,7 +1,6 @@
 //! Why a request was answered by the proxy itself: the closed list of reasons, their status, and the body in which
 //! they are told (RFC 9457). The same code stands in the access log.
 
-use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 
@@ -24,6 +23,8 @@ pub enum Reason {
     TooManyConnections,
     /// No route matches.
     NoRoute,
+    /// The listener does not answer for the host at all.
+    Misdirected,
     /// The service has no endpoint that takes requests.
     NoEndpoint,
     /// No endpoint could be connected to. Nothing was sent: safe to retry.
@@ -41,6 +42,28 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, in the order of declaration: one that is missing here does not compile, and each has a counter.
+    pub const ALL: [Self; Self::ClientClosed as usize + 1] = [
+        Self::BadRequest,
+        Self::BadPath,
+        Self::UriTooLong,
+        Self::HeadTooLarge,
+        Self::BodyTooLarge,
+        Self::RequestTimeout,
+        Self::NotImplemented,
+        Self::HttpVersionNotSupported,
+        Self::TooManyConnections,
+        Self::NoRoute,
+        Self::Misdirected,
+        Self::NoEndpoint,
+        Self::ConnectFailed,
+        Self::UpstreamBroken,
+        Self::UpstreamInvalid,
+        Self::UpstreamHeadTooLarge,
+        Self::UpstreamTimeout,
+        Self::ClientClosed,
+    ];
+
     /// The name in problems and in the access log.
     #[must_use]
     pub const fn code(self) -> &'static str {
@@ -55,6 +78,7 @@ impl Reason {
             Self::HttpVersionNotSupported => "http_version_not_supported",
             Self::TooManyConnections => "too_many_connections",
             Self::NoRoute => "no_route",
+            Self::Misdirected => "misdirected",
             Self::NoEndpoint => "no_endpoint",
             Self::ConnectFailed => "connect_failed",
             Self::UpstreamBroken => "upstream_broken",
@@ -77,6 +101,7 @@ impl Reason {
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::HttpVersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::TooManyConnections | Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed | Self::UpstreamBroken | Self::UpstreamInvalid | Self::UpstreamHeadTooLarge => {
                 StatusCode::BAD_GATEWAY
@@ -86,9 +111,50 @@ impl Reason {
         }
     }
 
+    /// Whether the bytes behind the request may be anything but another one.
+    pub(crate) const fn ends_connection(self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest
+                | Self::UriTooLong
+                | Self::HeadTooLarge
+                | Self::BodyTooLarge
+                | Self::RequestTimeout
+                | Self::NotImplemented
+                | Self::HttpVersionNotSupported
+                | Self::TooManyConnections
+        )
+    }
+
     /// Whether a client may expect another try to fare better at once.
     pub(crate) const fn is_passing(self) -> bool {
         matches!(self, Self::TooManyConnections | Self::NoEndpoint)
+    }
+}
+
+/// Why a limit closed a connection of a client without an answer: there was no request, or nobody who read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cut {
+    /// So far above `connections_max` that not even a refusal is written.
+    TooMany,
+    /// It was without a request for `idle_timeout`.
+    Idle,
+    /// The client read nothing of its answer for `idle_timeout`.
+    Stalled,
+}
+
+impl Cut {
+    /// Every one, in the order of declaration.
+    pub const ALL: [Self; Self::Stalled as usize + 1] = [Self::TooMany, Self::Idle, Self::Stalled];
+
+    /// The name in counters.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::TooMany => "too_many_connections",
+            Self::Idle => "idle",
+            Self::Stalled => "stalled",
+        }
     }
 }
 
@@ -119,7 +185,7 @@ struct Problem<'a> {
 }
 
 /// Writes the problem document of a refusal. `service` is the one that was to answer, if the request got that far.
-pub(crate) fn problem(refusal: &Refusal, request_id: &str, service: Option<&str>) -> Bytes {
+pub(crate) fn problem(refusal: &Refusal, request_id: &str, service: Option<&str>) -> Vec<u8> {
     let status = refusal.reason.status();
     let problem = Problem {
         // With no page of its own a problem is of the type "its status" (RFC 9457 §4.2.1).
@@ -131,7 +197,7 @@ pub(crate) fn problem(refusal: &Refusal, request_id: &str, service: Option<&str>
         reason: refusal.reason.code(),
         service,
     };
-    serde_json::to_vec(&problem).expect("a struct of strings is JSON").into()
+    serde_json::to_vec(&problem).expect("a struct of strings is JSON")
 }
 
 #[cfg(test)]
@@ -139,6 +205,12 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_number() {
+        assert!(Reason::ALL.iter().enumerate().all(|(number, reason)| *reason as usize == number));
+        assert!(Cut::ALL.iter().enumerate().all(|(number, cut)| *cut as usize == number));
+    }
 
     #[test]
     fn a_problem_names_reason_service_and_request() {

@@ -1,9 +1,8 @@
 //! Which rule answers a request: a pure function of a compiled table and a head, and the same walk told in words.
 
-use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 
-use crate::head::Head;
+use crate::message::Head;
 use crate::table::{Compiled, NamedRule, PathRule, Rule, Table, ValueRule};
 
 /// What is to be done with a request.
@@ -12,19 +11,25 @@ pub enum Decision<'t> {
     /// This route answers: by its redirect if it has one, else by one of its backends.
     Serve {
         route: &'t std::sync::Arc<Compiled>,
+        /// Its rule's place in the table.
+        position: usize,
         /// How many bytes of the path the match covers: what a prefix rewrite replaces.
         matched: usize,
     },
     /// No rule matches: 404.
     NoRoute,
+    /// Every rule names its hosts, and none of them is the one that was asked: 421 (RFC 9110 §15.5.20).
+    Misdirected,
 }
 
 /// Gives the first rule that matches in order of precedence: the most specific host, then as in the Gateway API.
 /// A host whose own rules do not match falls through to less specific ones.
 #[must_use]
 pub fn route<'t>(table: &'t Table, head: &Head<'_>) -> Decision<'t> {
-    match table.candidates(&head.host).find(|rule| reject(rule, head).is_none()) {
-        Some(rule) => Decision::Serve { route: &rule.route, matched: matched(rule, head) },
+    let (host, path) = (head.host(), head.path());
+    match table.candidates(host, path).find(|(_, rule)| reject(rule, path, head).is_none()) {
+        Some((position, rule)) => Decision::Serve { route: &rule.route, position, matched: matched(rule, path) },
+        None if !host.is_empty() && !table.serves(host) => Decision::Misdirected,
         None => Decision::NoRoute,
     }
 }
@@ -52,7 +57,8 @@ pub enum Verdict {
 pub fn explain(table: &Table, head: &Head<'_>) -> Vec<Considered> {
     let mut chosen = false;
     let mut consider = |rule: &Rule| {
-        let rejection = if rule.host.fits(&head.host) { reject(rule, head) } else { Some(Rejection::Host) };
+        let rejection =
+            if rule.host.fits(head.host()) { reject(rule, head.path(), head) } else { Some(Rejection::Host) };
         let verdict = match rejection {
             Some(rejection) => Verdict::Rejected(rejection.in_words(head)),
             None if chosen => Verdict::Shadowed,
@@ -77,9 +83,9 @@ enum Rejection<'t> {
 impl Rejection<'_> {
     fn in_words(&self, head: &Head<'_>) -> String {
         match self {
-            Self::Host => format!("the host is `{}`", head.host),
-            Self::Path => format!("the path is `{}`", head.path),
-            Self::Method => format!("the method is {}", head.method),
+            Self::Host => format!("the host is `{}`", head.host()),
+            Self::Path => format!("the path is `{}`", head.path()),
+            Self::Method => format!("the method is {}", head.method()),
             Self::Header(rule) => format!("no header {rule}"),
             Self::Query(rule) => format!("no query parameter {rule}"),
         }
@@ -87,29 +93,29 @@ impl Rejection<'_> {
 }
 
 /// The first condition beside the host that does not hold, the cheapest to check first.
-fn reject<'t>(rule: &'t Rule, head: &Head<'_>) -> Option<Rejection<'t>> {
+fn reject<'t>(rule: &'t Rule, path: &str, head: &Head<'_>) -> Option<Rejection<'t>> {
     let fits_path = match &rule.path {
-        PathRule::Exact(path) => *path == head.path,
-        PathRule::Regex(regex) => regex.is_match(&head.path),
+        PathRule::Exact(exact) => *exact == path,
+        PathRule::Regex(regex) => regex.is_match(path),
         PathRule::Prefix(prefix) => {
-            head.path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }
     };
     if !fits_path {
         return Some(Rejection::Path);
     }
-    if !rule.methods.is_empty() && !rule.methods.iter().any(|method| method == head.method.as_str()) {
+    if !rule.methods.is_empty() && !rule.methods.iter().any(|method| method == head.method().as_str()) {
         return Some(Rejection::Method);
     }
-    if let Some(missed) = rule.headers.iter().find(|rule| !fits_header(rule, head.headers)) {
+    if let Some(missed) = rule.headers.iter().find(|rule| !fits_header(rule, head)) {
         return Some(Rejection::Header(missed));
     }
-    rule.query.iter().find(|rule| !fits_query(rule, head.query.unwrap_or_default())).map(Rejection::Query)
+    rule.query.iter().find(|rule| !fits_query(rule, head.query().unwrap_or_default())).map(Rejection::Query)
 }
 
 /// Several fields of one name are one list (RFC 9110 §5.3).
-fn fits_header(rule: &NamedRule, headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(rule.name.as_str()).iter().map(|value| value.to_str().unwrap_or_default());
+fn fits_header(rule: &NamedRule, head: &Head<'_>) -> bool {
+    let mut values = head.values(&rule.name);
     let Some(first) = values.next() else { return false };
     match values.next() {
         None => fits_value(&rule.value, first),
@@ -135,10 +141,10 @@ fn fits_value(rule: &ValueRule, value: &str) -> bool {
     }
 }
 
-fn matched(rule: &Rule, head: &Head<'_>) -> usize {
+fn matched(rule: &Rule, path: &str) -> usize {
     match &rule.path {
         PathRule::Prefix(prefix) => prefix.len(),
-        PathRule::Exact(_) | PathRule::Regex(_) => head.path.len(),
+        PathRule::Exact(_) | PathRule::Regex(_) => path.len(),
     }
 }
 
@@ -148,7 +154,6 @@ mod tests {
     use std::time::Duration;
 
     use expect_test::{Expect, expect};
-    use http::{Method, Uri};
 
     use super::*;
     use crate::snapshot::{Backend, Listener, Match, NamedMatch, PathMatch, Role, Route, ValueMatch};
@@ -192,23 +197,19 @@ mod tests {
         }
     }
 
-    fn with_head<T>(request: &str, look: impl FnOnce(&Head<'_>) -> T) -> T {
+    fn look<T>(request: &str, look: impl FnOnce(&Head<'_>) -> T) -> T {
         let (request, fields) = request.split_once(" + ").unwrap_or((request, ""));
-        let (method, url) = request.split_once(' ').unwrap();
-        let (method, uri) = (Method::from_bytes(method.as_bytes()).unwrap(), url.parse::<Uri>().unwrap());
-        let mut headers = HeaderMap::new();
-        headers.insert("host", "any".parse().unwrap());
-        for (name, value) in fields.split_whitespace().map(|pair| pair.split_once('=').unwrap()) {
-            headers.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
-        }
-        look(&Head::parse(&method, &uri, &headers).unwrap())
+        let fields: String = fields.split_whitespace().map(|pair| pair.replace('=', ": ") + "\r\n").collect();
+        let text = format!("{request} HTTP/1.1\r\nhost: any\r\n{fields}\r\n");
+        crate::head::with_head(text.as_bytes(), look).unwrap()
     }
 
     fn check(table: &Table, requests: &[&str], expect: &Expect) {
         let mut seen = String::new();
         for request in requests {
-            let chosen = with_head(request, |head| match route(table, head) {
-                Decision::Serve { route, matched } => format!("{} ({})", route.name(), &head.path[..matched]),
+            let chosen = look(request, |head| match route(table, head) {
+                Decision::Serve { route, matched, .. } => format!("{} ({})", route.name(), &head.path()[..matched]),
+                Decision::Misdirected => "misdirected".to_owned(),
                 Decision::NoRoute => "-".to_owned(),
             });
             writeln!(seen, "{request:40} {chosen}").unwrap();
@@ -349,7 +350,7 @@ mod tests {
              rest  ||           /   |     |       |
              last  ||           /   |     |       |",
         );
-        let told = with_head("POST http://else.test/x", |head| explain(&table, head));
+        let told = look("POST http://else.test/x", |head| explain(&table, head));
         let mut seen = String::new();
         for Considered { route, rule, verdict } in told {
             writeln!(seen, "{route:6} {rule:24} {verdict:?}").unwrap();

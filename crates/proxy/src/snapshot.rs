@@ -66,6 +66,12 @@ pub struct Retry {
     pub unsafe_methods: bool,
 }
 
+impl Retry {
+    /// Nothing is asked for.
+    pub(crate) const NONE: Self =
+        Self { attempts: 0, codes: Vec::new(), backoff: Duration::ZERO, unsafe_methods: false };
+}
+
 /// All of its conditions must hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {

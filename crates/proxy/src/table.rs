@@ -1,7 +1,7 @@
 //! Snapshots compiled for speed: every rule of a listener in order of precedence, regular expressions built, header
 //! values checked. Pure; who serves a route is `balance`'s matter, what a filter does is `filter`'s.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use regex::{Regex, RegexBuilder};
 
 use crate::error::Error;
 use crate::filter::Filters;
+use crate::hashing::Hashing;
+use crate::meters::Slot;
 use crate::path;
 use crate::snapshot::{Listener, Match, NamedMatch, PathMatch, Retry, Role, Route, Snapshot, ValueMatch};
 
@@ -20,6 +22,8 @@ const REGEX_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
     listeners: Arc<BTreeMap<String, Arc<Table>>>,
+    /// Every service that a route of any listener names, once; routes know their places.
+    pub(crate) services: Arc<[Arc<str>]>,
 }
 
 impl Tables {
@@ -28,9 +32,12 @@ impl Tables {
     /// # Errors
     /// The first rule that cannot be compiled. Nothing of the snapshot is then used.
     pub fn compile(snapshot: &Snapshot) -> Result<Self, Error> {
-        let compile = |(name, listener): (&String, &Listener)| Ok((name.clone(), Arc::new(Table::compile(listener)?)));
+        let services = names(snapshot.listeners.values());
+        let compile = |(name, listener): (&String, &Listener)| {
+            Ok((name.clone(), Arc::new(Table::compile_with(listener, &services)?)))
+        };
         let listeners = snapshot.listeners.iter().map(compile).collect::<Result<_, Error>>()?;
-        Ok(Self { listeners: Arc::new(listeners) })
+        Ok(Self { listeners: Arc::new(listeners), services })
     }
 
     /// The table of one listener, if the snapshot has it.
@@ -50,13 +57,49 @@ pub struct Table {
     hosts: Hosts,
 }
 
-/// Which rules may match a host: ranges of `Table::rules`, by position.
+/// Which rules may match a host: each group knows the positions of its rules in `Table::rules`.
 #[derive(Clone, Debug, Default)]
 struct Hosts {
-    exact: HashMap<String, Vec<usize>>,
-    /// Suffixes that begin with a dot, the longest first.
-    wildcard: Vec<(String, Vec<usize>)>,
-    any: Vec<usize>,
+    exact: Index<Group>,
+    /// By suffixes that begin with a dot.
+    wildcard: Index<Group>,
+    any: Group,
+}
+
+/// The rules of one host by what their paths are, so that the number of rules costs nothing. Positions ascend, and with
+/// them precedence descends.
+#[derive(Clone, Debug, Default)]
+struct Group {
+    exact: Index<Vec<usize>>,
+    regex: Vec<usize>,
+    prefix: Index<Vec<usize>>,
+    /// The length of the longest prefix: longer ones need no look, however long the path.
+    prefix_bytes_max: usize,
+}
+
+type Index<T> = HashMap<String, T, Hashing>;
+
+impl Group {
+    fn add(&mut self, position: usize, path: &PathRule) {
+        match path {
+            PathRule::Exact(path) => self.exact.entry(path.clone()).or_default().push(position),
+            PathRule::Regex(_) => self.regex.push(position),
+            PathRule::Prefix(prefix) => {
+                self.prefix_bytes_max = self.prefix_bytes_max.max(prefix.len());
+                self.prefix.entry(prefix.clone()).or_default().push(position);
+            }
+        }
+    }
+
+    /// The rules whose path may fit: those that do, and every regular expression.
+    fn candidates<'t, 'h>(&'t self, path: &'h str) -> impl Iterator<Item = usize> + use<'t, 'h> {
+        let exact = if self.exact.is_empty() { None } else { self.exact.get(path) };
+        let ends = (0..=path.len().min(self.prefix_bytes_max)).rev();
+        let ends = ends.filter(|end| *end == path.len() || path.as_bytes()[*end] == b'/');
+        let ends = ends.take(if self.prefix.is_empty() { 0 } else { usize::MAX });
+        let prefix = ends.filter_map(|end| self.prefix.get(&path[..end])).flatten();
+        exact.into_iter().flatten().chain(&self.regex).chain(prefix).copied()
+    }
 }
 
 impl Table {
@@ -65,9 +108,13 @@ impl Table {
     /// # Errors
     /// The first rule that cannot be compiled.
     pub fn compile(listener: &Listener) -> Result<Self, Error> {
+        Self::compile_with(listener, &names([listener]))
+    }
+
+    fn compile_with(listener: &Listener, services: &[Arc<str>]) -> Result<Self, Error> {
         let mut rules = Vec::new();
         for route in &listener.routes {
-            let compiled = Arc::new(Compiled::new(route)?);
+            let compiled = Arc::new(Compiled::new(route, services)?);
             for condition in &route.matches {
                 let rule = |host| Rule::new(&compiled, route, host, condition);
                 if route.hostnames.is_empty() {
@@ -87,12 +134,30 @@ impl Table {
         Ok(Self { caller, hosts: Hosts::index(&rules), rules })
     }
 
-    /// The rules whose host fits, in order of precedence.
-    pub(crate) fn candidates<'t, 'h>(&'t self, host: &'h str) -> impl Iterator<Item = &'t Rule> + use<'t, 'h> {
-        let exact = self.hosts.exact.get(host).into_iter().flatten();
-        let wildcard = self.hosts.wildcard.iter().filter(move |(suffix, _)| fits_wildcard(host, suffix));
-        let wildcard = wildcard.flat_map(|(_, positions)| positions);
-        exact.chain(wildcard).chain(&self.hosts.any).map(|position| &self.rules[*position])
+    /// The rules whose host fits and whose path may, in order of precedence, with their positions.
+    pub(crate) fn candidates<'t, 'h>(
+        &'t self,
+        host: &'h str,
+        path: &'h str,
+    ) -> impl Iterator<Item = (usize, &'t Rule)> + use<'t, 'h> {
+        let groups = self.groups(host).chain([&self.hosts.any]);
+        groups.flat_map(move |group| group.candidates(path)).map(|position| (position, &self.rules[position]))
+    }
+
+    /// Whether the listener answers for this host at all.
+    pub(crate) fn serves(&self, host: &str) -> bool {
+        let has_any = self.rules.last().is_none_or(|rule| rule.host == HostRule::Any);
+        has_any || self.groups(host).next().is_some()
+    }
+
+    /// Those that name the host, the most specific first.
+    fn groups<'t, 'h>(&'t self, host: &'h str) -> impl Iterator<Item = &'t Group> + use<'t, 'h> {
+        let exact = if self.hosts.exact.is_empty() { None } else { self.hosts.exact.get(host) };
+        let wildcard = &self.hosts.wildcard;
+        // Something stands before the dot.
+        let dots = (1..host.len()).filter(|place| host.as_bytes()[*place] == b'.');
+        let dots = dots.take(if wildcard.is_empty() { 0 } else { usize::MAX });
+        exact.into_iter().chain(dots.filter_map(|place| wildcard.get(&host[place..])))
     }
 }
 
@@ -100,14 +165,12 @@ impl Hosts {
     fn index(rules: &[Rule]) -> Self {
         let mut hosts = Self::default();
         for (position, rule) in rules.iter().enumerate() {
-            match &rule.host {
-                HostRule::Exact(name) => hosts.exact.entry(name.clone()).or_default().push(position),
-                HostRule::Wildcard(suffix) => match hosts.wildcard.iter_mut().find(|(known, _)| known == suffix) {
-                    Some((_, positions)) => positions.push(position),
-                    None => hosts.wildcard.push((suffix.clone(), vec![position])),
-                },
-                HostRule::Any => hosts.any.push(position),
-            }
+            let group = match &rule.host {
+                HostRule::Exact(name) => hosts.exact.entry(name.clone()).or_default(),
+                HostRule::Wildcard(suffix) => hosts.wildcard.entry(suffix.clone()).or_default(),
+                HostRule::Any => &mut hosts.any,
+            };
+            group.add(position, &rule.path);
         }
         hosts
     }
@@ -117,6 +180,21 @@ fn fits_wildcard(host: &str, suffix: &str) -> bool {
     host.len() > suffix.len() && host.ends_with(suffix)
 }
 
+/// The services that the routes of these listeners name, each once, in order.
+fn names<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> Arc<[Arc<str>]> {
+    let routes = listeners.into_iter().flat_map(|listener| &listener.routes);
+    let names = routes.flat_map(|route| &route.backends).map(|backend| backend.service.as_str());
+    names.collect::<BTreeSet<_>>().into_iter().map(Arc::from).collect()
+}
+
+/// A service that a route may choose.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// Its place in `Tables::services`.
+    pub(crate) slot: usize,
+    weight: u32,
+}
+
 /// What the routes of one name share.
 #[derive(Debug)]
 pub struct Compiled {
@@ -124,21 +202,29 @@ pub struct Compiled {
     pub(crate) timeout: Duration,
     pub(crate) retry: Retry,
     pub(crate) filters: Filters,
-    backends: Vec<(Arc<str>, u32)>,
+    pub(crate) meter: Slot,
+    backends: Vec<Target>,
+    weight: u64,
 }
 
 impl Compiled {
-    fn new(route: &Route) -> Result<Self, Error> {
+    fn new(route: &Route, services: &[Arc<str>]) -> Result<Self, Error> {
         let filters = Filters::compile(route)?;
         if route.backends.is_empty() && filters.redirect.is_none() {
             return Err(Error::Route { route: route.name.clone(), what: "has neither a backend nor a redirect" });
         }
+        let backends = route.backends.iter().map(|backend| {
+            let slot = services.binary_search_by(|name| (**name).cmp(&backend.service)).expect("every name is there");
+            Target { slot, weight: backend.weight }
+        });
         Ok(Self {
             name: route.name.as_str().into(),
             timeout: route.timeout,
             retry: route.retry.clone(),
             filters,
-            backends: route.backends.iter().map(|backend| (backend.service.as_str().into(), backend.weight)).collect(),
+            meter: Slot::default(),
+            backends: backends.collect(),
+            weight: route.backends.iter().map(|backend| u64::from(backend.weight)).sum(),
         })
     }
 
@@ -149,14 +235,15 @@ impl Compiled {
     }
 
     /// The service that takes a request, as `random` in `[0, 1)` falls into the weights. `None` when all are 0.
-    #[must_use]
-    pub fn backend(&self, random: f64) -> Option<&Arc<str>> {
-        let total: u64 = self.backends.iter().map(|(_, weight)| u64::from(*weight)).sum();
-        let mut rest = (random * total as f64) as u64;
-        self.backends.iter().find_map(|(service, weight)| {
-            let taken = rest < u64::from(*weight);
-            rest = rest.saturating_sub(u64::from(*weight));
-            taken.then_some(service)
+    pub(crate) fn backend(&self, random: impl FnOnce() -> f64) -> Option<&Target> {
+        if let [only] = &*self.backends {
+            return (only.weight > 0).then_some(only);
+        }
+        let mut rest = (random() * self.weight as f64) as u64;
+        self.backends.iter().find(|target| {
+            let taken = rest < u64::from(target.weight);
+            rest = rest.saturating_sub(u64::from(target.weight));
+            taken
         })
     }
 }
@@ -332,7 +419,7 @@ mod tests {
 
     fn compiled(weights: &[(&str, u32)]) -> Compiled {
         let backend = |(service, weight): &(&str, u32)| Backend { service: (*service).to_owned(), weight: *weight };
-        Compiled::new(&Route {
+        let route = Route {
             name: "r".to_owned(),
             hostnames: vec![],
             matches: vec![],
@@ -340,16 +427,17 @@ mod tests {
             timeout: Duration::from_secs(1),
             retry: Retry::default(),
             backends: weights.iter().map(backend).collect(),
-        })
-        .unwrap()
+        };
+        let listener = Listener { role: Role::Gateway, routes: vec![route] };
+        Compiled::new(&listener.routes[0], &names([&listener])).unwrap()
     }
 
     #[test]
     fn weights_are_shares_and_zero_takes_nothing() {
-        let route = compiled(&[("a", 1), ("none", 0), ("b", 3)]);
+        let (route, names) = (compiled(&[("a", 1), ("none", 0), ("b", 3)]), ["a", "b", "none"]);
         let seen: Vec<&str> =
-            [0.0, 0.24, 0.25, 0.5, 0.999].iter().map(|random| &**route.backend(*random).unwrap()).collect();
+            [0.0, 0.24, 0.25, 0.5, 0.999].iter().map(|random| names[route.backend(|| *random).unwrap().slot]).collect();
         assert_eq!(seen, ["a", "a", "b", "b", "b"]);
-        assert_eq!(compiled(&[("a", 0)]).backend(0.5), None);
+        assert!(compiled(&[("a", 0)]).backend(|| 0.5).is_none());
     }
 }

@@ -1,36 +1,92 @@
-//! After an upgrade: bytes both ways until both sides have ended, without a look at them. Holds the endpoint's share of
-//! the load and the request's record as long as it lives.
+//! After an upgrade: bytes both ways until both sides have ended, without a look at them. A side that waits holds no
+//! buffer. Holds the endpoint's share of the load as long as it lives.
 
-use std::rc::Rc;
+use std::future::poll_fn;
+use std::mem::take;
+use std::task::{Context, Poll};
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 
-use crate::access::Record;
-use crate::exchange::Peer;
-use crate::reason::Reason;
-use crate::upstream::Lease;
+use crate::exchange::Exchange;
+use crate::http1::pipe::Pipe;
+use crate::message::Length;
+use crate::relay::poll_end;
+use crate::stock::{Slate, Stock};
+use crate::timers::Moment;
 
-/// Opens the tunnel as soon as both sides have changed their protocol.
-pub(crate) fn open(peer: &Rc<Peer>, downstream: OnUpgrade, upstream: OnUpgrade, lease: Lease, mut record: Box<Record>) {
-    let peer_of_task = Rc::clone(peer);
-    peer.core.tasks.spawn_local(async move {
-        let activity = &peer_of_task.activity;
-        // The upstream first: its bytes may come with its answer, the client's only after it.
-        let Ok(upstream) = upstream.await else {
-            record.reason = Some(Reason::UpstreamBroken);
-            return;
-        };
-        let Ok(downstream) = downstream.await else { return };
-        activity.became_tunnel();
-        lease.become_tunnel();
-        let before = activity.bytes();
-        let copied = tokio::io::copy_bidirectional(&mut TokioIo::new(downstream), &mut TokioIo::new(upstream)).await;
-        let after = activity.bytes();
-        record.tunnelled_in = after.0 - before.0;
-        record.bytes_out = after.1 - before.1;
-        // A tunnel knows no right moment to end; a side that goes without goodbye is no failure of the other's.
-        record.is_complete = true;
-        drop((copied, lease));
-    });
+/// One direction.
+struct Direction<'p> {
+    pipe: &'p mut Pipe,
+    buffer: Vec<u8>,
+    /// Whether its sink was told that nothing more comes.
+    is_over: bool,
+}
+
+/// The other side is gone.
+struct Lost;
+
+/// Writes the head of the answer and then whatever comes.
+pub(crate) async fn run(exchange: &mut Exchange<'_>) {
+    let Some(line) = &mut exchange.line else { return };
+    let core = &exchange.client.core;
+    let clock = &core.timers.clock;
+    let Slate { inbound, response, upload, download, .. } = &mut *exchange.slate;
+    // What the client has said already is for the service; the head stays for the record.
+    let said = inbound.split_off(upload.rest());
+    upload.begin(Length::UntilClose, 0, 0, u64::MAX, clock.now());
+    // Its head is written already into what goes first.
+    let head = take(download.lead());
+    download.begin(Length::UntilClose, 0, response.length, u64::MAX, clock.now());
+    *download.lead() = head;
+    let mut up = Direction { pipe: upload, buffer: said, is_over: false };
+    let mut down = Direction { pipe: download, buffer: take(&mut exchange.answer), is_over: false };
+    let (client, service) = (&mut exchange.client.stream, &mut line.stream);
+    // The kernel alone watches over it (keepalive).
+    exchange.client.timer.set(Moment::NEVER);
+    poll_fn(|context| {
+        let now = clock.now();
+        // The service first: its bytes may come with its answer, the client's only after it.
+        let downward = down.poll(context, now, service, client, &core.stock);
+        let upward = up.poll(context, now, client, service, &core.stock);
+        match (downward, upward) {
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(()),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    })
+    .await;
+    (exchange.record.tunnelled_in, exchange.record.bytes_out) = (up.pipe.bytes, down.pipe.bytes);
+    up.pipe.bytes = 0;
+    core.stock.give_buffer(&mut up.buffer);
+    core.stock.give_buffer(&mut down.buffer);
+    // A tunnel knows no right moment to end; a side that goes without goodbye is no failure of the other's.
+    exchange.record.is_complete = true;
+}
+
+impl Direction<'_> {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        now: Moment,
+        source: &mut TcpStream,
+        sink: &mut TcpStream,
+        stock: &Stock,
+    ) -> Poll<Result<(), Lost>> {
+        if self.is_over {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = self.pipe.poll(context, now, (source, sink), &mut self.buffer, stock);
+        if self.buffer.is_empty() {
+            stock.give_buffer(&mut self.buffer);
+        }
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Lost)),
+            Poll::Ready(Ok(())) => {
+                let ended = poll_end(sink, context);
+                self.is_over = ended.is_ready();
+                ended.map_err(|_| Lost)
+            }
+        }
+    }
 }

@@ -15,6 +15,9 @@ pub struct Status {
     pub application: String,
     pub manifest: String,
     pub gateway: String,
+    /// Where `/metrics` is. Absent in the answer of an older daemon.
+    #[serde(default)]
+    pub dashboard: Option<String>,
     pub started_at: Timestamp,
     pub uptime_seconds: f64,
     /// Atoll's own, the daemon first; several may have one name. Absent in the answer of an older daemon.
@@ -102,6 +105,30 @@ pub struct Gateway {
     pub active: u64,
 }
 
+/// An element of `GET /v1/edges`: a route of the gateway or an edge between services, with what was counted of it since
+/// the data plane, or this daemon, began. Counts only grow; where one is smaller than before, counting has begun anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edge {
+    /// `gateway`, or the service that calls.
+    pub from: String,
+    /// The service that is called; several where a route shares out; none where no route took the requests.
+    pub to: Vec<String>,
+    /// Of the gateway.
+    pub route: Option<String>,
+    /// Those that have ended.
+    pub requests: u64,
+    /// Of them, those answered 500 and above, by the service or in its place, and those whose response broke.
+    pub failed: u64,
+    /// Tries beyond the first.
+    pub retries: u64,
+    pub active: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// How many took how long: the least duration of a bucket in microseconds, and the requests in it. Four buckets are an
+    /// octave.
+    pub durations_us: Vec<(u64, u64)>,
+}
+
 /// Body of `POST /v1/apply`: takes the manifest over as it is on disk now.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Apply {
@@ -120,7 +147,7 @@ pub struct Scale {
 /// One difference between what ran and what runs from now on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// `service`, `route`, `database` or `gateway`.
+    /// `service`, `route`, `database`, `gateway` or `dashboard`.
     pub of: String,
     pub name: String,
     pub verb: Verb,

@@ -35,6 +35,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/v1/services", get(services))
         .route("/v1/services/{name}", get(service))
         .route("/v1/gateway", get(gateway))
+        .route("/v1/edges", get(edges))
         .route("/v1/watch", get(watch_services))
         .route("/v1/events", get(events))
         .route("/v1/logs", get(logs))
@@ -76,6 +77,13 @@ async fn service(State(control): Shared, Path(name): Path<String>) -> Response {
 
 async fn gateway(State(control): Shared) -> Json<dto::Gateway> {
     Json(control.gateway())
+}
+
+async fn edges(State(control): Shared) -> Response {
+    match control.edges().await {
+        Ok(edges) => Json(edges).into_response(),
+        Err(problem) => done(Err(problem)),
+    }
 }
 
 async fn watch_services(State(control): Shared) -> Response {

@@ -48,6 +48,7 @@ struct Shown {
     application: String,
     manifest: String,
     gateway: String,
+    dashboard: Option<String>,
     started_at: jiff::Timestamp,
     memory_bytes: Option<u64>,
 }
@@ -82,12 +83,14 @@ fn status(project: &Project, format: Format) -> anyhow::Result<()> {
         application: status.application,
         manifest: status.manifest,
         gateway: status.gateway,
+        dashboard: status.dashboard,
         started_at: status.started_at,
     };
     if format == Format::Json {
         return output::json(&shown);
     }
     let memory = shown.memory_bytes.map_or_else(|| "-".to_owned(), output::bytes_shown);
+    let unknown = "-".to_owned();
     for (key, value) in [
         ("application", &shown.application),
         ("pid", &shown.pid.to_string()),
@@ -95,6 +98,7 @@ fn status(project: &Project, format: Format) -> anyhow::Result<()> {
         ("uptime", &output::age(shown.uptime)),
         ("manifest", &shown.manifest),
         ("gateway", &shown.gateway),
+        ("dashboard", shown.dashboard.as_ref().unwrap_or(&unknown)),
         ("memory", &memory),
     ] {
         output::line(&format!("{key:12}  {value}"))?;

@@ -53,6 +53,16 @@ pub fn bytes_shown(bytes: u64) -> String {
     }
 }
 
+/// "0.31 ms", "73.7 ms", "2.4 s": three digits are more than is known.
+pub fn milliseconds(ms: f64) -> String {
+    match ms {
+        ms if ms < 10.0 => format!("{ms:.2} ms"),
+        ms if ms < 100.0 => format!("{ms:.1} ms"),
+        ms if ms < 1000.0 => format!("{ms:.0} ms"),
+        ms => format!("{:.1} s", ms / 1000.0),
+    }
+}
+
 /// "3 s", "2 min", "5 h", "4 d": one unit is enough to judge an age.
 pub fn age(seconds: f64) -> String {
     let seconds = seconds.max(0.0);
@@ -101,6 +111,11 @@ mod tests {
     #[test]
     fn an_age_has_one_unit() {
         assert_eq!([3.2, 100.0, 7200.0, 400_000.0, -1.0].map(age), ["3 s", "2 min", "2 h", "5 d", "0 s"]);
+    }
+
+    #[test]
+    fn a_short_time_has_three_digits() {
+        assert_eq!([0.314, 73.71, 512.4, 2400.0].map(milliseconds), ["0.31 ms", "73.7 ms", "512 ms", "2.4 s"]);
     }
 
     #[test]

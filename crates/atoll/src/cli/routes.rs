@@ -1,11 +1,11 @@
 //! `atoll routes`: which request goes where, and why. Needs no daemon.
 
 use clap::Args;
-use http::header::{HOST, HeaderName};
-use http::{HeaderMap, HeaderValue, Uri};
+use http::header::HeaderName;
+use http::{HeaderValue, Method, Uri};
 use kit::Chain;
 use manifest::{Plan, plan};
-use proxy::{Considered, Head, Table, Verdict};
+use proxy::{Considered, Table, Verdict};
 use serde::Serialize;
 
 use crate::cli::output::{self, Format};
@@ -66,28 +66,29 @@ impl Routes {
 
     fn consider(&self, table: &Table, url: &str) -> Result<Vec<Considered>, Failure> {
         let wrong = |what: &str| Failure::new(format!("{what} is not valid"));
-        let method = self.method.parse().map_err(|_| wrong(&format!("the method `{}`", self.method)))?;
         let url = if url.starts_with('/') { format!("http://localhost{url}") } else { url.to_owned() };
         let uri: Uri = url.parse().map_err(|error| wrong(&format!("the URL `{url}`")).because(error))?;
-        let mut headers = HeaderMap::new();
-        if let Some(authority) = uri.authority() {
-            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| wrong("the host of the URL"))?;
-            headers.insert(HOST, host);
+        if self.method.parse::<Method>().is_err() {
+            return Err(wrong(&format!("the method `{}`", self.method)));
         }
+        let host = uri.authority().map_or("localhost", |authority| authority.as_str());
+        // The head that the gateway would read.
+        let mut head = format!("{} {url} HTTP/1.1\r\nhost: {host}\r\n", self.method);
         for header in &self.headers {
             let malformed = || wrong(&format!("the header `{header}`")).hint("write it as `name: value`".to_owned());
             let (name, value) = header.split_once(':').ok_or_else(malformed)?;
-            let name = HeaderName::try_from(name.trim()).map_err(|_| malformed())?;
-            headers.append(name, HeaderValue::from_str(value.trim()).map_err(|_| malformed())?);
+            HeaderName::try_from(name.trim()).map_err(|_| malformed())?;
+            HeaderValue::from_str(value.trim()).map_err(|_| malformed())?;
+            head.push_str(&format!("{}: {}\r\n", name.trim(), value.trim()));
         }
-        let head = Head::parse(&method, &uri, &headers).map_err(|reason| {
+        head.push_str("\r\n");
+        proxy::with_head(head.as_bytes(), |head| proxy::explain(table, head)).map_err(|reason| {
             Failure::not_reached(format!(
                 "the gateway refuses this request with {}: {}",
                 reason.status(),
                 reason.code()
             ))
-        })?;
-        Ok(proxy::explain(table, &head))
+        })
     }
 
     fn rule(&self, plan: &Plan, seen: Considered) -> Rule {

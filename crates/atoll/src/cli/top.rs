@@ -2,7 +2,7 @@
 //! and memory come from /proc, requests from the access log, so that nobody who does not look pays for it.
 
 mod requests;
-mod screen;
+pub(super) mod screen;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use crate::api::dto::{Instance, Status};
 use crate::cli::output::{self, Format};
 use crate::cli::target::{Target, Words};
 use crate::cli::{Context, Failure, block_on};
-use requests::Requests;
+use requests::{Count, Requests};
 use screen::{Key, Screen};
 use usage::{Meter, Owner};
 
@@ -27,11 +27,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The first screen comes sooner.
 const INTERVAL_FIRST: Duration = Duration::from_millis(250);
 
-const HEADINGS: [&str; 9] =
-    ["name", "state", "pid", "cpu %", "memory", "processes", "restarts", "requests/s", "errors/s"];
+const HEADINGS: [&str; 11] =
+    ["name", "state", "pid", "cpu %", "memory", "processes", "restarts", "requests/s", "p50", "p99", "errors"];
 
 /// CPU in percent of one core and resident memory, both added up over the processes of an instance's group. Errors are
-/// answers of 500 and above. On a terminal, q or Ctrl-C leaves; elsewhere one table is printed.
+/// answers of 500 and above, durations those of whole requests, exact to an eighth. On a terminal, q or Ctrl-C leaves; elsewhere one table is printed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  atoll top\n  atoll top --once -o json web")]
 pub struct Top {
@@ -56,6 +56,10 @@ struct Row {
     restarts: Option<u32>,
     requests_per_second: Option<f64>,
     errors_per_second: Option<f64>,
+    p50_ms: Option<f64>,
+    p99_ms: Option<f64>,
+    /// From 0 to 1.
+    error_share: Option<f64>,
 }
 
 impl Top {
@@ -138,26 +142,18 @@ impl<'t> Sampler<'t> {
         let processes = own.values().map(|pids| pids.iter().copied().map(Owner::Process).collect());
         let totals = self.meter.measure(&groups.chain(processes).collect::<Vec<_>>(), seconds);
         let counts = self.requests.counts();
-        let rate = |count: u64| Some(count as f64 / seconds);
+        let none = Count::default();
 
         let mut rows = Vec::new();
         for (instance, total) in instances.iter().zip(&totals) {
-            let count = counts.get(&(instance.service.clone(), Some(instance.instance))).copied().unwrap_or_default();
-            rows.push(Row {
-                requests_per_second: rate(count.requests),
-                errors_per_second: rate(count.errors),
-                ..row_of(instance).with(total.as_ref())
-            });
+            let count = counts.get(&(instance.service.clone(), Some(instance.instance))).unwrap_or(&none);
+            rows.push(row_of(instance).with(total.as_ref()).counted(count, seconds));
         }
         for ((service, instance), count) in &counts {
             // Answered on behalf of a service of which no instance was there.
             if instance.is_none() && (chosen.is_empty() || chosen.contains(service)) {
-                rows.push(Row {
-                    service: Some(service.clone()),
-                    requests_per_second: rate(count.requests),
-                    errors_per_second: rate(count.errors),
-                    ..Row::named(format!("{service} (no instance)"))
-                });
+                let row = Row::named(format!("{service} (no instance)"));
+                rows.push(Row { service: Some(service.clone()), ..row }.counted(count, seconds));
             }
         }
         for ((name, pids), total) in own.iter().zip(totals.iter().skip(instances.len())) {
@@ -182,6 +178,21 @@ impl Row {
             restarts: None,
             requests_per_second: None,
             errors_per_second: None,
+            p50_ms: None,
+            p99_ms: None,
+            error_share: None,
+        }
+    }
+
+    fn counted(self, count: &Count, seconds: f64) -> Self {
+        let quantile = |q| count.durations.quantile(q).map(|duration| duration.as_secs_f64() * 1000.0);
+        Self {
+            requests_per_second: Some(count.requests as f64 / seconds),
+            errors_per_second: Some(count.errors as f64 / seconds),
+            p50_ms: quantile(0.5),
+            p99_ms: quantile(0.99),
+            error_share: (count.requests > 0).then(|| count.errors as f64 / count.requests as f64),
+            ..self
         }
     }
 
@@ -220,6 +231,8 @@ fn cells(row: &Row) -> Vec<String> {
         or_dash(row.processes, |count| count.to_string()),
         or_dash(row.restarts, |count| count.to_string()),
         or_dash(row.requests_per_second, one_decimal),
-        or_dash(row.errors_per_second, one_decimal),
+        or_dash(row.p50_ms, output::milliseconds),
+        or_dash(row.p99_ms, output::milliseconds),
+        or_dash(row.error_share, |share| format!("{:.1} %", share * 100.0)),
     ]
 }

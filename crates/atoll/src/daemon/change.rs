@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::api::dto::{self, Problem};
-use crate::daemon::Control;
+use crate::daemon::{Control, dashboard, plane};
 use crate::lower;
 use crate::project::{Accepted, Claims, Loaded, Project, RETIRING_MAX, Variables, scale};
 
@@ -168,24 +168,39 @@ impl Control {
     async fn switch(&self, next: Served, named: &[String], refused: Refused) -> Result<BTreeSet<String>, Problem> {
         let before = self.served.borrow().clone();
         let plan = Arc::clone(&next.present.plan);
-        self.proxy.listen(&next.listeners()).map_err(|error| engine(&error))?;
+        let refused_port = |error: dashboard::Error| Problem { hint: error.hint(), ..engine(&error) };
+        self.dashboard.listen(plan.dashboard.listen).map_err(refused_port)?;
+        if let Err(error) = self.proxy.listen(&next.listeners()) {
+            self.move_dashboard_back(&before.present.plan);
+            return Err(engine(&error));
+        }
         // Order: rules first, so that a service that goes is no longer sent requests, and one that comes has its
         // databases known when it is prepared.
         self.served.send_replace(next);
         let wanted = wanted(&before.present.plan, &plan, named);
         match self.supervisor.apply(lower::services(&plan), wanted, refused).await {
             Ok(changes) => {
+                if before.present.plan.gateway.limits != plan.gateway.limits {
+                    self.proxy.limit(plane::affordable(&lower::limits(&plan), self.proxy.addresses().len())).await;
+                }
                 let told = changes.into_iter().filter(|change| change.effect != Effect::Unchanged);
                 Ok(told.map(|change| change.service).collect())
             }
             Err(error) => {
                 let listeners = before.listeners();
+                self.move_dashboard_back(&before.present.plan);
                 self.served.send_replace(before);
                 if let Err(error) = self.proxy.listen(&listeners) {
                     tracing::error!(error = %Chain(&error), "cannot go back to the listeners of before");
                 }
                 Err(engine(&error))
             }
+        }
+    }
+
+    fn move_dashboard_back(&self, plan: &Plan) {
+        if let Err(error) = self.dashboard.listen(plan.dashboard.listen) {
+            tracing::error!(error = %Chain(&error), "cannot go back to the dashboard's address of before");
         }
     }
 
@@ -230,7 +245,7 @@ fn accept(loaded: Loaded) -> Result<Accepted, Problem> {
 
 /// The ports on which this application listens itself.
 fn ours(plan: &Plan) -> BTreeSet<u16> {
-    plan.ports.values().copied().chain([plan.gateway.listen.port()]).collect()
+    plan.ports.values().copied().chain([plan.gateway.listen.port(), plan.dashboard.listen.port()]).collect()
 }
 
 /// A change is made to its end, also when whoever asked for it has left.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::api::dto;
 use crate::daemon::End;
 use crate::daemon::change::{Grounds, Served};
+use crate::daemon::dashboard::Dashboard;
 use crate::daemon::history::History;
 use crate::lower;
 
@@ -28,6 +29,7 @@ pub struct Control {
     pub ground: Grounds,
     pub supervisor: supervisor::Handle,
     pub proxy: proxy::plane::Handle,
+    pub dashboard: Dashboard,
     /// What is ready, to be cloned by whoever looks. No handle: that would keep the registry alive.
     pub endpoints: registry::Watcher,
     pub history: History,
@@ -56,6 +58,7 @@ impl Control {
             application: self.plan().name.clone(),
             manifest: self.manifest.display().to_string(),
             gateway: format!("http://{}", self.gateway_address()),
+            dashboard: Some(format!("http://{}", self.dashboard.address())),
             started_at: self.started_at,
             uptime_seconds: Timestamp::now().duration_since(self.started_at).as_secs_f64(),
             processes: self.processes(),

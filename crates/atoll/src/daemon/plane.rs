@@ -31,15 +31,15 @@ const FILES_MAX: u32 = 4;
 const OPEN_FILES_RESERVED: usize = 256;
 
 /// What the daemon starts the process with.
-pub fn config(project: &Project, listeners: Vec<(String, SocketAddr)>) -> Config {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+pub fn config(project: &Project, listeners: Vec<(String, SocketAddr)>, limits: &proxy::Limits) -> Config {
+    let cores = cores();
     Config {
         // The very program that runs, whatever has been put in the place of its file.
         program: PathBuf::from("/proc/self/exe"),
         name: "atoll".to_owned(),
         arguments: vec![COMMAND.into(), project.proxy_log().into()],
         folder: project.run(),
-        limits: limits(listeners.len() * cores),
+        limits: affordable(limits, listeners.len()),
         listeners,
         cores,
         access_log: Some(AccessLog {
@@ -53,13 +53,18 @@ pub fn config(project: &Project, listeners: Vec<(String, SocketAddr)>) -> Config
     }
 }
 
-/// Two descriptors a connection and two a listening socket, of those that this process and so its child may have.
-fn limits(sockets: usize) -> proxy::Limits {
-    let standard = proxy::Limits::standard();
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// As many connections as were asked for, but no more than there are descriptors: two a connection and two a listening
+/// socket, of those that this process and so its child may have.
+pub fn affordable(wanted: &proxy::Limits, listeners: usize) -> proxy::Limits {
+    let sockets = listeners.saturating_mul(cores());
     let open_files = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
     let others = sockets.saturating_mul(2).saturating_add(OPEN_FILES_RESERVED);
     let affordable = open_files.map_or(usize::MAX, |limit| limit.saturating_sub(others) / 2);
-    proxy::Limits { connections_max: standard.connections_max.min(affordable.max(1)), ..standard }
+    proxy::Limits { connections_max: wanted.connections_max.min(affordable.max(1)), ..wanted.clone() }
 }
 
 /// Has the history tell of every process that is lost, until the application has drained.

@@ -1,6 +1,7 @@
 //! What differs between two plans, in the words of the manifest. Says nothing of secrets: of a changed value only its name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use manifest::Plan;
 use manifest::plan::{Database, Edge, Route, Service};
@@ -10,9 +11,15 @@ use crate::api::dto::{Change, Verb};
 /// Every difference that a change from one plan to the other makes, by what it is of and its name.
 pub fn changes(before: &Plan, after: &Plan) -> Vec<Change> {
     let mut all = Vec::new();
-    if before.gateway != after.gateway {
-        let details = vec![format!("listen {} → {}", before.gateway.listen, after.gateway.listen)];
-        all.push(Change { of: "gateway".into(), name: "gateway".into(), verb: Verb::Changed, details });
+    let moved = |from: SocketAddr, to| (from != to).then(|| format!("listen {from} → {to}"));
+    let limits = (before.gateway.limits != after.gateway.limits).then(|| "limits".to_owned());
+    let gateway = moved(before.gateway.listen, after.gateway.listen).into_iter().chain(limits).collect();
+    let dashboard = moved(before.dashboard.listen, after.dashboard.listen).into_iter().collect();
+    for (name, details) in [("gateway", gateway), ("dashboard", dashboard)] {
+        let details: Vec<String> = details;
+        if !details.is_empty() {
+            all.push(Change { of: name.to_owned(), name: name.to_owned(), verb: Verb::Changed, details });
+        }
     }
     all.extend(compare("service", &before.services, &after.services, service));
     all.extend(compare("route", &by_name(&before.routes), &by_name(&after.routes), route));

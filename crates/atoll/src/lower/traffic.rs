@@ -19,6 +19,46 @@ pub fn listeners(plan: &Plan) -> Vec<(String, SocketAddr)> {
     std::iter::once((GATEWAY.to_owned(), plan.gateway.listen)).chain(edges).collect()
 }
 
+/// What the data plane is told of `[gateway.limits]`. A limit that is new on either side does not compile before it is here.
+pub fn limits(plan: &Plan) -> proxy::Limits {
+    let plan::Limits {
+        request_head,
+        request_headers,
+        request_target,
+        request_body,
+        request_head_timeout,
+        request_body_timeout,
+        idle_timeout,
+        connections,
+        connections_per_listener,
+        connections_per_address,
+        connect_timeout,
+        upstream_idle_connections,
+        upstream_idle_timeout,
+        upstream_max_age,
+        response_idle_timeout,
+    } = plan.gateway.limits.clone();
+    let bytes = |size| usize::try_from(size).unwrap_or(usize::MAX);
+    let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+    proxy::Limits {
+        head_bytes_max: bytes(request_head),
+        headers_max: count(request_headers),
+        uri_bytes_max: bytes(request_target),
+        body_bytes_max: request_body,
+        head_timeout: request_head_timeout,
+        body_timeout: request_body_timeout,
+        idle_timeout,
+        connections_max: count(connections),
+        connections_listener_max: count(connections_per_listener),
+        connections_client_max: count(connections_per_address),
+        connect_timeout,
+        upstream_idle_max: count(upstream_idle_connections),
+        upstream_idle_timeout,
+        upstream_age_max: upstream_max_age,
+        upstream_body_timeout: response_idle_timeout,
+    }
+}
+
 /// What the data plane serves: the plan's rules over the endpoints of this moment. Edges that only `retiring` plans have, oldest
 /// first, are those of instances that are still to be replaced.
 pub fn snapshot<'p>(

@@ -103,8 +103,8 @@ fn compile_and_claim(mut sources: Sources, ours: &BTreeSet<u16>, claims: &mut Cl
     for _ in 0..CLAIM_ROUNDS_MAX {
         let loaded = compile(sources, busy.clone());
         let Some(plan) = &loaded.plan else { return loaded };
-        let chosen = plan.ports.iter().filter(|(key, _)| !(plan.gateway.written && *key == manifest::Ports::GATEWAY));
-        match claims.take(chosen.map(|(_, port)| *port)) {
+        // What is written is not in it.
+        match claims.take(plan.ports.values().copied()) {
             Ok(()) => return loaded,
             Err(claimed) => busy.extend(claimed),
         }

@@ -61,7 +61,8 @@ impl Application {
 
     /// An application whose manifest begins with a name and a gateway on a free port.
     pub fn with_manifest(manifest: &str) -> Self {
-        let head = "name = \"test\"\n[gateway]\nlisten = \"127.0.0.1:{GATEWAY}\"\n";
+        let head =
+            "name = \"test\"\n[dashboard]\nlisten = \"127.0.0.1:0\"\n[gateway]\nlisten = \"127.0.0.1:{GATEWAY}\"\n";
         Self::new(&[("atoll.toml", &format!("{head}{manifest}"))])
     }
 

@@ -12,6 +12,7 @@ mod lifecycle;
 mod lint;
 mod live;
 mod load;
+mod meters;
 mod resilience;
 mod scaffold;
 mod store;

@@ -1,24 +1,22 @@
 //! Who listens on which port. Ports of the ledger are kept; the rest come from the range, in the order of names.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
-use super::gateway::Listener;
+use super::listeners::Listeners;
 use super::wiring::Wired;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
 use crate::{Code, Ports};
 
 /// The new ledger. Entries of what is gone are not in it.
-pub(crate) fn assign(cx: &Context<'_>, gateway: &Listener<'_>, wired: &Wired<'_>) -> BTreeMap<String, u16> {
+pub(crate) fn assign(cx: &Context<'_>, listeners: &Listeners<'_>, wired: &Wired<'_>) -> BTreeMap<String, u16> {
     let mut keys: Vec<String> = Vec::new();
     let mut fixed = BTreeMap::new();
-    match gateway.address {
-        address @ SocketAddr::V4(_) | address @ SocketAddr::V6(_) if address.port() == 0 => {
-            keys.push(Ports::GATEWAY.to_owned());
-        }
-        address => {
-            fixed.insert(Ports::GATEWAY.to_owned(), address.port());
+    for listener in listeners.both() {
+        let key = listener.which.key().to_owned();
+        match listener.address.port() {
+            0 => keys.push(key),
+            port => drop(fixed.insert(key, port)),
         }
     }
     for (name, unit) in wired {
@@ -29,14 +27,14 @@ pub(crate) fn assign(cx: &Context<'_>, gateway: &Listener<'_>, wired: &Wired<'_>
     if missing > 0 {
         let range = &cx.sources.ports.range;
         let message = format!("the ports {} to {} are used up; {missing} more needed", range.start(), range.end());
-        let place = wired.values().next().map_or(&gateway.place, |unit| &unit.name.place);
+        let place = wired.values().next().map_or(&listeners.gateway.place, |unit| &unit.name.place);
         cx.report(
             Diagnostic::new(Code::PortsExhausted, place, message)
                 .hint("lower `replicas`, or give a wider range of ports"),
         );
     }
-    if !gateway.written {
-        ledger.append(&mut fixed);
+    for listener in listeners.both().into_iter().filter(|listener| !listener.written) {
+        ledger.extend(fixed.remove_entry(listener.which.key()));
     }
     ledger
 }

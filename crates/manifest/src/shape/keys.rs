@@ -47,6 +47,11 @@ pub(crate) static ROOT: Table = Table {
             "Files of services, as paths or globs. Relative paths in each resolve against its own folder. Root manifest only.",
         ),
         key("gateway", Kind::Table(&GATEWAY), "The listener for requests from outside. Root manifest only."),
+        key(
+            "dashboard",
+            Kind::Table(&DASHBOARD),
+            "Where the daemon answers `/metrics`, `/livez` and `/readyz`. Root manifest only.",
+        ),
         key("routes", Kind::List(&Kind::Table(&ROUTE), DECLARATIONS_MAX), "What the gateway answers with."),
         key("services", Kind::Map(&SERVICES), "What runs."),
         key("databases", Kind::Map(&DATABASES), "What services keep their data in."),
@@ -58,13 +63,115 @@ pub(crate) static ROOT: Table = Table {
 static GATEWAY: Table = Table {
     name: "gateway",
     doc: "The listener for requests from outside.",
+    keys: &[
+        key(
+            "listen",
+            Kind::Text,
+            "Address and port. Not written, the next free port is taken where this one is taken; with port 0, a free one is chosen and kept.",
+        )
+        .default("127.0.0.1:8080"),
+        key("limits", Kind::Table(&GATEWAY_LIMITS), "Bounds of what clients and services can make grow or last."),
+    ],
+    later: &["auth", "rate_limit", "retry", "circuit_breaker", "fallback"],
+    one_of: OneOf::Nothing,
+};
+
+/// Limits of durations that may be long: an event stream is silent for hours.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const WAIT: Kind = Kind::Duration { min: Duration::from_millis(100), max: DAY };
+
+static GATEWAY_LIMITS: Table = Table {
+    name: "gateway limits",
+    doc: "Bounds of what clients and services can make grow or last, at the gateway and at every edge. `/metrics` counts who meets one. A change of them starts the data plane anew; no request is lost by it.",
+    keys: &[
+        key(
+            "request_head",
+            Kind::Size { min: 1 << 10, max: 16 << 20 },
+            "Request line and header fields together. More is answered 431.",
+        )
+        .default("32KiB"),
+        key("request_headers", Kind::Integer { min: 1, max: 10_000 }, "Header fields of a request. More is answered 431.")
+            .default("100"),
+        key(
+            "request_target",
+            Kind::Size { min: 16, max: 1 << 20 },
+            "The target in the request line, its query too. More is answered 414.",
+        )
+        .default("8KiB"),
+        key("request_body", Kind::Size { min: 1, max: 16 << 40 }, "The body of a request. More is answered 413.")
+            .default("1GiB"),
+        key(
+            "request_head_timeout",
+            WAIT,
+            "From the first byte of a request to the end of its head. More is answered 408.",
+        )
+        .default("10s"),
+        key(
+            "request_body_timeout",
+            WAIT,
+            "From the end of a request's head to the end of its body, however it trickles. More is answered 408.",
+        )
+        .default("1h"),
+        key(
+            "idle_timeout",
+            WAIT,
+            "How long a client's connection may be without a request, a request body without progress (answered 408), and a response without the client reading any of it. Tunnels and quiet event streams are not limited.",
+        )
+        .default("1m"),
+        key(
+            "connections",
+            Kind::Integer { min: 1, max: 1_000_000 },
+            "Clients' connections, at the gateway and all edges together; as many fewer as the process may open files. One more is answered 503.",
+        )
+        .default("32768"),
+        key(
+            "connections_per_listener",
+            Kind::Integer { min: 1, max: 1_000_000 },
+            "Of these, those of the gateway, or of one edge, so that none takes all of them. One more is answered 503.",
+        )
+        .default("24576"),
+        key(
+            "connections_per_address",
+            Kind::Integer { min: 1, max: 1_000_000 },
+            "Of these, those from one client address. One more is answered 503.",
+        )
+        .default("16384"),
+        key("connect_timeout", TIMEOUT, "To connect to one instance. Then another one is tried.").default("1s"),
+        key(
+            "upstream_idle_connections",
+            Kind::Integer { min: 0, max: 10_000 },
+            "Idle connections that each core keeps for one instance. One more closes the oldest.",
+        )
+        .default("64"),
+        key(
+            "upstream_idle_timeout",
+            WAIT,
+            "How long such a connection is kept. Keep it below what services use, or a request may meet a connection that is just being closed.",
+        )
+        .default("4s"),
+        key("upstream_max_age", WAIT, "How old such a connection may become; an older one takes no further request.")
+            .default("10m"),
+        key(
+            "response_idle_timeout",
+            WAIT,
+            "How long a service may be silent in the middle of a response; then that breaks off. Keep it above the pauses of event streams.",
+        )
+        .default("1h"),
+    ],
+    later: &[],
+    one_of: OneOf::Nothing,
+};
+
+static DASHBOARD: Table = Table {
+    name: "dashboard",
+    doc: "Where the daemon answers `/metrics` (Prometheus and OpenMetrics), `/livez` and `/readyz`, over HTTP.",
     keys: &[key(
         "listen",
         Kind::Text,
         "Address and port. Not written, the next free port is taken where this one is taken; with port 0, a free one is chosen and kept.",
     )
-    .default("127.0.0.1:8080")],
-    later: &["auth", "rate_limit", "retry", "circuit_breaker", "fallback"],
+    .default("127.0.0.1:8070")],
+    later: &[],
     one_of: OneOf::Nothing,
 };
 

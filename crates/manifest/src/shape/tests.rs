@@ -8,7 +8,7 @@ use expect_test::expect_file;
 use toml::de::{DeTable, DeValue};
 
 use super::{Kind, Need, OneOf, ROOT, Table};
-use crate::text::{format_cpu, format_size, parse_duration};
+use crate::text::{format_cpu, format_size, parse_duration, parse_size};
 
 fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -54,6 +54,7 @@ fn defaults_and_exclusions_fit_their_tables() {
                 Kind::Choice { known, .. } => known.contains(&text),
                 Kind::Integer { min, max } => text.parse().is_ok_and(|n: i64| n >= *min && n <= *max),
                 Kind::Number(known) => text.parse().is_ok_and(|n| known.contains(&n)),
+                Kind::Size { min, max } => parse_size(text).is_some_and(|size| size >= *min && size <= *max),
                 Kind::Boolean => text.parse::<bool>().is_ok(),
                 Kind::Text => true,
                 _ => false,

@@ -1,5 +1,7 @@
 //! Sizes as they are written, `"128MiB"`, and amounts of CPU, `"500m"` or `"0.5"`, as in Kubernetes.
 
+use serde::Serializer;
+
 /// Bytes of each unit, the greatest binary one first.
 const UNITS: [(&str, u64); 10] = [
     ("TiB", 1 << 40),
@@ -27,6 +29,11 @@ pub(crate) fn format_size(size: u64) -> String {
     let binary = UNITS.iter().take(4).find(|(_, bytes)| size > 0 && size.is_multiple_of(*bytes));
     let (unit, bytes) = binary.copied().unwrap_or(("B", 1));
     format!("{}{unit}", size / bytes)
+}
+
+/// The form in a printed plan.
+pub(crate) fn serialize_size<S: Serializer>(size: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format_size(*size))
 }
 
 /// Reads thousandths of a core: `500m`, or cores with at most three decimals, `0.5`. `None` for anything else.

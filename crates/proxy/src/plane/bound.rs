@@ -14,13 +14,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use crate::config::Limits;
 use crate::error::Error;
 use crate::plane::adopt::{Adopted, Found};
 use crate::plane::handle::{Ask, Handle, Loss, lock};
 use crate::plane::held::Held;
 use crate::plane::life::{Deed, Life, Talk};
 use crate::plane::process::{Killer, Link, Process};
-use crate::plane::wire::{Order, Report, Start};
+use crate::plane::read::Collected;
+use crate::plane::wire::{self, Order, Report, Start};
 use crate::plane::{self, Config};
 
 // Limit: what is asked and what processes say, until the loop has looked at it; whoever says more waits.
@@ -76,7 +78,8 @@ pub fn bind(config: Config, adopted: Adopted) -> Result<Bound, Error> {
     let Adopted { found } = adopted;
     let (held, generation, is_outdated) = match found.first().filter(|found| found.serves()) {
         Some(Found { link: Link { hello, held, .. }, .. }) => {
-            let is_outdated = hello.build != build || hello.cores != config.cores;
+            let is_outdated =
+                hello.build != build || hello.cores != config.cores || hello.limits != wire::shown(&config.limits);
             tracing::info!(pid = hello.pid, started_at = %hello.started_at, is_outdated, "adopting the data plane");
             (held.clone(), hello.generation, is_outdated)
         }
@@ -104,6 +107,8 @@ struct Known {
     pid: Pid,
     role: Role,
     killer: Killer,
+    /// What it was told, or was to be told.
+    start: Arc<Start>,
     orders: mpsc::Sender<Order>,
     is_connected: bool,
     began: Instant,
@@ -154,13 +159,7 @@ impl Bound {
         let mut wanted = processes.handle.0.wanted.subscribe();
         loop {
             processes.step();
-            let respawn_at = processes.respawn_at;
-            let respawn = async {
-                match respawn_at {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let (respawn, given_up) = (at(processes.respawn_at), at(processes.collected.until()));
             tokio::select! {
                 () = drain.started() => break,
                 Some((life, deed)) = deeds_seen.recv() => match deed {
@@ -170,6 +169,11 @@ impl Bound {
                 Some(ask) = asks.recv() => match ask {
                     Ask::Leave => return Ok(()),
                     Ask::Replace { reply } => processes.replies.push(reply),
+                    Ask::Limit { limits } => processes.limit(limits),
+                    Ask::Read { reply } => {
+                        let round = processes.collected.ask(reply);
+                        processes.read(round);
+                    }
                     Ask::Drained { service, instance, address, reply } => {
                         processes.drain(Draining { service, instance, address, reply, waiting: BTreeSet::new() });
                     }
@@ -180,10 +184,22 @@ impl Bound {
                     processes.respawn_at = None;
                     processes.spawn();
                 }
+                () = given_up => {
+                    let round = processes.collected.give_up();
+                    processes.read(round);
+                }
             }
         }
         processes.finish(&mut deeds_seen).await;
         Ok(())
+    }
+}
+
+/// Waits until then, or for ever.
+async fn at(then: Option<Instant>) {
+    match then {
+        Some(then) => sleep_until(then).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -199,6 +215,7 @@ struct Processes {
     deeds: mpsc::Sender<(u64, Deed)>,
     draining: HashMap<u64, Draining>,
     next_draining: u64,
+    collected: Collected,
     /// Who waits for the next process to serve.
     replies: Vec<oneshot::Sender<Result<(), Error>>>,
     readiness: Option<readiness::Token>,
@@ -221,6 +238,7 @@ impl Processes {
             deeds,
             draining: HashMap::new(),
             next_draining: 0,
+            collected: Collected::default(),
             replies: Vec::new(),
             readiness: Some(readiness),
             is_outdated: false,
@@ -281,7 +299,8 @@ impl Processes {
         let life = self.next;
         let (orders, orders_seen) = mpsc::channel(ORDERS_MAX);
         let (pid, killer) = (process.pid, process.killer());
-        self.known.insert(life, Known { pid, role, killer, orders, is_connected: false, began: Instant::now() });
+        let (start, began) = (Arc::clone(&self.start), Instant::now());
+        self.known.insert(life, Known { pid, role, killer, start, orders, is_connected: false, began });
         let talk = Talk {
             life,
             start: Arc::clone(&self.start),
@@ -337,6 +356,10 @@ impl Processes {
                 self.resolve();
             }
             Report::Counters(counters) => lock(&self.handle.0.totals).tell(life, counters),
+            Report::Readings { id, readings } => {
+                let round = self.collected.tell(life, id, *readings);
+                self.read(round);
+            }
             Report::Access { lines, lost } => {
                 if lost > 0 {
                     tracing::warn!(lost, "access lines came too fast; the log has them");
@@ -366,8 +389,9 @@ impl Processes {
         }
         if let Some(known) = self.known.get_mut(&life) {
             known.role = Role::Serving;
+            // Limits may have changed since it was started.
+            self.is_outdated = known.start.limits != self.start.limits;
         }
-        self.is_outdated = false;
         self.serves(pid);
         for reply in self.replies.drain(..) {
             let _ = reply.send(Ok(()));
@@ -384,6 +408,8 @@ impl Processes {
     fn ended(&mut self, life: u64, how: &str) {
         let Some(known) = self.known.remove(&life) else { return };
         lock(&self.handle.0.totals).end(life);
+        let round = self.collected.end(life);
+        self.read(round);
         let pid = known.pid.as_raw_nonzero().get();
         if known.role == Role::Retiring {
             tracing::info!(pid, how, "a data plane has finished");
@@ -406,6 +432,23 @@ impl Processes {
             draining.waiting.remove(&life);
         }
         self.resolve();
+    }
+
+    /// Has the next process told other limits, and one started for them.
+    fn limit(&mut self, limits: Limits) {
+        if self.start.limits != limits {
+            self.start = Arc::new(Start { limits, ..(*self.start).clone() });
+            self.is_outdated = true;
+        }
+    }
+
+    /// Asks every process what it has counted, if a round is to begin.
+    fn read(&mut self, mut round: Option<u64>) {
+        while let Some(id) = round {
+            let hears = |known: &Known| known.is_connected && known.orders.try_send(Order::Read { id }).is_ok();
+            let asked = self.known.iter().filter(|(_, known)| hears(known)).map(|(life, _)| *life).collect();
+            round = self.collected.begin(asked);
+        }
     }
 
     fn drain(&mut self, mut draining: Draining) {

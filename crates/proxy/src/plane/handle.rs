@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::config::Limits;
 use crate::counters::Counters;
 use crate::error::Error;
+use crate::meters::Readings;
 use crate::plane::held::Held;
 use crate::plane::life::Wanted;
 use crate::snapshot::Snapshot;
@@ -33,6 +35,8 @@ pub struct Loss {
 #[derive(Debug)]
 pub(crate) enum Ask {
     Drained { service: String, instance: u32, address: SocketAddr, reply: oneshot::Sender<()> },
+    Read { reply: oneshot::Sender<Readings> },
+    Limit { limits: Limits },
     Replace { reply: oneshot::Sender<Result<(), Error>> },
     Leave,
 }
@@ -72,19 +76,7 @@ impl Totals {
     /// What was open has ended with it.
     pub(crate) fn end(&mut self, life: u64) {
         let last = self.running.remove(&life).unwrap_or_default();
-        self.ended = add(self.ended, &Counters { connections_active: 0, requests_active: 0, ..last });
-    }
-}
-
-fn add(one: Counters, other: &Counters) -> Counters {
-    Counters {
-        connections: one.connections + other.connections,
-        connections_active: one.connections_active + other.connections_active,
-        requests: one.requests + other.requests,
-        requests_active: one.requests_active + other.requests_active,
-        upstream_connections: one.upstream_connections + other.upstream_connections,
-        heads_refused: one.heads_refused + other.heads_refused,
-        access_lines_dropped: one.access_lines_dropped + other.access_lines_dropped,
+        self.ended += Counters { connections_active: 0, requests_active: 0, ..last };
     }
 }
 
@@ -157,6 +149,15 @@ impl Handle {
         }
     }
 
+    /// What every process together has counted, by route and edge: asked of those that run, which is all that it costs
+    /// them. One that does not answer within a second counts as it did last; of one that was killed, what came after it
+    /// was last asked is lost, so that no count ever goes back while this daemon lives.
+    pub async fn read(&self) -> Readings {
+        let (reply, replied) = oneshot::channel();
+        let _ = self.0.asks.send(Ask::Read { reply }).await;
+        replied.await.unwrap_or_default()
+    }
+
     /// Starts another process on the same sockets and, once that serves, has the present one finish what it has: what an
     /// upgrade does. Returns when the new one serves.
     ///
@@ -166,6 +167,12 @@ impl Handle {
         let (reply, replied) = oneshot::channel();
         let _ = self.0.asks.send(Ask::Replace { reply }).await;
         replied.await.unwrap_or(Err(Error::Ended))
+    }
+
+    /// Has these limits hold from now on. A process keeps those that it was told first, so that others are for a new one:
+    /// it takes over as one of [`Handle::replace`] does, and until it serves the former limits hold.
+    pub async fn limit(&self, limits: Limits) {
+        let _ = self.0.asks.send(Ask::Limit { limits }).await;
     }
 
     /// Ends [`crate::plane::Bound::run`] and leaves the process as it is: it goes on with the last snapshot.
@@ -195,7 +202,10 @@ impl Handle {
     #[must_use]
     pub fn counters(&self) -> Counters {
         let totals = lock(&self.0.totals);
-        totals.running.values().fold(totals.ended, add)
+        totals.running.values().fold(totals.ended, |mut sum, counters| {
+            sum += *counters;
+            sum
+        })
     }
 
     /// Batches of access lines, each line ended by a newline, from now on. Who is slow loses batches.

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use crate::plane::held::Held;
 use crate::plane::process::{Link, Process};
-use crate::plane::wire::{self, Order, Reader, Report, Start};
+use crate::plane::wire::{self, Hello, Order, Reader, Report, Start};
 use crate::snapshot::Snapshot;
 
 /// How long a process may take to say who it is: a new one has to be loaded first.
@@ -75,8 +75,10 @@ impl Life {
         let Self { mut process, link, mut talk } = self;
         let (life, deeds) = (talk.life, talk.deeds.clone());
         tokio::select! {
-            () = process.ended() => {}
+            // Order: its last words are read before its end is seen.
+            biased;
             never = talk.go_on(&process, link) => match never {},
+            () = process.ended() => {}
         }
         let _ = deeds.send((life, Deed::Ended(process.bury()))).await;
     }
@@ -120,7 +122,7 @@ impl Talk {
 
     /// Returns without an error when the process follows another daemon. Asks it to answer whenever that is `due`.
     async fn converse(&mut self, link: Link, beat: &Beat, due: &Notify) -> io::Result<()> {
-        let Link { stream, mut reader, hello: _, held } = link;
+        let Link { stream, mut reader, hello, held } = link;
         drop(held);
         wire::send(&stream, &Order::Take(Box::new((*self.start).clone())), &[]).await?;
         let mut told: Option<Wanted> = None;
@@ -139,7 +141,7 @@ impl Talk {
             if told.replace(newest).is_none() {
                 let _ = self.deeds.send((self.life, Deed::Connected)).await;
             }
-            match self.follow(&stream, &mut reader, beat, due).await? {
+            match self.follow((&stream, &mut reader, &hello), beat, due).await? {
                 Next::Tell => {}
                 Next::Superseded => return Ok(()),
             }
@@ -149,8 +151,7 @@ impl Talk {
     /// Goes on until there is something to be told.
     async fn follow(
         &mut self,
-        stream: &UnixStream,
-        reader: &mut Reader,
+        (stream, reader, hello): (&UnixStream, &mut Reader, &Hello),
         beat: &Beat,
         due: &Notify,
     ) -> io::Result<Next> {
@@ -160,7 +161,14 @@ impl Talk {
                     Ok(()) => return Ok(Next::Tell),
                     Err(_) => return pending().await,
                 },
-                Some(order) = self.orders.recv() => wire::send(stream, &order, &[]).await?,
+                Some(order) = self.orders.recv() => match order {
+                    // It has counted nothing that could be read.
+                    Order::Read { id } if !hello.reads => {
+                        let nothing = Report::Readings { id: Some(id), readings: Box::default() };
+                        let _ = self.deeds.send((self.life, Deed::Said(nothing))).await;
+                    }
+                    order => wire::send(stream, &order, &[]).await?,
+                },
                 () = due.notified() => wire::send(stream, &Order::Ping, &[]).await?,
                 report = reader.next() => {
                     let report: Report = report?;

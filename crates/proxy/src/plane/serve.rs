@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::handle::Handle;
@@ -87,6 +87,7 @@ pub fn serve(config: Serve) -> Result<(), Error> {
 /// What runs once a daemon has said how.
 struct Engine {
     cores: usize,
+    limits: Limits,
     handle: Handle,
     /// Gone once the process retires.
     drain: Option<drain::Trigger>,
@@ -99,13 +100,13 @@ impl Engine {
         let Start { cores, limits, access_log } = start;
         let (access, lines) = mpsc::channel(BATCHES_MAX);
         let access = access_log.is_some().then_some(access);
-        let bound = crate::bound::bind(Config { cores, listeners: Vec::new(), limits, access })?;
+        let bound = crate::bound::bind(Config { cores, listeners: Vec::new(), limits: limits.clone(), access })?;
         let (drain, watch) = drain::channel();
         let (token, _) = readiness::channel();
         let handle = bound.handle();
         let run = tokio::spawn(bound.run(token, watch));
         let log = tokio::spawn(log::run(access_log, lines, batches));
-        Ok(Self { cores: cores.max(1), handle, drain: Some(drain), run, log })
+        Ok(Self { cores: cores.max(1), limits, handle, drain: Some(drain), run, log })
     }
 }
 
@@ -288,9 +289,11 @@ impl Process {
             started_at: self.started_at,
             generation: self.generation(),
             cores: self.engine.as_ref().map_or(0, |engine| engine.cores),
+            limits: self.engine.as_ref().map_or_else(Default::default, |engine| wire::shown(&engine.limits)),
             is_retiring: self.retires_at.is_some(),
             listeners: self.held.listening(),
             answers: true,
+            reads: true,
         };
         let (held, candidates) = (self.held.clone(), self.candidates.clone());
         self.tasks.spawn(async move {
@@ -366,6 +369,10 @@ impl Process {
                     id
                 });
             }
+            Order::Read { id } => {
+                let readings = Box::new(engine.handle.read());
+                self.report(Report::Readings { id: Some(id), readings });
+            }
             Order::Retire { linger, bound } => self.retire(linger, bound),
             Order::Ping => self.report(Report::Pong),
         }
@@ -432,6 +439,10 @@ impl Process {
     /// The last lines go to the disk, and the last words to the daemon.
     async fn say_farewell(mut self) {
         self.tell_counters();
+        if let Some(engine) = &self.engine {
+            let readings = Box::new(engine.handle.read());
+            self.report(Report::Readings { id: None, readings });
+        }
         drop(self.batches);
         if let Some(engine) = self.engine {
             // Dropped, it ends every core.

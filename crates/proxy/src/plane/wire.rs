@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 
 use crate::config::Limits;
 use crate::counters::Counters;
+use crate::meters::Readings;
 use crate::plane::AccessLog;
 use crate::snapshot::Snapshot;
 
@@ -49,17 +50,28 @@ pub(crate) struct Hello {
     pub(crate) generation: u64,
     /// 0 until it was told.
     pub(crate) cores: usize,
+    /// [`Limits`] as it was told them; null until then. Not parsed: those of another version have other fields.
+    #[serde(default)]
+    pub(crate) limits: serde_json::Value,
     pub(crate) is_retiring: bool,
     pub(crate) listeners: Vec<Listening>,
     /// Whether it knows [`Order::Ping`]: one of an older version would take it for nonsense.
     #[serde(default)]
     pub(crate) answers: bool,
+    /// The same of [`Order::Read`].
+    #[serde(default)]
+    pub(crate) reads: bool,
 }
 
 /// What every version of [`Hello`] has.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Version {
     pub(crate) protocol: u32,
+}
+
+/// Limits as [`Hello`] has them.
+pub(crate) fn shown(limits: &Limits) -> serde_json::Value {
+    serde_json::to_value(limits).expect("limits are numbers and durations")
 }
 
 /// One listener, and how many of the sockets beside the message are its own; they come in this order.
@@ -92,6 +104,10 @@ pub(crate) enum Order {
         instance: u32,
         address: SocketAddr,
     },
+    /// Say what was counted.
+    Read {
+        id: u64,
+    },
     /// Stop accepting. Connections end with their next answer, idle ones after `linger`, everything after `bound`.
     Retire {
         linger: Duration,
@@ -118,6 +134,11 @@ pub(crate) enum Report {
         id: u64,
     },
     Counters(Counters),
+    Readings {
+        /// Of the order; none in the last words of the process.
+        id: Option<u64>,
+        readings: Box<Readings>,
+    },
     Access {
         lines: String,
         /// Batches before this one that the daemon was too slow for.

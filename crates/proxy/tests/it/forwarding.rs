@@ -222,21 +222,29 @@ async fn a_client_of_1_0_keeps_its_connection_where_it_asks_to() {
 }
 
 #[tokio::test]
-async fn early_hints_are_dropped_and_break_nothing() {
+async fn early_hints_are_passed_on_to_who_understands_them() {
     let origin = Server::raw(|stream| async move {
         let mut client = Client { stream: BufReader::new(stream) };
         while client.head().await.is_ok() {
-            let hints = "HTTP/1.1 103 Early Hints\r\nlink: </x.css>; rel=preload\r\n\r\n".repeat(2);
-            client.send(format!("{hints}HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx")).await.unwrap();
+            let asked = "HTTP/1.1 100 Continue\r\n\r\n";
+            let hints = "HTTP/1.1 103 Early Hints\r\nlink: </x.css>\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\n".repeat(2);
+            client.send(format!("{asked}{hints}HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx")).await.unwrap();
         }
     })
     .await;
     let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
     let mut client = proxy.client().await;
     for _ in 0..3 {
-        let answer = client.get("/").await.unwrap();
-        assert_eq!((answer.status(), answer.text().as_str(), answer.field("link")), (200, "x", None));
+        client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await.unwrap();
+        for _ in 0..2 {
+            let hints = client.head().await.unwrap();
+            assert_eq!((hints.status(), hints.field("link"), hints.field("x-hop")), (103, Some("</x.css>"), None));
+        }
+        let answer = client.response().await.unwrap();
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "x"));
     }
+    client.send("GET / HTTP/1.0\r\nhost: t\r\n\r\n").await.unwrap();
+    assert_eq!(client.response().await.unwrap().status(), 200, "HTTP/1.0 knows no interim responses");
     assert_eq!(origin.connections(), 1);
     proxy.stop().await;
 }

@@ -4,10 +4,13 @@
 
 mod access;
 mod deadlines;
+mod differential;
 mod failures;
 mod forwarding;
+mod framing;
 mod lifecycle;
 mod limits;
+mod meters;
 mod plane;
 mod retries;
 mod streams;

@@ -512,6 +512,41 @@ async fn one_that_cannot_start_is_tried_again_and_its_replacement_is_refused() {
 }
 
 #[tokio::test]
+async fn what_was_counted_is_read_over_processes_that_come_and_go() {
+    let (folder, origin) = (Folder::new(), origin().await);
+    let daemon = Daemon::start(&folder, Some(all_to(&[origin.address]))).await;
+    let subject = proxy::Subject::Route { listener: "gateway".into(), route: "all".into() };
+    let counted = async |handle: Handle, count: u64| {
+        let look = || async {
+            let reading = handle.read().await.meters.remove(&subject).unwrap_or_default();
+            assert!(reading.ended() <= count, "{} of {count}", reading.ended());
+            (reading.ended() == count && reading.active() == 0).then_some(())
+        };
+        wait::until("requests to be counted", BOUND, look).await;
+    };
+    counted(daemon.handle.clone(), 0).await;
+    for _ in 0..3 {
+        assert_eq!(daemon.status().await, 200);
+    }
+    counted(daemon.handle.clone(), 3).await;
+    assert_eq!(daemon.status().await, 200);
+    // Its last words tell what nobody has asked for.
+    daemon.handle.replace().await.unwrap();
+    assert_eq!(daemon.status().await, 200);
+    counted(daemon.handle.clone(), 5).await;
+    // What was read is kept, however the process ends.
+    kill(daemon.pid());
+    daemon.reaches(200).await;
+    let after = daemon.handle.read().await.meters.remove(&subject).unwrap_or_default().ended();
+    assert!(after >= 5, "{after}");
+    // Many who ask at once share rounds.
+    let all = (0..200).map(|_| daemon.handle.read());
+    let answers = futures_util::future::join_all(all).await;
+    assert!(answers.iter().all(|readings| readings.meters[&subject].ended() >= after));
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn access_lines_reach_the_daemon_and_the_file() {
     let (folder, origin) = (Folder::new(), origin().await);
     let daemon = Daemon::start(&folder, Some(all_to(&[origin.address]))).await;

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -17,10 +18,11 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// A longer line is not ours and is skipped.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub requests: u64,
     pub errors: u64,
+    pub durations: proxy::Histogram,
 }
 
 /// By service and, where one took the request, instance.
@@ -42,6 +44,8 @@ struct Line<'a> {
     service: Option<Cow<'a, str>>,
     instance: Option<u32>,
     status: u16,
+    #[serde(default)]
+    duration_ms: f64,
 }
 
 impl Requests {
@@ -84,10 +88,12 @@ impl Requests {
                 continue;
             };
             for line in self.partial[..end].split(|byte| *byte == b'\n') {
-                if let Ok(Line { service: Some(service), instance, status }) = serde_json::from_slice(line) {
+                if let Ok(Line { service: Some(service), instance, status, duration_ms }) = serde_json::from_slice(line)
+                {
                     let count = counts.entry((service.into_owned(), instance)).or_default();
                     count.requests += 1;
                     count.errors += u64::from(status >= ERROR_STATUS_MIN);
+                    count.durations.add(Duration::try_from_secs_f64(duration_ms / 1000.0).unwrap_or_default(), 1);
                 }
             }
             self.partial.drain(..=end);
@@ -106,14 +112,19 @@ mod tests {
         let path = folder.path().join("access.jsonl");
         let line = |instance: &str, status: u16| {
             format!(
-                "{{\"ts\":\"x\",\"service\":\"web\",\"instance\":{instance},\"status\":{status},\"path\":\"/\\\"\"}}\n"
+                "{{\"ts\":\"x\",\"service\":\"web\",\"instance\":{instance},\"status\":{status},\"duration_ms\":2.5,\"path\":\"/\\\"\"}}\n"
             )
         };
         let append = |text: &str| {
             let mut file = File::options().create(true).append(true).open(&path).expect("the log");
             file.write_all(text.as_bytes()).expect("appended");
         };
-        let of = |counts: &Counts, instance| counts.get(&("web".to_owned(), instance)).copied().unwrap_or_default();
+        let of = |counts: &Counts, instance| counts.get(&("web".to_owned(), instance)).cloned().unwrap_or_default();
+        let counted = |requests, errors| {
+            let mut durations = proxy::Histogram::default();
+            durations.add(Duration::from_micros(2500), requests);
+            Count { requests, errors, durations }
+        };
         append(&line("0", 200));
         let mut requests = Requests::follow(path.clone());
         assert_eq!(requests.counts(), Counts::new(), "what is past is past");
@@ -122,16 +133,16 @@ mod tests {
         let (half, rest) = two.split_at(two.len() - 5);
         append(half);
         append("");
-        assert_eq!(of(&requests.counts(), Some(0)), Count { requests: 1, errors: 0 });
+        assert_eq!(of(&requests.counts(), Some(0)), counted(1, 0));
         append(rest);
         append("no json\n{\"service\":null,\"status\":404}\n");
         let counts = requests.counts();
-        assert_eq!((of(&counts, None), counts.len()), (Count { requests: 1, errors: 1 }, 1));
+        assert_eq!((of(&counts, None), counts.len()), (counted(1, 1), 1));
 
         append(&line("1", 500));
         std::fs::rename(&path, folder.path().join("access.jsonl.1")).expect("rotated");
         append(&line("1", 499));
-        assert_eq!(of(&requests.counts(), Some(1)), Count { requests: 2, errors: 1 });
+        assert_eq!(of(&requests.counts(), Some(1)), counted(2, 1));
         assert_eq!(requests.counts(), Counts::new());
     }
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::compile::{declared, documents, routes, services, wiring};
+use crate::compile::{declared, documents, listeners, routes, services, wiring};
 use crate::context::Context;
-use crate::plan::{Gateway, Plan};
+use crate::plan::Plan;
 use crate::{Ports, Sources};
 
 /// Limit: what a whole `check` may spend on them, in a build without optimisation.
@@ -53,10 +53,12 @@ fn plan(cx: &Context<'_>, declared: &declared::Declared<'_>, wired: &wiring::Wir
     let (ledger, databases) = (BTreeMap::new(), BTreeMap::new());
     let services =
         wired.iter().map(|(name, unit)| (name.clone(), services::compile(cx, unit, &ledger, &databases))).collect();
+    let (gateway, dashboard) = listeners::listeners(cx, &declared.root).settle(&ledger);
     Plan {
         name: "dense".to_owned(),
         root: Path::new("/app").to_path_buf(),
-        gateway: Gateway { listen: ([127, 0, 0, 1], 8080).into(), written: true },
+        gateway,
+        dashboard,
         routes: routes::compile(cx, declared),
         services,
         databases,

@@ -1,0 +1,193 @@
+//! Where gateway and dashboard listen, and the limits of what comes in.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::context::Context;
+use crate::diagnostic::{Diagnostic, Place};
+use crate::plan::{Dashboard, Gateway, Limits};
+use crate::reader::{Table, Text};
+use crate::{Code, Ports};
+
+/// Limit: ports above the default one that are tried.
+const TRIES_MAX: u16 = 100;
+
+/// A listener that has a table of its own in the root manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    Gateway,
+    Dashboard,
+}
+
+impl Which {
+    /// Its table, and its noun in messages.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Dashboard => "dashboard",
+        }
+    }
+
+    /// Its entry in the ledger.
+    pub(crate) const fn key(self) -> &'static str {
+        match self {
+            Self::Gateway => Ports::GATEWAY,
+            Self::Dashboard => Ports::DASHBOARD,
+        }
+    }
+}
+
+/// The address as far as it is known before ports are assigned.
+#[derive(Debug)]
+pub(crate) struct Listener<'d> {
+    pub which: Which,
+    /// Port 0: one of the range is still to be assigned.
+    pub address: SocketAddr,
+    /// Whether the port is written.
+    pub written: bool,
+    /// Where it is written, or where it would be.
+    pub place: Place<'d>,
+}
+
+impl Listener<'_> {
+    fn settled(&self, ports: &BTreeMap<String, u16>) -> SocketAddr {
+        let mut listen = self.address;
+        if listen.port() == 0 {
+            listen.set_port(ports.get(self.which.key()).copied().unwrap_or_default());
+        }
+        listen
+    }
+}
+
+/// The listeners of the root manifest.
+#[derive(Debug)]
+pub(crate) struct Listeners<'d> {
+    pub gateway: Listener<'d>,
+    pub dashboard: Listener<'d>,
+    limits: Limits,
+}
+
+impl<'d> Listeners<'d> {
+    pub(crate) fn both(&self) -> [&Listener<'d>; 2] {
+        [&self.gateway, &self.dashboard]
+    }
+
+    pub(crate) fn settle(&self, ports: &BTreeMap<String, u16>) -> (Gateway, Dashboard) {
+        let Self { gateway, dashboard, limits } = self;
+        (
+            Gateway { listen: gateway.settled(ports), written: gateway.written, limits: limits.clone() },
+            Dashboard { listen: dashboard.settled(ports), written: dashboard.written },
+        )
+    }
+}
+
+pub(crate) fn listeners<'d>(cx: &Context<'_>, root: &Table<'d>) -> Listeners<'d> {
+    let gateway = listener(cx, root, Which::Gateway, None);
+    let dashboard = listener(cx, root, Which::Dashboard, Some(gateway.address.port()));
+    let limits = limits(&root.table_or_default("gateway").table_or_default("limits"));
+    Listeners { gateway, dashboard, limits }
+}
+
+fn limits(table: &Table<'_>) -> Limits {
+    Limits {
+        request_head: table.size("request_head"),
+        request_headers: table.count("request_headers"),
+        request_target: table.size("request_target"),
+        request_body: table.size("request_body"),
+        request_head_timeout: table.duration("request_head_timeout"),
+        request_body_timeout: table.duration("request_body_timeout"),
+        idle_timeout: table.duration("idle_timeout"),
+        connections: table.count("connections"),
+        connections_per_listener: table.count("connections_per_listener"),
+        connections_per_address: table.count("connections_per_address"),
+        connect_timeout: table.duration("connect_timeout"),
+        upstream_idle_connections: table.count("upstream_idle_connections"),
+        upstream_idle_timeout: table.duration("upstream_idle_timeout"),
+        upstream_max_age: table.duration("upstream_max_age"),
+        response_idle_timeout: table.duration("response_idle_timeout"),
+    }
+}
+
+/// `other` is the port of the listener that was looked at before.
+fn listener<'d>(cx: &Context<'_>, root: &Table<'d>, which: Which, other: Option<u16>) -> Listener<'d> {
+    let name = which.name();
+    let table = root.table(name);
+    let default = root.table_or_default(name).default("listen").parse();
+    let default = default.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
+    if let Some(text) = table.as_ref().and_then(|table| table.text("listen")) {
+        // What cannot be used is told; with the default the rest can be looked at.
+        let address = parse(cx, &text, (which, other), default).unwrap_or(default);
+        return Listener { which, address, written: address.port() != 0, place: text.place };
+    }
+    let place = table.map_or_else(|| root.place_of("name"), |table| table.place);
+    let port = free_port(which, (default.port(), other), &cx.sources.ports);
+    match port {
+        Some((port, Chosen::Now)) => {
+            let message = format!("port {} is taken; the {name} listens on {port}", default.port());
+            let hint = format!("write `listen = \"{}:{port}\"` under `[{name}]` to keep it", default.ip());
+            cx.report(
+                Diagnostic::new(Code::DefaultPortTaken, &place, message).label("no `listen` is written").hint(hint),
+            );
+        }
+        Some((_, Chosen::Before)) => {}
+        None => {
+            let message = format!("port {} and the {TRIES_MAX} above it are taken", default.port());
+            let hint = format!("write `listen` under `[{name}]` with a port that is free");
+            cx.report(Diagnostic::new(Code::PortsExhausted, &place, message).hint(hint));
+        }
+    }
+    let port = port.map_or(default.port(), |(port, _)| port);
+    Listener { which, address: SocketAddr::new(default.ip(), port), written: false, place }
+}
+
+/// Whether the choice is news to the user.
+enum Chosen {
+    Now,
+    Before,
+}
+
+fn free_port(which: Which, (default, other): (u16, Option<u16>), ports: &Ports) -> Option<(u16, Chosen)> {
+    let free = |port: &u16| *port != 0 && !ports.busy.contains(port) && other != Some(*port);
+    if let Some(port) = ports.ledger.get(which.key()).copied().filter(free) {
+        return Some((port, Chosen::Before));
+    }
+    if free(&default) {
+        return Some((default, Chosen::Before));
+    }
+    // A port that the ledger keeps for an instance is not free either.
+    let kept = |port: &u16| ports.ledger.values().any(|kept| kept == port);
+    let mut above = (default..=default.saturating_add(TRIES_MAX)).filter(|port| free(port) && !kept(port));
+    above.next().map(|port| (port, Chosen::Now))
+}
+
+fn parse(
+    cx: &Context<'_>,
+    text: &Text<'_>,
+    (which, other): (Which, Option<u16>),
+    default: SocketAddr,
+) -> Option<SocketAddr> {
+    let refuse = |message: String, label: &str, port: u16| {
+        let hint = format!("write `listen = \"127.0.0.1:{port}\"`");
+        cx.report(Diagnostic::new(Code::Listen, &text.place, message).label(label).hint(hint));
+        None
+    };
+    let Ok(address) = text.value.parse::<SocketAddr>() else {
+        let message = format!("`{}` is not an address and a port", text.value);
+        let port = text.value.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(default.port());
+        return refuse(message, "an IP address is needed", port);
+    };
+    if address.port() != 0 && other == Some(address.port()) {
+        let message = format!("port {} is the gateway's", address.port());
+        return refuse(message, "a port of its own is needed", address.port().wrapping_add(1).max(1));
+    }
+    if !address.ip().is_loopback() {
+        let message = format!("`{address}` can be reached from other machines");
+        let reached = match which {
+            Which::Gateway => "not a loopback address",
+            Which::Dashboard => "not a loopback address: who reaches it sees what runs here",
+        };
+        let hint = format!("write `listen = \"127.0.0.1:{}\"` unless that is meant", address.port());
+        cx.report(Diagnostic::new(Code::ListenExposed, &text.place, message).label(reached).hint(hint));
+    }
+    Some(address)
+}

@@ -1,0 +1,186 @@
+//! A service's answer on its way to the client, while the request's body may still flow the other way; and what becomes of
+//! both connections when it has ended.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+
+use crate::exchange::{Exchange, Fate};
+use crate::headers::{self, Persistence};
+use crate::http1::pipe::{Cut, Sink, Waits};
+use crate::message::{Length, Version};
+use crate::reason::Reason;
+use crate::stock::Slate;
+use crate::tunnel;
+
+// Limit: how long the rest of a request's body may take that a service has answered already.
+const REST_MAX: Duration = Duration::from_secs(2);
+
+/// An answer broke: nothing more can be said to the client.
+struct Broken;
+
+impl Exchange<'_> {
+    /// Passes the service's answer on.
+    pub(crate) async fn pass_on(mut self) -> Fate {
+        let persistence = self.begin_answer();
+        if self.slate.response.status == 101 {
+            tunnel::run(&mut self).await;
+            return Fate::Gone;
+        }
+        if poll_fn(|context| self.poll_answer(context)).await.is_err() {
+            return Fate::Gone;
+        }
+        self.record.is_complete = true;
+        if persistence != Persistence::Closed && !self.slate.upload.has_ended() && !self.is_refused {
+            self.finish_upload().await;
+        }
+        self.give_back();
+        self.fate(persistence != Persistence::Closed)
+    }
+
+    /// Writes the head that the client is to see.
+    fn begin_answer(&mut self) -> Persistence {
+        let now = self.now();
+        let Slate { request, response, download, .. } = &mut *self.slate;
+        self.record.status = response.status;
+        self.is_open_ended = matches!(response.content, Length::UntilClose | Length::Chunked);
+        let is_chunked = self.is_open_ended && request.version >= Version::Http11;
+        // A client of 1.0 knows no chunks: only the end of the connection ends the content (RFC 9112 §6.3).
+        let is_usable = is_chunked || !self.is_open_ended;
+        if response.status == 101 || headers::is_event_stream(&response.fields, &self.answer) {
+            // It has no end of its own: nobody who drains the endpoint waits for it.
+            if let Some(occupied) = &mut self.occupied {
+                occupied.become_endless();
+            }
+        }
+        download.begin(response.content, 0, response.length, u64::MAX, now);
+        let persistence = self.persistence(is_usable);
+        let date = self.client.core.date();
+        let filters = self.view.table.as_deref().zip(self.rule).map(|(table, rule)| &table.rules[rule].route.filters);
+        let Slate { inbound, request, response, download, .. } = &mut *self.slate;
+        let out = download.begin_again(if is_chunked { Sink::Chunked } else { Sink::Plain });
+        out.append(&mut self.interim);
+        let answer = headers::Answer {
+            client: request.version,
+            is_chunked,
+            persistence: if response.status == 101 { Persistence::Kept } else { persistence },
+            request_id: self.identity.request_id.get(inbound),
+            date: &date,
+        };
+        if let Some(filters) = filters {
+            headers::write_response(out, response, &self.answer, filters, &answer);
+        }
+        persistence
+    }
+
+    /// Goes on with both directions until the answer has ended.
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let now = self.now();
+        if let Err(refusal) = self.poll_upload(context) {
+            self.record.reason = Some(refusal.reason);
+            return Poll::Ready(Err(Broken));
+        }
+        let Some(line) = &mut self.line else { return Poll::Ready(Err(Broken)) };
+        let core = &self.client.core;
+        let download = &mut self.slate.download;
+        let sockets = (&mut line.stream, &mut self.client.stream);
+        let polled = download.poll(context, now, sockets, &mut self.answer, &core.stock);
+        self.record.bytes_out = download.bytes;
+        match polled {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(Cut::SinkLost)) => return Poll::Ready(Err(Broken)),
+            Poll::Ready(Err(_)) => {
+                self.record.reason = Some(Reason::UpstreamBroken);
+                return Poll::Ready(Err(Broken));
+            }
+            Poll::Pending => {}
+        }
+        if self.client.has_ended && download.has_sent() && download.moved == now {
+            self.parting.is_tested = true;
+            self.parting.since = Some(now);
+        }
+        let waits = download.waits;
+        if self.answer.is_empty() {
+            self.client.core.stock.give_buffer(&mut self.answer);
+        }
+        self.wait(context, waits)
+    }
+
+    /// What bounds an answer on its way.
+    fn wait(&mut self, context: &mut Context<'_>, waits: Waits) -> Poll<Result<(), Broken>> {
+        let now = self.now();
+        let limits = &self.client.core.limits;
+        let (end, reason) = match waits {
+            Waits::Source(since) => (since.after(limits.upstream_body_timeout), Some(Reason::UpstreamTimeout)),
+            Waits::Sink(since) => (since.after(limits.idle_timeout), None),
+            Waits::Nobody => (crate::timers::Moment::NEVER, None),
+        };
+        if end <= now {
+            if reason.is_none() {
+                self.client.core.counts.cut(crate::reason::Cut::Stalled);
+            }
+            self.record.reason = reason;
+            return Poll::Ready(Err(Broken));
+        }
+        if let Err(refusal) = self.watch(context).and_then(|()| self.check_upload(now)) {
+            self.record.reason = Some(refusal.reason);
+            return Poll::Ready(Err(Broken));
+        }
+        self.client.timer.set(end.min(self.upload_end()).min(self.parting_end()));
+        Poll::Pending
+    }
+
+    /// The service answered before it had everything: what is on its way may still arrive, so that both connections serve
+    /// on.
+    async fn finish_upload(&mut self) {
+        let end = self.now().after(REST_MAX);
+        poll_fn(|context| {
+            let is_over = self.poll_upload(context).is_err() || self.is_refused || self.slate.upload.is_done();
+            if is_over || self.now() >= end || !self.slate.response.keeps_alive {
+                return Poll::Ready(());
+            }
+            self.client.timer.set(end);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Keeps the service's connection for the next request, if nothing is left on it of this one.
+    fn give_back(&mut self) {
+        let (Some(line), Some(occupied)) = (self.line.take(), self.occupied.take()) else { return };
+        let Slate { upload, download, response, .. } = &*self.slate;
+        // What is behind a response was not asked for: it would be taken for the next one (RFC 9112 §9.2).
+        let is_clean = download.rest() == self.answer.len() || self.answer.is_empty();
+        if response.keeps_alive && is_clean && upload.is_done() && !self.is_refused {
+            self.client.core.pool.put(occupied.endpoint(), line);
+        }
+    }
+
+    /// Writes an answer of our own.
+    pub(crate) fn poll_own(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let now = self.now();
+        let end = self.client.core.limits.idle_timeout;
+        let download = &mut self.slate.download;
+        match download.poll_lead(context, now, &mut self.client.stream) {
+            Poll::Pending => {}
+            ready => return ready,
+        }
+        let Waits::Sink(since) = download.waits else { return Poll::Pending };
+        if since.after(end) <= now {
+            self.client.core.counts.cut(crate::reason::Cut::Stalled);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.client.timer.set(since.after(end));
+        Poll::Pending
+    }
+}
+
+/// Ends our half of a socket.
+pub(crate) fn poll_end(stream: &mut tokio::net::TcpStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    ready!(Pin::new(stream).poll_shutdown(context))?;
+    Poll::Ready(Ok(()))
+}
