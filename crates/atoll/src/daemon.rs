@@ -183,15 +183,12 @@ impl Estate {
         let run = project.run();
         let (instances, planes) = tokio::join!(supervisor::adopt(&run), proxy::plane::adopt(&run));
         let ours = &instances.ports() | &planes.ports();
-        if ours.is_empty() {
-            // A record without anything that runs tells of nothing any more.
-            return Ok(Self { instances, planes, ours, record: Record::default() });
-        }
-        if project.load_ports().is_empty() {
+        if !ours.is_empty() && project.load_ports().is_empty() {
             // What goes on must find its ports again.
             let seen = lower::ledger(&instances.addresses(), &planes.listeners());
             project.store_ports(&seen).context("cannot keep the port ledger")?;
         }
+        // Also when nothing runs: whoever stops everything removes it, so that was done by nobody.
         Ok(Self { instances, planes, ours, record: Record::load(project) })
     }
 }

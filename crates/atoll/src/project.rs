@@ -20,7 +20,7 @@ use thiserror::Error;
 
 pub use load::{Loaded, Variables, process};
 pub use ports::Claims;
-pub use record::{Accepted, RETIRING_MAX, Record};
+pub use record::{Accepted, RETIRING_MAX, Record, Stored as StoredRecord};
 
 /// The name that is searched for, upwards from the present folder.
 pub const MANIFEST: &str = "atoll.toml";

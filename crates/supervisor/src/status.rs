@@ -34,6 +34,8 @@ pub struct ServiceStatus {
     /// Why the service as a whole is not what was asked for: its build or its preparation failed, or its last rollout,
     /// and it was reverted or halted.
     pub reason: Option<String>,
+    /// Names what it ran before a rollout that is under way or was taken back.
+    pub former: Option<String>,
     /// How its last rollout failed, if it did; `reason` says it in words.
     pub failure: Option<Failure>,
     /// Where a change from one generation to another goes, while there is one.

@@ -1,13 +1,13 @@
 //! Takes a changed manifest over while everything runs: compiles, shows the difference, and tells each engine its part.
 //! Nothing is touched unless all of it can be. Called by the API; one change at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kit::Chain;
 use manifest::{Plan, Severity};
-use supervisor::{Effect, Refused};
+use supervisor::{Effect, Refused, Standing};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
@@ -51,14 +51,20 @@ impl Served {
     }
 
     /// What is served once the next is, and this is left to those who run by it.
-    fn followed_by(self, next: Accepted) -> Self {
+    fn followed_by(self, next: Accepted, standing: &BTreeMap<String, Standing>) -> Self {
         let Self { present, mut retiring } = self;
         retiring.push(present);
         if retiring.len() > RETIRING_MAX {
             tracing::warn!(
                 "too many manifests are in use at once: what only the oldest declares is not served any more"
             );
-            retiring.remove(0);
+            // Never one that a service may go back to, or has gone back to.
+            let is_needed = |retiring: &Accepted| {
+                let services = lower::services(&retiring.plan);
+                services.iter().any(|service| standing.get(&service.name).is_some_and(|of| service.is_former(of)))
+            };
+            let oldest = retiring.iter().position(|retiring| !is_needed(retiring)).unwrap_or(0);
+            retiring.remove(oldest);
         }
         Self { present: next, retiring }
     }
@@ -143,7 +149,8 @@ impl Control {
             return applied.map(|_| changes).map_err(|error| engine(&error));
         }
         // What cannot be served or run fails here, before anything has changed.
-        let served = self.served.borrow().clone().followed_by(next);
+        let standing = self.supervisor.snapshot().standing();
+        let served = self.served.borrow().clone().followed_by(next, &standing);
         proxy::Tables::compile(&served.snapshot(&self.endpoints.clone().current())).map_err(|error| engine(&error))?;
         let kept = ground.project.store_ports(&plan.ports);
         kept.map_err(|error| refused(format!("cannot keep the port ledger: {error}")))?;

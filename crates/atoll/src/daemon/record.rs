@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use supervisor::{Before, Service};
+use supervisor::{Before, Service, Standing};
 use tokio::task::spawn_blocking;
 
 use crate::api::dto::Change;
 use crate::daemon::Control;
 use crate::daemon::change::Served;
 use crate::lower;
-use crate::project::{Accepted, Project, Record};
+use crate::project::{Accepted, Project, Record, StoredRecord as Stored};
 
 /// What a daemon goes on from.
 pub(super) struct Succession {
@@ -29,7 +29,11 @@ pub(super) fn succeed(record: Record, present: Accepted) -> Succession {
             lower::services(plan).into_iter().map(|service| (service.name.clone(), service)).collect()
         };
         let (old, new) = (services(&last.plan), services(&present.plan));
-        standing.retain(|name, _| old.get(name) == new.get(name));
+        let of_now = |(name, standing): (String, Standing)| {
+            let is_same = old.get(&name) == new.get(&name);
+            (name, if is_same { standing } else { standing.of_another() })
+        };
+        standing = standing.into_iter().map(of_now).collect();
         changes = lower::changes(&last.plan, &present.plan);
         if last.plan.fingerprint() == present.plan.fingerprint() {
             accepted.remove(0);
@@ -45,25 +49,34 @@ pub(super) async fn keep(control: Arc<Control>, project: Project) {
     let mut served = control.served.subscribe();
     let mut snapshots = control.supervisor.watch();
     let mut drained = control.drained.clone();
-    let mut kept = None;
+    let mut record: Option<Stored> = None;
     loop {
-        let Served { present, retiring } = served.borrow_and_update().clone();
+        let (is_over, is_new) = (*drained.borrow(), served.has_changed().unwrap_or(false) || record.is_none());
         let standing = snapshots.borrow_and_update().standing();
-        let accepted = std::iter::once(present).chain(retiring.into_iter().rev()).collect();
-        let record = Record { accepted, standing }.to_stored();
-        if kept.as_ref() != Some(&record) {
-            let (of, at) = (record.clone(), project.clone());
+        let next: Stored = match record.clone() {
+            Some(present) if !is_new => present.with(standing),
+            _ => {
+                let Served { present, retiring } = served.borrow_and_update().clone();
+                Record { accepted: std::iter::once(present).chain(retiring.into_iter().rev()).collect(), standing }
+                    .to_stored()
+            }
+        };
+        if record.as_ref() != Some(&next) {
+            let (of, at) = (next.clone(), project.clone());
             match spawn_blocking(move || of.store(&at)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "what runs cannot be kept for the next daemon"),
                 Err(_) => return,
             }
-            kept = Some(record);
+            record = Some(next);
+        }
+        if is_over {
+            return;
         }
         tokio::select! {
             Ok(()) = served.changed() => {}
             Ok(()) = snapshots.changed() => {}
-            _ = drained.wait_for(|drained| *drained) => return,
+            _ = drained.wait_for(|drained| *drained) => {}
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct Record {
 /// The same on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stored {
+    /// Jobs that are done, and what is wanted, are so until the machine is started anew.
+    boot: String,
     accepted: Vec<Sources>,
     standing: BTreeMap<String, Standing>,
 }
@@ -40,19 +42,27 @@ pub struct Stored {
 impl Record {
     /// Reads what a former daemon left. A manifest in it that this version refuses is left out.
     pub fn load(project: &Project) -> Self {
-        let Some(Stored { accepted, standing }) = kept::load(&project.record_file()).valid() else {
+        let Some(Stored { boot: of, accepted, mut standing }) = kept::load(&project.record_file()).valid() else {
             return Self::default();
         };
-        let compiled = accepted.into_iter().filter_map(|sources| {
+        if of != boot() {
+            standing = standing.into_iter().map(|(name, standing)| (name, standing.of_another_boot())).collect();
+        }
+        let compiled = accepted.into_iter().map(|sources| {
             let plan = manifest::compile(&sources).0?;
             Some(Accepted { plan: Arc::new(plan), sources: Arc::new(sources) })
         });
-        Self { accepted: compiled.collect(), standing }
+        let compiled: Vec<Option<Accepted>> = compiled.collect();
+        if compiled.first().is_some_and(Option::is_none) {
+            tracing::warn!("what was served last is refused by this version: how its services stood is not known");
+            standing = standing.into_iter().map(|(name, standing)| (name, standing.of_another())).collect();
+        }
+        Self { accepted: compiled.into_iter().flatten().collect(), standing }
     }
 
     /// Its form on disk.
     pub fn to_stored(&self) -> Stored {
-        Stored { accepted: self.accepted.iter().map(settled).collect(), standing: self.standing.clone() }
+        Stored { boot: boot(), accepted: self.accepted.iter().map(settled).collect(), standing: self.standing.clone() }
     }
 }
 
@@ -65,10 +75,20 @@ impl Project {
 }
 
 impl Stored {
+    /// The same but for how the services stand.
+    pub fn with(self, standing: BTreeMap<String, Standing>) -> Self {
+        Self { standing, ..self }
+    }
+
     /// Replaces the file, durably; blocking.
     pub fn store(&self, project: &Project) -> io::Result<()> {
         kept::store(&project.record_file(), self)
     }
+}
+
+/// Names this start of the machine (proc(5), random(4)).
+fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
 /// The sources of a plan with the ports that it was given, and without the variables that no file names.

@@ -32,17 +32,33 @@ impl Engine {
     /// [`Engine::go_on`].
     pub(super) fn take_over(&mut self, adopted: Adopted, before: &Before) {
         let Adopted { links, pasts, .. } = adopted;
+        for (service, standing) in &before.standing {
+            if standing.former.is_some() {
+                let former = before.declaration(service, |declared| declared.is_former(standing)).cloned();
+                self.succeed(service, former, standing.failure.as_ref());
+            }
+        }
         let lost = pasts.iter().map(|(_, past)| past).filter(|past| is_missed(past)).map(|past| &past.identity);
         for identity in links.iter().map(|link| &link.hello.identity).chain(lost) {
             let Identity { service, instance, revision: started_from, .. } = identity;
-            if self.revision(service, *instance).is_some_and(|declared| declared != *started_from) {
-                let is_it = |declared: &&Service| {
-                    let instance = find(declared, *instance);
-                    declared.name == *service && instance.is_some_and(|of| revision(declared, of) == *started_from)
-                };
-                let former = before.declared.iter().flatten().find(is_it).cloned();
-                let failure = before.standing.get(service).and_then(|standing| standing.failure.as_ref());
-                self.succeed(service, former, failure);
+            let is_it = |declared: &Service| {
+                find(declared, *instance).is_some_and(|of| revision(declared, of) == *started_from)
+            };
+            let former = || before.declaration(service, is_it).cloned();
+            match self.revision(service, *instance) {
+                Some(declared) if declared == *started_from => {}
+                Some(_) => {
+                    let failure = before.standing.get(service).and_then(|standing| standing.failure.as_ref());
+                    self.succeed(service, former(), failure);
+                }
+                // It drains and stops as any service that is taken out of the manifest.
+                None if !self.services.contains_key(service) => {
+                    if let Some(former) = former() {
+                        self.declare(former);
+                        self.removed.insert(service.clone());
+                    }
+                }
+                None => {}
             }
         }
         for link in links {
@@ -52,10 +68,16 @@ impl Engine {
             self.remember(&past);
             folder.clear();
         }
-        for (service, Standing { finished, .. }) in &before.standing {
-            for instance in finished {
-                self.remember_finished(service, *instance);
+        for (service, Standing { is_wanted, ended, .. }) in &before.standing {
+            if *is_wanted && self.services.contains_key(service) {
+                self.want_running(service, Origin::Present);
             }
+            for (instance, exit) in ended {
+                self.remember_ended(service, *instance, *exit);
+            }
+        }
+        for service in self.removed.clone() {
+            self.target(&service).wanted = Wanted::Stopped;
         }
     }
 
@@ -155,15 +177,16 @@ impl Engine {
         self.end(service, *instance, Ending::Exit(past.ended.exit()));
     }
 
-    /// One that had done what it had to do before the former daemon ended is not started again.
-    fn remember_finished(&mut self, service: &str, instance: u32) {
+    /// One that had ended for good before the former daemon did is not started again by this one.
+    fn remember_ended(&mut self, service: &str, instance: u32, exit: Exit) {
         let is_known = self.address(service, instance).is_some();
         if !is_known || self.instance(service, instance).phase != Phase::Idle {
             return;
         }
         let generation = self.want_running(service, Origin::Present);
-        let exit = Exit::Status(0);
-        self.record(service, instance).last_exit = Some(exit);
+        let record = self.record(service, instance);
+        record.last_exit = Some(exit);
+        record.reason = (!exit.is_success()).then(|| exit.reason());
         let seen = self.instance(service, instance);
         (seen.generation, seen.phase) = (generation, Phase::Ended { ending: Ending::Exit(exit) });
     }

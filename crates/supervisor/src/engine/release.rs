@@ -18,6 +18,8 @@ pub(super) struct Release {
     generation_last: u64,
     /// What is gone back to, while there is a rollout.
     former: Option<Service>,
+    /// [`Service::kind`] of that, also once it was gone back to.
+    former_kind: Option<String>,
     /// Why what was asked for last is not what runs; until the next change.
     pub(super) failure: Option<Failure>,
     /// What was asked for last, while it is not what is declared, because it failed.
@@ -28,6 +30,11 @@ impl Release {
     /// What is declared is what was asked for last.
     pub(super) fn accept(&mut self) {
         (self.failure, self.refused) = (None, None);
+    }
+
+    fn set_former(&mut self, former: Option<Service>) {
+        self.former_kind = former.as_ref().map(Service::kind);
+        self.former = former;
     }
 }
 
@@ -47,7 +54,7 @@ impl Engine {
             }
             None if target.wanted == Wanted::Running && seen.instances.values().any(serves) => {
                 seen.rollout = Some(Rollout::new(target.generation, Instant::now()));
-                release.former = self.services.get(&name).cloned();
+                release.set_former(self.services.get(&name).cloned());
             }
             None => {}
         }
@@ -80,6 +87,7 @@ impl Engine {
                 (rollout.former, rollout.course) = (1, Course::Back);
                 seen.rollout = Some(rollout);
                 let former = Service { depends_on: present.depends_on.clone(), calls: present.calls.clone(), ..former };
+                release.former_kind = Some(former.kind());
                 release.refused = Some(present);
                 self.declare(former);
             }
@@ -92,7 +100,7 @@ impl Engine {
                     |name: &String| !present.depends_on.contains_key(name) && !present.calls.contains(name);
                 rollout.leans_on = leaned_on.filter(is_dropped).collect();
                 seen.rollout = Some(rollout);
-                release.former = former;
+                release.set_former(former);
             }
         }
     }
@@ -160,6 +168,12 @@ impl Engine {
         }
         let rollout = self.observed.services.get_mut(service).and_then(|seen| seen.rollout.take());
         rollout.map(|rollout| rollout.course)
+    }
+
+    pub(super) fn former_kind(&self, service: &str) -> Option<String> {
+        let release = self.releases.get(service)?;
+        let is_rolling = self.observed.services.get(service).is_some_and(|seen| seen.rollout.is_some());
+        release.former_kind.clone().filter(|_| is_rolling || release.refused.is_some())
     }
 
     /// What an instance of that generation is made of.

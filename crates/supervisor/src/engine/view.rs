@@ -48,6 +48,7 @@ impl Engine {
             generation: target.generation,
             build,
             reason,
+            former: self.former_kind(&service.name),
             failure,
             rollout: seen.rollout.as_ref().map(|rollout| rollout.course),
             instances: Vec::with_capacity(service.instances.len()),
