@@ -16,6 +16,7 @@ use crate::message::{Length, Version};
 use crate::reason::Reason;
 use crate::stock::Slate;
 use crate::tunnel;
+use crate::upstream::Line;
 
 // Limit: how long the rest of a request's body may take that a service has answered already.
 const REST_MAX: Duration = Duration::from_secs(2);
@@ -48,6 +49,11 @@ impl Exchange<'_> {
         let Slate { request, response, download, .. } = &mut *self.slate;
         self.record.status = response.status;
         self.is_open_ended = matches!(response.content, Length::UntilClose | Length::Chunked);
+        if response.content != Length::None && self.answer.len() == response.length {
+            // Many servers write head and content apart, and hold the second until the first is acknowledged (RFC 896).
+            // The kernel would wait some 40 ms with that (RFC 1122 §4.2.3.2).
+            self.line.iter().for_each(Line::acknowledge);
+        }
         let is_chunked = self.is_open_ended && request.version >= Version::Http11;
         // A client of 1.0 knows no chunks: only the end of the connection ends the content (RFC 9112 §6.3).
         let is_usable = is_chunked || !self.is_open_ended;
