@@ -213,6 +213,7 @@ impl Daemon {
         let registry = registry::Handle::default();
         // What the data plane cannot serve must fail here, and not be 404 for ever.
         proxy::Tables::compile(&served.snapshot(&registry.snapshot()))?;
+        let lost = planes.lost().to_vec();
         let proxy = proxy::plane::bind(plane::config(&project, served.listeners(), &lower::limits(&plan)), planes)?;
         let dashboard = Dashboard::bind(plan.dashboard.listen)?;
         let (prepare, prepares) = mpsc::channel(PREPARES_MAX);
@@ -227,6 +228,7 @@ impl Daemon {
         let (drained, drained_receiver) = watch::channel(false);
         let (history, history_writer) = history::begin();
         damages.into_iter().for_each(|damage| history.say("state_file_damaged", damage));
+        lost.iter().for_each(|loss| history.say("data_plane_lost", plane::left(loss)));
         changes.iter().for_each(|change| history.say("changed", change.to_string()));
         let ground = change::Ground { project: project.clone(), environment, claims };
         let control = Arc::new(Control {

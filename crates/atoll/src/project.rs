@@ -102,6 +102,11 @@ impl Project {
         self.state.join("run/lock")
     }
 
+    /// Who holds the lock, as that says itself.
+    pub fn daemon_pid(&self) -> Option<u32> {
+        fs::read_to_string(self.lock_file()).ok()?.trim().parse().ok()
+    }
+
     /// Sockets, the lock, and what runs.
     pub fn run(&self) -> PathBuf {
         self.state.join("run")

@@ -35,7 +35,17 @@ pub struct Adopted {
     pub(crate) links: Vec<Link>,
     pub(crate) pasts: Vec<(Folder, Past)>,
     stopped: Vec<Stopped>,
+    /// Shims that did not answer before they were told to go on.
+    woken: Vec<Woken>,
     damages: Vec<String>,
+}
+
+/// The shim of an instance, by its pid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Woken {
+    service: String,
+    instance: u32,
+    shim: u32,
 }
 
 /// A process that could not be taken over, or was not to be.
@@ -54,6 +64,7 @@ struct Found {
     link: Option<Link>,
     past: Option<(Folder, Past)>,
     stopped: Option<Stopped>,
+    woken: Option<Woken>,
     damages: Vec<String>,
 }
 
@@ -73,6 +84,7 @@ pub async fn adopt(run_dir: &Path) -> Adopted {
         adopted.links.extend(found.link);
         adopted.pasts.extend(found.past);
         adopted.stopped.extend(found.stopped);
+        adopted.woken.extend(found.woken);
         adopted.damages.extend(found.damages);
     }
     adopted.links.sort_by(|a, b| key(a).cmp(&key(b)));
@@ -155,11 +167,16 @@ impl Adopted {
         identities.map(|identity| (identity.service.clone(), identity.instance, identity.address)).collect()
     }
 
-    /// Says what is not taken over, and why.
+    /// Says what is not taken over, and why, and what had to be woken for it.
     pub(crate) fn tell(&mut self, events: &Events) {
         for why in std::mem::take(&mut self.damages) {
             tracing::warn!(why, "the state of an instance cannot be read");
             events.emit("", None, Kind::StateFileDamaged { why });
+        }
+        for Woken { service, instance, shim } in std::mem::take(&mut self.woken) {
+            tracing::warn!(service, instance, shim, "its shim did not answer and was told to go on");
+            events.emit(&service, Some(instance), Kind::ShimFrozen { pid: shim });
+            events.emit(&service, Some(instance), Kind::ShimAnswers { pid: shim });
         }
         for Stopped { service, instance, pid, why } in std::mem::take(&mut self.stopped) {
             tracing::warn!(service, instance, pid, why, "stopped what a former daemon left");
@@ -215,22 +232,27 @@ fn key(link: &Link) -> (&str, u32) {
     (&link.hello.identity.service, link.hello.identity.instance)
 }
 
-/// Finds the shim of a folder; one that somebody has stopped goes on first.
-async fn find(folder: &Folder) -> Result<Link, link::Error> {
+/// Finds the shim of a folder; one that somebody has stopped goes on first, and is given by its pid then.
+async fn find(folder: &Folder) -> Result<(Link, Option<u32>), link::Error> {
     match Link::find(folder.clone()).await {
         Err(link::Error::Silent) => {
             let state = folder.peek_state().filter(|state| state.boot_id == procfs::boot_id());
             let Some(state) = state else { return Err(link::Error::Silent) };
             state.shim.wake();
-            Link::find(folder.clone()).await
+            let link = Link::find(folder.clone()).await?;
+            Ok((link, Some(state.shim.pid.unsigned_abs())))
         }
-        found => found,
+        found => found.map(|link| (link, None)),
     }
 }
 
 async fn look_at(folder: Folder, service: String, instance: u32) -> Found {
     let mut found = Found::default();
-    let why = match find(&folder).await {
+    let link = find(&folder).await.map(|(link, woken)| {
+        found.woken = woken.map(|shim| Woken { service: service.clone(), instance, shim });
+        link
+    });
+    let why = match link {
         Ok(link) if key(&link) != (service.as_str(), instance) => {
             let why = format!("it is in the folder {}", folder.path().display());
             found.stopped = describe(&link, &why);

@@ -53,6 +53,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// A daemon holds the folder's lock, and that is all that is heard of it.
+    pub fn silent(project: &Project) -> Self {
+        Self::Silent { pid: project.daemon_pid() }
+    }
+}
+
 /// Where the daemon of one application listens.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -106,8 +113,7 @@ impl Client {
     }
 
     async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let pid = || std::fs::read_to_string(self.project.lock_file()).ok()?.trim().parse().ok();
-        timeout(ANSWER_MAX, answer).await.map_err(|_| Error::Silent { pid: pid() })?
+        timeout(ANSWER_MAX, answer).await.map_err(|_| Error::silent(&self.project))?
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Incoming, Error> {

@@ -84,6 +84,8 @@ pub async fn stop_or_clean_up(project: &Project) -> Result<&'static str, Failure
             Err(project::Error::Locked) if Instant::now() < deadline => {
                 tokio::time::sleep(OTHER_DAEMON_INTERVAL).await;
             }
+            // It neither listens nor ends.
+            Err(project::Error::Locked) => return Err(Error::silent(project).into()),
             done => return Ok(done?),
         }
     }
@@ -96,6 +98,9 @@ async fn clean_up(project: &Project) -> Result<&'static str, project::Error> {
     let _lock = project.lock()?;
     let stopped = supervisor::stop_all(supervisor::adopt(&project.run()).await).await;
     let data_planes = proxy::plane::stop(&project.run(), DRAIN_MAX).await;
+    // Nothing of what it tells is left, and nobody listens: the lock is ours.
+    project.remove_record();
+    let _ = fs::remove_file(project.socket());
     Ok(match stopped.len() + data_planes {
         0 => "was not running",
         _ => "the daemon was gone; stopped what it had left",

@@ -6,6 +6,7 @@ mod progress;
 mod watch;
 
 use std::collections::HashSet;
+use std::io::Write;
 use std::time::Duration;
 
 use clap::Args;
@@ -58,7 +59,9 @@ async fn up(target: &Target, plan: &Plan, goal: Goal, files: Option<Files>, form
     let project = &target.project;
     let client = Client::new(project);
     let mut interrupt = watch::Interrupt::new()?;
-    let (launched, changes) = launch::ensure_daemon(project, &client).await?;
+    let Some((launched, changes)) = launch::ensure_daemon(project, &client, &mut interrupt).await? else {
+        return interrupted(goal);
+    };
     let status: Status = client.get("/v1/status").await.map_err(Failure::from)?;
     let asked = with_dependencies(plan, &target.services);
     let mut watch = Watch::open(&client, asked, &status, launched, format).await.map_err(Failure::from)?;
@@ -90,6 +93,15 @@ async fn up(target: &Target, plan: &Plan, goal: Goal, files: Option<Files>, form
             );
             Err(Failure::not_reached(what).output(output).hint(hint).into())
         }
+    }
+}
+
+/// There was no daemon yet that could have done anything.
+fn interrupted(goal: Goal) -> anyhow::Result<()> {
+    let what = "interrupted before the daemon was up";
+    match goal {
+        Goal::Stay => Ok(writeln!(anstream::stderr(), "{what}")?),
+        Goal::Started | Goal::Ready(_) => Err(Failure::not_reached(what).into()),
     }
 }
 

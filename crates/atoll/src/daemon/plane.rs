@@ -67,6 +67,11 @@ pub fn affordable(wanted: &proxy::Limits, listeners: usize) -> proxy::Limits {
     proxy::Limits { connections_max: wanted.connections_max.min(affordable.max(1)), ..wanted.clone() }
 }
 
+/// What is told of a process that could not be adopted.
+pub(super) fn left(Loss { pid, how }: &Loss) -> String {
+    format!("the data plane, pid {pid}, was left by a former daemon and is stopped: {how}")
+}
+
 /// Has the history tell of every process that is lost, until the application has drained.
 pub(super) async fn tell_losses(control: Arc<Control>) {
     let (mut losses, mut drained) = (control.proxy.losses(), control.drained.clone());

@@ -1,9 +1,12 @@
 //! The state files of `.atoll/`: JSON with a version, whole or absent, for this user alone. What cannot be understood is
 //! never guessed at: whoever reads goes on without it, and the next daemon moves it aside and says so.
 
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -103,10 +106,22 @@ impl<T> Stored<T> {
     }
 }
 
+/// Opens a file for reading, and nothing else: a pipe, say, would have whoever opens it wait for its other end.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a file")),
+    }
+}
+
 fn set_aside(path: &Path, why: &str, consequence: &str) -> String {
     let beside = PathBuf::from(format!("{}.damaged", path.display()));
-    let what = match std::fs::rename(path, &beside) {
-        Ok(()) => format!("moved to {}", beside.display()),
+    // Neither a file nor a folder takes the place of the other: what is in the way is not ours, and goes on standing there.
+    let unique = PathBuf::from(format!("{}.{}", beside.display(), kit::ids::unique()));
+    let moved = |to: PathBuf| std::fs::rename(path, &to).map(|()| to);
+    let what = match moved(beside).or_else(|_| moved(unique)) {
+        Ok(beside) => format!("moved to {}", beside.display()),
         Err(error) => format!("not moved: {error}"),
     };
     format!("{}: {why}; {what}; {consequence}", path.display())
@@ -115,7 +130,7 @@ fn set_aside(path: &Path, why: &str, consequence: &str) -> String {
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read;
     let mut text = Vec::new();
-    std::fs::File::open(path)?.take(BYTES_MAX).read_to_end(&mut text)?;
+    open(path)?.take(BYTES_MAX).read_to_end(&mut text)?;
     Ok(text)
 }
 
@@ -139,5 +154,12 @@ mod tests {
         assert!(why.contains("version 2"), "{why}");
         let said = set_aside(&path, &why, "nothing follows");
         assert!(said.contains("state.json.damaged") && !path.exists(), "{said}");
+        // A folder where the file should be, and one where it was moved before.
+        std::fs::create_dir_all(path.join("full")).expect("a folder");
+        assert!(set_aside(&path, "", "").contains("; moved to ") && !path.exists());
+        std::fs::remove_file(path.with_extension("json.damaged")).expect("removed");
+        std::fs::create_dir_all(path.with_extension("json.damaged").join("full")).expect("a folder");
+        std::fs::write(&path, "").expect("written");
+        assert!(set_aside(&path, "", "").contains("; moved to ") && !path.exists());
     }
 }

@@ -1,14 +1,13 @@
 //! Reads what the manifest asks for, file by file, until the compiler wants nothing more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use manifest::{Diagnostic, Plan, Sources, Want};
 
 use crate::project::ports::{self, Claims, Ledger};
-use crate::project::{Project, scale};
+use crate::project::{Project, kept, scale};
 
 /// A manifest may not be larger; what is read of a larger one is enough for the compiler to refuse it.
 const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
@@ -147,10 +146,7 @@ fn environment(root: &Path, process: &Variables) -> Variables {
 
 fn read(path: &Path) -> Result<String, String> {
     let mut text = String::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Err("it is not a file".into());
-    }
+    let file = kept::open(path).map_err(|error| error.to_string())?;
     match file.take(FILE_BYTES_MAX).read_to_string(&mut text) {
         Ok(_) => Ok(text),
         Err(error) => Err(error.to_string()),
@@ -171,6 +167,15 @@ fn matches(pattern: &Path) -> Vec<std::path::PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_is_no_file_and_is_not_waited_for() {
+        let root = tempfile::tempdir().expect("a folder");
+        let pipe = root.path().join("service.toml");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).expect("a pipe");
+        assert_eq!(read(&pipe), Err("it is not a file".to_owned()));
+        assert_eq!(read(root.path()), Err("it is not a file".to_owned()));
+    }
 
     #[test]
     fn a_pattern_finds_files_and_one_with_a_slash_at_its_end_folders() {

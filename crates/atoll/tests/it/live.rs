@@ -117,7 +117,7 @@ fn routes_change_without_a_restart() {
 }
 
 /// The process that has the gateway.
-fn data_plane(app: &Application) -> Option<i32> {
+pub fn data_plane(app: &Application) -> Option<i32> {
     let out = std::process::Command::new("pgrep").args(["-f", &format!("proxy {}", app.path("").display())]).output();
     let text = String::from_utf8(out.unwrap().stdout).unwrap();
     text.lines().filter_map(|line| line.parse::<i32>().ok()).find(|pid| is_running(*pid))
@@ -154,7 +154,7 @@ fn a_frozen_data_plane_is_replaced_and_told() {
 }
 
 /// The shim beside an instance.
-fn shim(app: &Application, instance: &str) -> i32 {
+pub fn shim(app: &Application, instance: &str) -> i32 {
     let text = std::fs::read_to_string(app.path(&format!(".atoll/run/instances/{instance}/state.json"))).unwrap();
     let state: serde_json::Value = serde_json::from_str(&text).unwrap();
     i32::try_from(state["shim"]["pid"].as_i64().unwrap()).unwrap()

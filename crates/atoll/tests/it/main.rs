@@ -13,6 +13,7 @@ mod lint;
 mod live;
 mod load;
 mod meters;
+mod remains;
 mod resilience;
 mod scaffold;
 mod store;

@@ -13,6 +13,7 @@ use kit::Chain;
 use kit::tasks::Tasks;
 use rustix::process::Pid;
 
+use crate::plane::handle::Loss;
 use crate::plane::process::{Link, MARK, Process, SOCKET_NAME};
 
 /// How long a process that was found may take to say who it is.
@@ -32,6 +33,7 @@ pub(crate) struct Found {
 pub struct Adopted {
     /// The one that serves first, if one does.
     pub(crate) found: Vec<Found>,
+    pub(crate) lost: Vec<Loss>,
 }
 
 impl Adopted {
@@ -39,6 +41,12 @@ impl Adopted {
     #[must_use]
     pub fn listeners(&self) -> BTreeMap<String, SocketAddr> {
         self.found.iter().rev().flat_map(|found| found.link.held.addresses()).collect()
+    }
+
+    /// Those that could not be adopted, and were stopped.
+    #[must_use]
+    pub fn lost(&self) -> &[Loss] {
+        &self.lost
     }
 
     /// The ports on which they listen: taken, and by whom they are meant for.
@@ -56,23 +64,25 @@ impl Found {
 }
 
 /// Finds every process of this folder that answers, the newest first. What does not answer, or says what cannot be
-/// understood, is stopped, and the log says why. For whoever holds the folder's lock.
+/// understood, is stopped, and the log and [`Adopted::lost`] say why. For whoever holds the folder's lock.
 pub async fn adopt(folder: &Path) -> Adopted {
-    let mut adopted = Vec::new();
+    let (mut adopted, mut lost) = (Vec::new(), Vec::new());
     for process in discover(folder) {
         match process.connect(ANSWER_MAX).await {
             Ok(link) => adopted.push(Found { process, link }),
             Err(why) => {
                 let pid = process.pid.as_raw_nonzero().get();
-                tracing::warn!(pid, why = %Chain(&why), "a data plane that cannot be adopted is stopped");
+                let how = Chain(&why).to_string();
+                tracing::warn!(pid, how, "a data plane that cannot be adopted is stopped");
                 process.stop(STOP_MAX).await;
+                lost.push(Loss { pid: pid.unsigned_abs(), how });
             }
         }
     }
     if let Some(position) = adopted.iter().position(Found::serves) {
         adopted.swap(0, position);
     }
-    Adopted { found: adopted }
+    Adopted { found: adopted, lost }
 }
 
 /// Stops every data plane that was left in this folder, giving its requests `grace` to end; then they are cut. For

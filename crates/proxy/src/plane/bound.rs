@@ -75,7 +75,7 @@ pub fn bind(config: Config, adopted: Adopted) -> Result<Bound, Error> {
         log.path = absolute(std::mem::take(&mut log.path))?;
     }
     let build = plane::build(&config.program).map_err(broken)?;
-    let Adopted { found } = adopted;
+    let found = adopted.found;
     let (held, generation, is_outdated) = match found.first().filter(|found| found.serves()) {
         Some(Found { link: Link { hello, held, .. }, .. }) => {
             let is_outdated =

@@ -136,6 +136,9 @@ async fn one_that_somebody_stopped_is_adopted_with_its_instance() {
     signal(shim, Signal::STOP);
     let running = world.run_after_death(services).await;
     assert_eq!(running.ready("a").await.pid, pid);
+    let pid = shim.unsigned_abs();
+    let told: Vec<Kind> = running.events().into_iter().map(|event| event.kind.clone()).take(2).collect();
+    assert_eq!(told, [Kind::ShimFrozen { pid }, Kind::ShimAnswers { pid }]);
     running.drain().await;
     ended(shim).await;
 }

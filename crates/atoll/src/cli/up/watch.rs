@@ -76,7 +76,8 @@ impl Interrupt {
         Ok(Self { signals: [interrupt?, terminate?, hangup?] })
     }
 
-    async fn received(&mut self) {
+    /// Returns at the next one, or at once when one has come already. Cancel safe.
+    pub async fn received(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
             _ = interrupt.recv() => {}
