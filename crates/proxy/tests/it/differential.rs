@@ -67,7 +67,7 @@ const WORDS: [&str; 24] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_we_take_hyper_takes_and_reads_the_same(
@@ -80,8 +80,12 @@ proptest! {
             let until = if how == 0 { at } else { (at + usize::from(how)).min(bytes.len()) };
             bytes.splice(at..until, WORDS[word].bytes());
         }
-        let ours = proxy::with_head(&bytes, |head| (head.method().to_string(), head.path().to_owned()));
-        if let Ok((method, path)) = ours {
+        let ours = proxy::with_head(&bytes, |head| {
+            // It refuses these in a query. They have one reading, and clients send them.
+            let is_quoted = head.query().is_some_and(|query| query.contains('"'));
+            (!is_quoted).then(|| (head.method().to_string(), head.path().to_owned()))
+        });
+        if let Ok(Some((method, path))) = ours {
             let theirs = hypers(&bytes);
             prop_assert!(theirs.is_some(), "we take what hyper refuses: {}", bytes.escape_ascii());
             let (their_method, target, _) = theirs.unwrap_or_default();

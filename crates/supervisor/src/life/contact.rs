@@ -113,12 +113,12 @@ impl Contact {
         link.order(Order::Ping(self.asked));
     }
 
-    /// Asks again, unless the last question is still open.
+    /// Asks again; while the last question is open only now and then, for one that found no room in the socket.
     pub(super) fn tick(&mut self, link: &mut Link, silent: u32) -> Change {
         if !link.hello.answers {
             return Change::None;
         }
-        if silent == 0 {
+        if silent.is_multiple_of(SILENT_MAX) {
             self.ask(link);
         }
         if silent >= SILENT_MAX { self.fall_silent() } else { Change::None }
