@@ -23,7 +23,7 @@ use crate::reason::{Reason, Refusal};
 use crate::retry::{self, Failure, Next, Outcome};
 use crate::stock::Slate;
 use crate::timers::Moment;
-use crate::upstream::Line;
+use crate::upstream::{Line, Trust};
 
 // Limit: what is read of an answer that nobody wants, and for how long, to keep its connection. Beyond either, closing
 // it is cheaper.
@@ -158,7 +158,11 @@ impl Exchange<'_> {
         self.record.instance = Some(endpoint.instance);
         self.record.upstream = None;
         loop {
-            let waiting = self.client.core.pool.take(endpoint.id);
+            let trust = match retry::sends_again(self.policy(), self.head().method()) {
+                true => Trust::Reactor,
+                false => Trust::Nobody,
+            };
+            let waiting = self.client.core.pool.take(endpoint.id, trust);
             let is_reused = waiting.is_some();
             let line = match waiting {
                 Some(line) => line,
@@ -526,7 +530,7 @@ const MALFORMED: Refusal = Refusal::new(Reason::BadRequest, "The chunks of the b
 const INCOMPLETE: Refusal = Refusal::new(Reason::BadRequest, "The body ended before its announced length.");
 const GONE: Refusal = Refusal::new(Reason::ClientClosed, "The client went away.");
 
-fn refused(failure: Failure) -> Refusal {
+pub(crate) fn refused(failure: Failure) -> Refusal {
     let detail = match failure {
         Failure::Unsent => "No instance of the service could be connected to.",
         Failure::Broken | Failure::BrokenReused => "The service broke the connection before it answered.",

@@ -151,7 +151,7 @@ fn poll_next(
             slate.looked = slate.inbound.len();
             match parse::request(&slate.inbound, &core.limits, &mut slate.request) {
                 Ok(Parsed::Complete) => return Poll::Ready(Next::Request),
-                Ok(Parsed::Partial) => {}
+                Ok(Parsed::Partial) => slate.skip_empty_lines(),
                 Err(refusal) => return Poll::Ready(Next::Unreadable(refusal)),
             }
         }

@@ -225,9 +225,9 @@ impl<'c> Exchange<'c> {
         }
         let (timeout, policy) = (route.timeout, &route.retry);
         let is_repeatable = retry::sends_again(policy, self.head().method());
-        let keeps = policy.attempts > 0 && is_repeatable;
         self.prepare(timeout);
-        if keeps {
+        if is_repeatable {
+            // Also without a policy: a connection that waited may turn out to be dead.
             self.slate.upload.keep();
         }
         self.attempts(is_repeatable).await?;
@@ -250,7 +250,7 @@ impl<'c> Exchange<'c> {
         self.view.table.as_ref().is_some_and(|table| table.caller.is_some())
     }
 
-    async fn refuse(mut self, refusal: &Refusal) -> Fate {
+    pub(crate) async fn refuse(mut self, refusal: &Refusal) -> Fate {
         self.record.reason = Some(refusal.reason);
         let id = self.identity.request_id.get(&self.slate.inbound);
         let content = problem(refusal, id, self.service());

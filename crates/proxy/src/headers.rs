@@ -113,7 +113,7 @@ pub(crate) fn asks_for_upgrade(fields: &Fields, version: Version, bytes: &[u8]) 
 /// Whether the client waits to be asked for its body (RFC 9110 §10.1.1).
 pub(crate) fn expects_continue(head: &Head<'_>) -> bool {
     let fields = &head.request.fields;
-    head.request.version >= Version::Http11 && fields.all(Name::Expect, head.bytes).any(is_continue)
+    head.request.version >= Version::Http11 && fields.tokens(Name::Expect, head.bytes).any(is_continue)
 }
 
 fn is_continue(value: &[u8]) -> bool {
@@ -173,7 +173,7 @@ pub(crate) fn write_request(out: &mut Vec<u8>, request: &Request<'_>) -> bool {
         Name::AtollOther | Name::ForwardedHost | Name::ForwardedPort | Name::ForwardedProto => *is_edge,
         Name::Tracestate => identity.continues,
         // We send `100 Continue` ourselves as soon as a service takes the body.
-        Name::Expect => !is_continue(field.value.of(bytes)),
+        Name::Expect => !field.value.of(bytes).split(|byte| *byte == b',').any(|token| is_continue(token.trim_ascii())),
         _ => false,
     });
     let is_chunked = head.request.content == crate::message::Length::Chunked;
@@ -281,7 +281,8 @@ pub(crate) fn write_response(
     if !fields.has(Name::Date) {
         lines.add("date", &[answer.date]);
     }
-    if response.status == 101 {
+    // RFC 9110 §15.5.22: who asks for another protocol says for which.
+    if response.status == 101 || response.status == 426 {
         lines.list("upgrade", fields.all(Name::Upgrade, bytes), &[]);
         lines.out.extend_from_slice(b"connection: upgrade\r\n");
     }

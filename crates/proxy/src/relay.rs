@@ -7,13 +7,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::AsyncWrite;
 
+use crate::attempt::refused;
 use crate::exchange::{Exchange, Fate};
 use crate::headers::{self, Persistence};
 use crate::http1::pipe::{Cut, Sink, Waits};
 use crate::message::{Length, Version};
 use crate::reason::Reason;
+use crate::retry::Failure;
 use crate::stock::Slate;
 use crate::tunnel;
 use crate::upstream::Line;
@@ -21,8 +24,13 @@ use crate::upstream::Line;
 // Limit: how long the rest of a request's body may take that a service has answered already.
 const REST_MAX: Duration = Duration::from_secs(2);
 
-/// An answer broke: nothing more can be said to the client.
-struct Broken;
+/// An answer broke.
+enum Broken {
+    /// Nothing more can be said to the client.
+    Underway,
+    /// Nothing of it was said yet.
+    Unsaid(Failure),
+}
 
 impl Exchange<'_> {
     /// Passes the service's answer on.
@@ -32,8 +40,16 @@ impl Exchange<'_> {
             tunnel::run(&mut self).await;
             return Fate::Gone;
         }
-        if poll_fn(|context| self.poll_answer(context)).await.is_err() {
-            return Fate::Gone;
+        match poll_fn(|context| self.poll_answer(context)).await {
+            Ok(()) => {}
+            Err(Broken::Unsaid(failure)) => return self.refuse(&refused(failure)).await,
+            Err(Broken::Underway) => {
+                if self.is_open_ended && self.slate.request.version < Version::Http11 {
+                    // Where only the end of the connection ends the content, an orderly one would call it whole.
+                    let _ = SockRef::from(&self.client.stream).set_linger(Some(Duration::ZERO));
+                }
+                return Fate::Gone;
+            }
         }
         self.record.is_complete = true;
         if persistence != Persistence::Closed && !self.slate.upload.has_ended() && !self.is_refused {
@@ -88,9 +104,9 @@ impl Exchange<'_> {
         let now = self.now();
         if let Err(refusal) = self.poll_upload(context) {
             self.record.reason = Some(refusal.reason);
-            return Poll::Ready(Err(Broken));
+            return Poll::Ready(Err(Broken::Underway));
         }
-        let Some(line) = &mut self.line else { return Poll::Ready(Err(Broken)) };
+        let Some(line) = &mut self.line else { return Poll::Ready(Err(Broken::Underway)) };
         let core = &self.client.core;
         let download = &mut self.slate.download;
         let sockets = (&mut line.stream, &mut self.client.stream);
@@ -98,10 +114,14 @@ impl Exchange<'_> {
         self.record.bytes_out = download.bytes;
         match polled {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
-            Poll::Ready(Err(Cut::SinkLost)) => return Poll::Ready(Err(Broken)),
+            Poll::Ready(Err(Cut::SinkLost)) => return Poll::Ready(Err(Broken::Underway)),
+            Poll::Ready(Err(cut)) if !download.has_sent() => {
+                let is_malformed = matches!(cut, Cut::Malformed | Cut::TooLarge);
+                return Poll::Ready(Err(Broken::Unsaid(if is_malformed { Failure::Invalid } else { Failure::Broken })));
+            }
             Poll::Ready(Err(_)) => {
                 self.record.reason = Some(Reason::UpstreamBroken);
-                return Poll::Ready(Err(Broken));
+                return Poll::Ready(Err(Broken::Underway));
             }
             Poll::Pending => {}
         }
@@ -130,11 +150,11 @@ impl Exchange<'_> {
                 self.client.core.counts.cut(crate::reason::Cut::Stalled);
             }
             self.record.reason = reason;
-            return Poll::Ready(Err(Broken));
+            return Poll::Ready(Err(Broken::Underway));
         }
         if let Err(refusal) = self.watch(context).and_then(|()| self.check_upload(now)) {
             self.record.reason = Some(refusal.reason);
-            return Poll::Ready(Err(Broken));
+            return Poll::Ready(Err(Broken::Underway));
         }
         self.client.timer.set(end.min(self.upload_end()).min(self.parting_end()));
         Poll::Pending

@@ -31,6 +31,13 @@ pub(crate) struct Slate {
 }
 
 impl Slate {
+    /// Forgets what may stand before a request and means nothing (RFC 9112 §2.2).
+    pub(crate) fn skip_empty_lines(&mut self) {
+        let empty = self.inbound.chunks_exact(2).take_while(|line| *line == b"\r\n").count() * 2;
+        self.inbound.drain(..empty);
+        self.looked = self.inbound.len();
+    }
+
     /// Whether what has come since the last look may have completed or spoilt a head. Who sends one byte at a time is not
     /// read anew with each of them.
     pub(crate) fn is_worth_a_look(&self) -> bool {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 
 use crate::exchange::Exchange;
-use crate::http1::pipe::Pipe;
+use crate::http1::pipe::{Cut, Pipe};
 use crate::message::Length;
 use crate::relay::poll_end;
 use crate::stock::{Slate, Stock};
@@ -22,8 +22,11 @@ struct Direction<'p> {
     is_over: bool,
 }
 
-/// The other side is gone.
-struct Lost;
+/// A side is gone.
+enum Lost {
+    Source,
+    Sink,
+}
 
 /// Writes the head of the answer and then whatever comes.
 pub(crate) async fn run(exchange: &mut Exchange<'_>) {
@@ -49,6 +52,11 @@ pub(crate) async fn run(exchange: &mut Exchange<'_>) {
         let downward = down.poll(context, now, service, client, &core.stock);
         let upward = up.poll(context, now, client, service, &core.stock);
         match (downward, upward) {
+            // A service that takes nothing any more may have said something before.
+            (Poll::Pending, Poll::Ready(Err(Lost::Sink))) => {
+                up.is_over = true;
+                Poll::Pending
+            }
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(()),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
             _ => Poll::Pending,
@@ -81,11 +89,12 @@ impl Direction<'_> {
         }
         match polled {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Lost)),
+            Poll::Ready(Err(Cut::SinkLost)) => Poll::Ready(Err(Lost::Sink)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Lost::Source)),
             Poll::Ready(Ok(())) => {
                 let ended = poll_end(sink, context);
                 self.is_over = ended.is_ready();
-                ended.map_err(|_| Lost)
+                ended.map_err(|_| Lost::Sink)
             }
         }
     }

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::mem::MaybeUninit;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -45,6 +46,15 @@ pub(crate) struct Line {
     pub(crate) is_reused: bool,
 }
 
+/// Who is believed about a connection that waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// What it has heard: one that was closed just now costs a try.
+    Reactor,
+    /// The kernel is asked: for what cannot be tried again.
+    Nobody,
+}
+
 impl Line {
     /// Tells the endpoint at once what has arrived.
     pub(crate) fn acknowledge(&self) {
@@ -54,11 +64,13 @@ impl Line {
 
     /// Whether the endpoint has neither closed it nor said anything that nobody asked for. As a rule the reactor knows of
     /// nothing to be read, and the kernel is not asked.
-    fn is_quiet(&self) -> bool {
-        if self.stream.try_io(Interest::READABLE, || Ok(())).is_err() {
-            return true;
-        }
-        matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    fn is_quiet(&self, trust: Trust) -> bool {
+        let peek = || SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
+        let peeked = match trust {
+            Trust::Reactor => self.stream.try_io(Interest::READABLE, peek),
+            Trust::Nobody => peek(),
+        };
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
@@ -68,11 +80,11 @@ impl Pool {
     }
 
     /// The most recently used connection: the least likely to be closed by its upstream.
-    pub(crate) fn take(&self, endpoint: u64) -> Option<Line> {
+    pub(crate) fn take(&self, endpoint: u64, trust: Trust) -> Option<Line> {
         let mut shelves = self.shelves.borrow_mut();
         let idle = &mut shelves.get_mut(&endpoint)?.idle;
         while let Some(mut candidate) = idle.pop_back() {
-            if self.is_fresh(&candidate) && candidate.is_quiet() {
+            if self.is_fresh(&candidate) && candidate.is_quiet(trust) {
                 candidate.is_reused = true;
                 return Some(candidate);
             }
@@ -99,7 +111,7 @@ impl Pool {
     /// Closes what has been idle for too long or leads to an endpoint that is not ready any more.
     pub(crate) fn tidy(&self) {
         self.shelves.borrow_mut().retain(|_, shelf| {
-            shelf.idle.retain(|line| self.is_fresh(line) && line.is_quiet());
+            shelf.idle.retain(|line| self.is_fresh(line) && line.is_quiet(Trust::Reactor));
             shelf.endpoint.is_ready() && !shelf.idle.is_empty()
         });
     }

@@ -69,12 +69,14 @@ async fn a_dead_instance_costs_no_request_of_any_method() {
 async fn a_broken_exchange_is_repeated_only_where_that_is_safe() {
     let (good, bad) = (healthy().await, resetting().await);
     let proxy = Proxy::start(limits(), all_to(&[bad.address, good.address])).await;
-    for method in ["GET", "DELETE", "OPTIONS", "PUT"] {
-        for answer in ask(&proxy, method, b"").await {
+    for (method, body) in
+        [("GET", ""), ("DELETE", ""), ("OPTIONS", ""), ("PUT", ""), ("PUT", "body"), ("DELETE", "body")]
+    {
+        for answer in ask(&proxy, method, body.as_bytes()).await {
             assert_eq!(answer.status(), 200, "{method}");
         }
     }
-    for (method, body) in [("POST", ""), ("PUT", "body")] {
+    for (method, body) in [("POST", ""), ("POST", "body")] {
         let answers = ask(&proxy, method, body.as_bytes()).await;
         let broken: Vec<_> = answers.iter().filter(|answer| answer.status() != 200).map(problem).collect();
         assert!(!broken.is_empty() && broken.len() < answers.len(), "{method}: {} broken", broken.len());
@@ -147,6 +149,25 @@ async fn a_connection_closed_for_its_idleness_costs_no_request() {
         }
     }
     assert_eq!(origin.connections(), 40);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_with_its_second_request_costs_none_that_may_be_repeated() {
+    let origin = Server::raw(|stream| async move {
+        let mut client = Client { stream: BufReader::new(stream) };
+        if client.head().await.is_ok() {
+            let _ = client.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nonce").await;
+        }
+        let _ = client.head().await;
+    })
+    .await;
+    let proxy = Proxy::start(limits(), all_to(&[origin.address])).await;
+    for (method, body) in [("GET", ""), ("PUT", "x"), ("DELETE", "x")] {
+        for answer in ask(&proxy, method, body.as_bytes()).await {
+            assert_eq!(answer.status(), 200, "{method}");
+        }
+    }
     proxy.stop().await;
 }
 

@@ -153,6 +153,7 @@ async fn answers_are_seen_as_one_or_not_at_all() {
             3,
         ),
         ("RFC 9112 §6.3: two lengths", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok", None, 3),
+        ("RFC 9112 §7.1: no size", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", None, 3),
         ("RFC 9112 §2.2: bare LF", "HTTP/1.1 200 OK\ncontent-length: 2\n\nok", None, 3),
         ("RFC 9110 §5.5: NUL", "HTTP/1.1 200 OK\r\nx: \0\r\ncontent-length: 2\r\n\r\nok", None, 3),
     ] {

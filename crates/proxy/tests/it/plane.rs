@@ -266,6 +266,14 @@ async fn one_that_is_stopped_is_killed_and_followed_and_one_that_goes_on_in_time
     let daemon = Daemon::start(&folder, Some(all_to(&[origin.address]))).await;
     let (first, mut losses) = (daemon.pid(), daemon.handle.losses());
     signal(first, Signal::STOP);
+    let stands = |pid: u32| {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let states = tasks.map(|task| std::fs::read_to_string(task.path().join("stat")).unwrap_or_default());
+        states
+            .filter_map(|stat| stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('T')))
+            .all(|is_stopped| is_stopped)
+    };
+    wait::until("its stop", BOUND, || async { stands(first).then_some(()) }).await;
     // A request that waits for it; less than the time that it is given.
     let asked = tokio::time::timeout(Duration::from_millis(1500), daemon.status()).await;
     assert!(asked.is_err(), "it is stopped");
