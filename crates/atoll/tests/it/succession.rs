@@ -333,3 +333,30 @@ restart = "no"
     assert_eq!(state("job"), ("failed".to_owned(), "ended with status 5".to_owned()));
     until_blocking("it goes on", BOUND, || (state("crash").0 != "stopped").then_some(()));
 }
+
+#[test]
+fn a_build_that_its_daemon_did_not_finish_is_made_by_the_next() {
+    let app = Application::with_manifest(
+        r#"
+[services.web]
+build = "python3 build.py"
+command = "python3 built.py"
+"#,
+    );
+    let build = "import os, shutil, time\nopen('began', 'w').close()\n\
+                 while os.path.exists('slow'): time.sleep(0.05)\nshutil.copy('echo.py', 'built.py')";
+    app.write("build.py", build);
+    app.write("slow", "");
+    let mut up = app.attached();
+    until_blocking("the build", BOUND, || app.path("began").exists().then_some(()));
+    until_blocking("the record", BOUND, || {
+        let text = std::fs::read_to_string(app.path(".atoll/run/record.json")).unwrap_or_default();
+        text.contains("\"is_wanted\": true").then_some(())
+    });
+    app.kill_daemon();
+    up.wait().unwrap();
+    std::fs::remove_file(app.path("slow")).unwrap();
+    let _ = std::fs::remove_file(app.path("built.py"));
+    app.up();
+    assert!(app.path("built.py").exists());
+}

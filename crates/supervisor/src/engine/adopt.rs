@@ -69,11 +69,11 @@ impl Engine {
             folder.clear();
         }
         for (service, Standing { is_wanted, ended, .. }) in &before.standing {
-            if *is_wanted && self.services.contains_key(service) {
-                self.want_running(service, Origin::Present);
-            }
             for (instance, exit) in ended {
                 self.remember_ended(service, *instance, *exit);
+            }
+            if *is_wanted {
+                self.remember_wanted(service);
             }
         }
         for service in self.removed.clone() {
@@ -189,6 +189,24 @@ impl Engine {
         record.reason = (!exit.is_success()).then(|| exit.reason());
         let seen = self.instance(service, instance);
         (seen.generation, seen.phase) = (generation, Phase::Ended { ending: Ending::Exit(exit) });
+    }
+
+    /// One of which nothing is there may not have come so far as to be built and prepared.
+    fn remember_wanted(&mut self, service: &str) {
+        let Some(declared) = self.services.get(service) else { return };
+        let target = self.desired.services.get_mut(service).expect("the service is declared");
+        let seen = self.observed.services.get_mut(service).expect("the service is declared");
+        if target.wanted == Wanted::Running {
+            return;
+        }
+        if seen.rollout.as_ref().is_some_and(|rollout| rollout.course == Course::Back) {
+            self.want_running(service, Origin::Present);
+            return;
+        }
+        target.wanted = Wanted::Running;
+        if declared.prepare == Preparation::Required {
+            seen.preparation = Progress::Needed;
+        }
     }
 
     fn origin(&self, identity: &Identity) -> Origin {
