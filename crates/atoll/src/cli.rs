@@ -22,6 +22,7 @@ mod ps;
 mod routes;
 mod run;
 mod scale;
+mod screen;
 mod subject;
 mod target;
 mod top;

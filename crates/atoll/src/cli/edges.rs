@@ -12,8 +12,7 @@ use crate::api::client::Client;
 use crate::api::dto::{Edge, Service};
 use crate::cli::output::{self, Format};
 use crate::cli::target::{Target, Words};
-use crate::cli::top::screen::{Key, Screen};
-use crate::cli::{Context, Failure, block_on};
+use crate::cli::{Context, Failure, block_on, screen};
 
 /// Over which time things are measured.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -67,7 +66,8 @@ impl Edges {
         let mut sampler = Sampler { client, target, before: Vec::new(), at: Instant::now() };
         sampler.sample().await?;
         if self.watch && format == Format::Table && std::io::stdout().is_terminal() {
-            return watch(&mut sampler).await;
+            let lines = async || Ok(output::table_lines(&HEADINGS, sampler.sample().await?.iter().map(cells)));
+            return screen::watch(INTERVAL, INTERVAL, lines).await;
         }
         loop {
             tokio::time::sleep(INTERVAL).await;
@@ -79,27 +79,6 @@ impl Edges {
             }
             if !self.watch {
                 return Ok(());
-            }
-        }
-    }
-}
-
-/// Draws until somebody leaves or the daemon ends.
-async fn watch(sampler: &mut Sampler<'_>) -> anyhow::Result<()> {
-    let mut screen = Screen::open().map_err(|error| Failure::new("cannot use this terminal").because(error))?;
-    let mut due = Instant::now() + INTERVAL;
-    let mut lines = Vec::new();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep_until(due) => {
-                due = Instant::now() + INTERVAL;
-                let rows = sampler.sample().await?;
-                lines = output::table_lines(&HEADINGS, rows.iter().map(cells));
-                screen.draw(&lines)?;
-            }
-            key = screen.key() => match key {
-                Key::Leave => return Ok(()),
-                Key::Redraw => screen.draw(&lines)?,
             }
         }
     }

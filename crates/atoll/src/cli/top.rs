@@ -2,7 +2,6 @@
 //! and memory come from /proc, requests from the access log, so that nobody who does not look pays for it.
 
 mod requests;
-pub(super) mod screen;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,9 +16,8 @@ use crate::api::client::Client;
 use crate::api::dto::{Instance, Status};
 use crate::cli::output::{self, Format};
 use crate::cli::target::{Target, Words};
-use crate::cli::{Context, Failure, block_on};
+use crate::cli::{Context, Failure, block_on, screen};
 use requests::{Count, Requests};
-use screen::{Key, Screen};
 use usage::{Meter, Owner};
 
 /// Over which time things are measured.
@@ -74,7 +72,8 @@ impl Top {
         sampler.sample().await?;
         let is_screen = format == Format::Table && !self.once && std::io::stdout().is_terminal();
         if is_screen {
-            return watch(&mut sampler).await;
+            let lines = async || Ok(output::table_lines(&HEADINGS, sampler.sample().await?.iter().map(cells)));
+            return screen::watch(INTERVAL_FIRST, INTERVAL, lines).await;
         }
         loop {
             tokio::time::sleep(INTERVAL).await;
@@ -83,27 +82,6 @@ impl Top {
                 Format::Table => return output::table(&HEADINGS, rows.iter().map(cells)),
                 Format::Json if self.once => return output::json(&rows),
                 Format::Json => output::line(&serde_json::to_string(&rows)?)?,
-            }
-        }
-    }
-}
-
-/// Draws until somebody leaves or the daemon ends.
-async fn watch(sampler: &mut Sampler<'_>) -> anyhow::Result<()> {
-    let mut screen = Screen::open().map_err(|error| Failure::new("cannot use this terminal").because(error))?;
-    let mut due = Instant::now() + INTERVAL_FIRST;
-    let mut lines = Vec::new();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep_until(due) => {
-                due = Instant::now() + INTERVAL;
-                let rows = sampler.sample().await?;
-                lines = output::table_lines(&HEADINGS, rows.iter().map(cells));
-                screen.draw(&lines)?;
-            }
-            key = screen.key() => match key {
-                Key::Leave => return Ok(()),
-                Key::Redraw => screen.draw(&lines)?,
             }
         }
     }

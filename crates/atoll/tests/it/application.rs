@@ -17,6 +17,23 @@ pub const BOUND: Duration = Duration::from_secs(60);
 /// A service that answers every path with its instance, its headers and its body, in the standard library of Python.
 pub const ECHO: &str = include_str!("echo.py");
 
+/// Two services of that kind, one behind the other.
+pub const FRONT_AND_BACK: &str = r#"
+[[routes]]
+name = "front"
+matches = [{ path = { prefix = "/" } }]
+backends = [{ service = "front" }]
+
+[services.front]
+command = "python3 echo.py"
+upstreams = ["back"]
+depends_on = { back = "healthy" }
+environment = { GREETING = "hello" }
+
+[services.back]
+command = "python3 echo.py"
+"#;
+
 pub struct Application {
     folder: TempDir,
     /// What `{GATEWAY}` in the manifest stands for.

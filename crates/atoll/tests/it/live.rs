@@ -6,24 +6,8 @@ use std::io::{BufRead, BufReader};
 use rustix::process::Signal;
 use testkit::wait::until_blocking;
 
-use crate::application::{Application, BOUND, is_running, signal};
+use crate::application::{Application, BOUND, FRONT_AND_BACK as APPLICATION, is_running, signal};
 use crate::load::under_load;
-
-const APPLICATION: &str = r#"
-[[routes]]
-name = "front"
-matches = [{ path = { prefix = "/" } }]
-backends = [{ service = "front" }]
-
-[services.front]
-command = "python3 echo.py"
-upstreams = ["back"]
-depends_on = { back = "healthy" }
-environment = { GREETING = "hello" }
-
-[services.back]
-command = "python3 echo.py"
-"#;
 
 #[test]
 fn daemons_come_and_go_services_change_and_no_request_fails() {

@@ -4,23 +4,8 @@
 use rustix::process::Signal;
 use testkit::wait::until_blocking;
 
-use crate::application::{Application, BOUND, is_running, signal};
+use crate::application::{Application, BOUND, FRONT_AND_BACK as APPLICATION, is_running, signal};
 use crate::load::under_load;
-
-const APPLICATION: &str = r#"
-[[routes]]
-name = "front"
-matches = [{ path = { prefix = "/" } }]
-backends = [{ service = "front" }]
-
-[services.front]
-command = "python3 echo.py"
-upstreams = ["back"]
-environment = { GREETING = "hello" }
-
-[services.back]
-command = "python3 echo.py"
-"#;
 
 /// Writes a manifest whose front ends as soon as there is a file `go`, and has dropped its edge.
 fn write_bad_release(app: &Application) {

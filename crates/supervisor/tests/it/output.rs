@@ -68,9 +68,9 @@ async fn one_who_follows_later_sees_what_is_written_from_then_on() {
     let world = World::new();
     let script = "echo before; while ! test -e go; do sleep 0.01; done; echo after; exec sleep 1000";
     let running = world.run(vec![world.service("a", sh(script))]);
+    let mut first = running.handle.logs();
     running.start().await;
-    running.ready("a").await;
-    testkit::wait::until("the first line", crate::fixture::BOUND, || async { world.lines().pop() }).await;
+    assert_eq!(first.recv().await.unwrap().text, "before");
     let mut follower = running.handle.logs();
     std::fs::write(world.path("go"), "").unwrap();
     assert_eq!(follower.recv().await.unwrap().text, "after");

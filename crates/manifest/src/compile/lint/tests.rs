@@ -9,10 +9,8 @@ use crate::context::Context;
 use crate::plan::Plan;
 use crate::{Ports, Sources};
 
-/// Limit: what a whole `check` may spend on them, in a build without optimisation.
-const TIME_MAX: Duration = Duration::from_millis(100);
-/// Even the time on a processor grows on a busy machine.
-const RUNS_MAX: usize = 10;
+/// Fifty times what the slowest shape takes in a build without optimisation: only another order of growth gets here.
+const TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What this thread has spent on a processor.
 fn spent() -> Duration {
@@ -20,32 +18,23 @@ fn spent() -> Duration {
     Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
 }
 
-/// The first run that is fast enough, or else the fastest of many, and how much was found.
+/// What the lints spend on this text, and how much they find.
 fn time(text: String) -> (Duration, usize) {
     let root = PathBuf::from("/app/atoll.toml");
     let ports = Ports { range: 1..=1, first: 1, ledger: BTreeMap::new(), busy: BTreeSet::new() };
     let files = BTreeMap::from([(root.clone(), Ok(text))]);
     let sources =
         Sources { root, files, globs: BTreeMap::new(), environment: BTreeMap::new(), ports, scale: BTreeMap::new() };
-    let mut times = (0..RUNS_MAX).map(|_| {
-        let cx = Context::new(&sources);
-        let documents = documents::load(&cx);
-        let declared = declared::collect(&cx, &documents).unwrap();
-        let wired = wiring::wire(&cx, &declared);
-        let plan = plan(&cx, &declared, &wired);
-        assert!(cx.is_sound());
-        let start = spent();
-        super::check(&cx, &declared, &wired, &plan);
-        let time = spent() - start;
-        (time, cx.into_diagnostics().len())
-    });
-    let mut fastest = times.next().unwrap();
-    while fastest.0 >= TIME_MAX
-        && let Some(next) = times.next()
-    {
-        fastest = fastest.min(next);
-    }
-    fastest
+    let cx = Context::new(&sources);
+    let documents = documents::load(&cx);
+    let declared = declared::collect(&cx, &documents).unwrap();
+    let wired = wiring::wire(&cx, &declared);
+    let plan = plan(&cx, &declared, &wired);
+    assert!(cx.is_sound());
+    let start = spent();
+    super::check(&cx, &declared, &wired, &plan);
+    let time = spent() - start;
+    (time, cx.into_diagnostics().len())
 }
 
 /// Without ports: more calls than there are ports may be looked at.
@@ -78,7 +67,7 @@ fn dense(policy: &str, upstreams: impl Fn(usize) -> Vec<usize>) -> String {
 }
 
 #[test]
-fn five_hundred_dense_services_are_looked_at_in_time() {
+fn five_hundred_dense_services_cost_no_more_than_their_edges() {
     let policy = "edges.\"*\" = { timeout = \"1s\", retry.attempts = 5 }";
     let ahead = |n: usize| (n + 1..(n + 101).min(500)).collect();
     let around = |n: usize| (1..=100).map(|step| (n + step) % 500).collect();

@@ -1,11 +1,16 @@
-//! The terminal while `top` has it: a screen of its own, redrawn in one piece, and given back however `top` ends.
+//! The terminal while `top` or `edges -w` has it: a screen of its own, redrawn in one piece, and given back however that
+//! ends.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use crate::cli::Failure;
 
 /// Alternate screen on, cursor off (xterm control sequences, DECSET 1049 and 25).
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
@@ -119,5 +124,29 @@ fn size() -> (usize, usize) {
     match tcgetwinsize(io::stdout()) {
         Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (usize::from(size.ws_row), usize::from(size.ws_col)),
         _ => SIZE_ASSUMED,
+    }
+}
+
+/// Draws what is measured, first after one interval and then after the other, until somebody leaves or measuring fails.
+pub async fn watch(
+    first: Duration,
+    interval: Duration,
+    mut measure: impl AsyncFnMut() -> Result<Vec<String>, Failure>,
+) -> anyhow::Result<()> {
+    let mut screen = Screen::open().map_err(|error| Failure::new("cannot use this terminal").because(error))?;
+    let mut due = Instant::now() + first;
+    let mut lines = Vec::new();
+    loop {
+        tokio::select! {
+            () = sleep_until(due) => {
+                due = Instant::now() + interval;
+                lines = measure().await?;
+                screen.draw(&lines)?;
+            }
+            key = screen.key() => match key {
+                Key::Leave => return Ok(()),
+                Key::Redraw => screen.draw(&lines)?,
+            }
+        }
     }
 }
