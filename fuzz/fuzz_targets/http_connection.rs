@@ -72,7 +72,7 @@ fn run(service: SocketAddr, sender: &Sender<SocketAddr>) {
             backends: vec![Backend { service: "s".to_owned(), weight: 1 }],
         };
         let endpoint = Endpoint { instance: 0, address: service, state: State::Ready };
-        let listener = Listener { role: Role::Gateway, routes: vec![route] };
+        let listener = Listener { role: Role::Gateway, routes: vec![route], is_logged: true };
         let snapshot = Snapshot {
             generation: 1,
             listeners: BTreeMap::from([("gateway".to_owned(), listener)]),

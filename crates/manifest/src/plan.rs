@@ -31,6 +31,8 @@ pub struct Gateway {
     pub listen: SocketAddr,
     /// Whether the manifest wrote the address: a written port that is taken is an error, never replaced.
     pub written: bool,
+    /// Of the edges, too.
+    pub access_log: bool,
     pub limits: Limits,
 }
 

@@ -52,8 +52,6 @@ impl Log {
 
     /// Writes down a head that could not be read: not a request, but somebody who may wonder why there is no answer.
     pub(crate) fn refuse_head(&self, listener: &str, caller: Option<&str>, client: SocketAddr, reason: Reason) {
-        self.counts.heads_refused.add(1);
-        self.counts.refuse(reason);
         self.append(&Line {
             ts: Time(Timestamp::now()),
             listener,

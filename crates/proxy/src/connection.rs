@@ -211,8 +211,12 @@ fn poll_bytes(
 
 fn note_refusal(client: &Client, reason: Reason) {
     let view = client.listener.view(&client.core.shared);
-    let caller = view.table.as_ref().and_then(|table| table.caller.as_deref());
-    client.core.log.refuse_head(&client.listener.name, caller, client.address, reason);
+    client.core.counts.heads_refused.add(1);
+    client.core.counts.refuse(reason);
+    if view.is_logged() {
+        let caller = view.table.as_ref().and_then(|table| table.caller.as_deref());
+        client.core.log.refuse_head(&client.listener.name, caller, client.address, reason);
+    }
 }
 
 /// The answer to a client whose head never ended or cannot be read: there is no request to answer.

@@ -251,6 +251,13 @@ pub(crate) struct View {
     pub(crate) table: Option<Arc<Table>>,
 }
 
+impl View {
+    /// Whether requests have lines in the access log. Nobody switched off the log of a listener that no snapshot has.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.table.as_ref().is_none_or(|table| table.is_logged)
+    }
+}
+
 impl Listener {
     fn close(&self) {
         self.is_closing.set(true);

@@ -330,7 +330,7 @@ impl<'c> Exchange<'c> {
         let record = &self.record;
         let reason = if record.is_complete { record.reason } else { record.reason.or(Some(Reason::ClientClosed)) };
         self.meter(reason, duration);
-        if self.client.core.log.is_on() {
+        if self.client.core.log.is_on() && self.view.is_logged() {
             self.log(reason, duration);
         }
     }

@@ -171,7 +171,7 @@ mod tests {
             let (methods, headers, query) = (words(columns[3]), named(columns[4]), named(columns[5]));
             route_of(columns[0], words(columns[1]), Match { path, methods, headers, query })
         });
-        Table::compile(&Listener { role: Role::Gateway, routes: routes.collect() }).unwrap()
+        Table::compile(&Listener { role: Role::Gateway, routes: routes.collect(), is_logged: true }).unwrap()
     }
 
     fn named(text: &str) -> Vec<NamedMatch> {
@@ -371,7 +371,8 @@ mod tests {
     fn what_cannot_be_compiled_is_refused() {
         let refused = |path: PathMatch| {
             let condition = Match { path, methods: vec![], headers: vec![], query: vec![] };
-            let listener = Listener { role: Role::Gateway, routes: vec![route_of("bad", vec![], condition)] };
+            let listener =
+                Listener { role: Role::Gateway, routes: vec![route_of("bad", vec![], condition)], is_logged: true };
             Table::compile(&listener).unwrap_err().to_string()
         };
         let regex = "route `bad` has an invalid regular expression";

@@ -23,6 +23,8 @@ pub struct Listener {
     pub role: Role,
     /// In any order; precedence is decided by what they match, and by this order only in a tie.
     pub routes: Vec<Route>,
+    /// Whether each request has a line in the access log. Counters count in any case.
+    pub is_logged: bool,
 }
 
 /// Who stands before a listener, and so what it may be believed.

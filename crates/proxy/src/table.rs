@@ -52,6 +52,7 @@ impl Tables {
 pub struct Table {
     /// Who stands before an edge; nobody is believed before a gateway.
     pub(crate) caller: Option<Arc<str>>,
+    pub(crate) is_logged: bool,
     /// Ordered by precedence, the most specific host first.
     pub(crate) rules: Vec<Rule>,
     hosts: Hosts,
@@ -131,7 +132,7 @@ impl Table {
             Role::Gateway => None,
             Role::Edge { caller, .. } => Some(caller.as_str().into()),
         };
-        Ok(Self { caller, hosts: Hosts::index(&rules), rules })
+        Ok(Self { caller, is_logged: listener.is_logged, hosts: Hosts::index(&rules), rules })
     }
 
     /// The rules whose host fits and whose path may, in order of precedence, with their positions.
@@ -428,7 +429,7 @@ mod tests {
             retry: Retry::default(),
             backends: weights.iter().map(backend).collect(),
         };
-        let listener = Listener { role: Role::Gateway, routes: vec![route] };
+        let listener = Listener { role: Role::Gateway, routes: vec![route], is_logged: true };
         Compiled::new(&listener.routes[0], &names([&listener])).unwrap()
     }
 

@@ -18,11 +18,18 @@ pub struct Status {
     /// Where `/metrics` is. Absent in the answer of an older daemon.
     #[serde(default)]
     pub dashboard: Option<String>,
+    /// Whether requests have lines in the access log. An older daemon does not say, and always writes them.
+    #[serde(default = "yes")]
+    pub access_log: bool,
     pub started_at: Timestamp,
     pub uptime_seconds: f64,
     /// Atoll's own, the daemon first; several may have one name. Absent in the answer of an older daemon.
     #[serde(default)]
     pub processes: Vec<Process>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One running copy: an element of `GET /v1/instances`.

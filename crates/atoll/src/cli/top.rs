@@ -29,7 +29,8 @@ const HEADINGS: [&str; 11] =
     ["name", "state", "pid", "cpu %", "memory", "processes", "restarts", "requests/s", "p50", "p99", "errors"];
 
 /// CPU in percent of one core and resident memory, both added up over the processes of an instance's group. Errors are
-/// answers of 500 and above, durations those of whole requests, exact to an eighth. On a terminal, q or Ctrl-C leaves; elsewhere one table is printed.
+/// answers of 500 and above, durations those of whole requests, exact to an eighth;
+/// both are read from the access log, and unknown where `[gateway] access_log = false`: `atoll edges` has them by service. On a terminal, q or Ctrl-C leaves; elsewhere one table is printed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  atoll top\n  atoll top --once -o json web")]
 pub struct Top {
@@ -125,7 +126,8 @@ impl<'t> Sampler<'t> {
         let mut rows = Vec::new();
         for (instance, total) in instances.iter().zip(&totals) {
             let count = counts.get(&(instance.service.clone(), Some(instance.instance))).unwrap_or(&none);
-            rows.push(row_of(instance).with(total.as_ref()).counted(count, seconds));
+            let row = row_of(instance).with(total.as_ref());
+            rows.push(if status.access_log { row.counted(count, seconds) } else { row });
         }
         for ((service, instance), count) in &counts {
             // Answered on behalf of a service of which no instance was there.

@@ -59,6 +59,7 @@ impl Control {
             manifest: self.manifest.display().to_string(),
             gateway: format!("http://{}", self.gateway_address()),
             dashboard: Some(format!("http://{}", self.dashboard.address())),
+            access_log: self.plan().gateway.access_log,
             started_at: self.started_at,
             uptime_seconds: Timestamp::now().duration_since(self.started_at).as_secs_f64(),
             processes: self.processes(),

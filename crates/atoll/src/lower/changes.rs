@@ -12,8 +12,11 @@ use crate::api::dto::{Change, Verb};
 pub fn changes(before: &Plan, after: &Plan) -> Vec<Change> {
     let mut all = Vec::new();
     let moved = |from: SocketAddr, to| (from != to).then(|| format!("listen {from} → {to}"));
-    let limits = (before.gateway.limits != after.gateway.limits).then(|| "limits".to_owned());
-    let gateway = moved(before.gateway.listen, after.gateway.listen).into_iter().chain(limits).collect();
+    let keys = [
+        ("access_log", before.gateway.access_log != after.gateway.access_log),
+        ("limits", before.gateway.limits != after.gateway.limits),
+    ];
+    let gateway = moved(before.gateway.listen, after.gateway.listen).into_iter().chain(differing(&keys)).collect();
     let dashboard = moved(before.dashboard.listen, after.dashboard.listen).into_iter().collect();
     for (name, details) in [("gateway", gateway), ("dashboard", dashboard)] {
         let details: Vec<String> = details;

@@ -66,12 +66,17 @@ pub fn snapshot<'p>(
     retiring: impl IntoIterator<Item = &'p Plan>,
     endpoints: &registry::Snapshot,
 ) -> proxy::Snapshot {
-    let gateway = proxy::Listener { role: proxy::Role::Gateway, routes: plan.routes.iter().map(route).collect() };
+    let is_logged = plan.gateway.access_log;
+    let gateway =
+        proxy::Listener { role: proxy::Role::Gateway, routes: plan.routes.iter().map(route).collect(), is_logged };
     let all = retiring.into_iter().flat_map(edges).chain(edges(plan));
     proxy::Snapshot {
         // The data plane chooses its own.
         generation: 0,
-        listeners: all.chain([(GATEWAY.to_owned(), gateway)]).collect(),
+        listeners: all
+            .map(|(name, edge)| (name, proxy::Listener { is_logged, ..edge }))
+            .chain([(GATEWAY.to_owned(), gateway)])
+            .collect(),
         services: endpoints.services.iter().map(|(name, all)| (name.clone(), ready(all))).collect(),
     }
 }
@@ -125,7 +130,7 @@ fn edge_listener(caller: &str, upstream: &str, edge: &plan::Edge) -> proxy::List
         backends: vec![proxy::Backend { service: upstream.to_owned(), weight: 1 }],
     };
     let role = proxy::Role::Edge { caller: caller.to_owned(), upstream: upstream.to_owned() };
-    proxy::Listener { role, routes: vec![route] }
+    proxy::Listener { role, routes: vec![route], is_logged: true }
 }
 
 fn ready(endpoints: &[registry::Endpoint]) -> Vec<proxy::Endpoint> {

@@ -204,6 +204,32 @@ fn limits_of_the_manifest_hold_and_change_without_a_lost_request() {
 }
 
 #[test]
+fn the_access_log_is_switched_off_and_on_while_requests_are_counted() {
+    let rest = "[[routes]]\nname = \"web\"\nbackends = [{ service = \"web\" }]\n[services.web]\ncommand = \"python3 echo.py\"\n";
+    let app = Application::with_manifest(&format!("access_log = false\n{rest}"));
+    app.up();
+    let is_logged = |path: &str| {
+        let log = std::fs::read_to_string(app.path(".atoll/logs/access.jsonl")).unwrap_or_default();
+        log.contains(&format!("\"path\":\"{path}\""))
+    };
+    assert_eq!(app.request(&[], "/unseen").0, 200);
+    let table = app.atoll(&["top", "--once", "-o", "json"]).succeeded().json();
+    let web = table.as_array().unwrap().iter().find(|row| row["name"] == "web.0").unwrap();
+    assert!(web["requests_per_second"].is_null(), "{web}");
+    assert!(sum(&metrics(&app), "http_server_request_duration_seconds_count", &[]) >= 1.0);
+
+    let text = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
+    app.write("atoll.toml", &text.replace("access_log = false\n", ""));
+    let changed = app.atoll(&["up", "-d", "--wait"]).succeeded().stderr;
+    assert!(changed.contains("~ gateway gateway: access_log"), "{changed}");
+    until_blocking("a line", BOUND, || {
+        assert_eq!(app.request(&[], "/seen").0, 200);
+        is_logged("/seen").then_some(())
+    });
+    assert!(!is_logged("/unseen"));
+}
+
+#[test]
 fn the_dashboard_moves_with_the_manifest_and_a_taken_port_names_its_holder() {
     let ((first, _one), (second, _other)) = (free_port(), free_port());
     let manifest = |port: u16| {

@@ -64,6 +64,7 @@ impl Listener<'_> {
 pub(crate) struct Listeners<'d> {
     pub gateway: Listener<'d>,
     pub dashboard: Listener<'d>,
+    access_log: bool,
     limits: Limits,
 }
 
@@ -73,9 +74,14 @@ impl<'d> Listeners<'d> {
     }
 
     pub(crate) fn settle(&self, ports: &BTreeMap<String, u16>) -> (Gateway, Dashboard) {
-        let Self { gateway, dashboard, limits } = self;
+        let Self { gateway, dashboard, access_log, limits } = self;
         (
-            Gateway { listen: gateway.settled(ports), written: gateway.written, limits: limits.clone() },
+            Gateway {
+                listen: gateway.settled(ports),
+                written: gateway.written,
+                access_log: *access_log,
+                limits: limits.clone(),
+            },
             Dashboard { listen: dashboard.settled(ports), written: dashboard.written },
         )
     }
@@ -84,8 +90,9 @@ impl<'d> Listeners<'d> {
 pub(crate) fn listeners<'d>(cx: &Context<'_>, root: &Table<'d>) -> Listeners<'d> {
     let gateway = listener(cx, root, Which::Gateway, None);
     let dashboard = listener(cx, root, Which::Dashboard, Some(gateway.address.port()));
-    let limits = limits(&root.table_or_default("gateway").table_or_default("limits"));
-    Listeners { gateway, dashboard, limits }
+    let table = root.table_or_default("gateway");
+    let (access_log, limits) = (table.boolean("access_log"), limits(&table.table_or_default("limits")));
+    Listeners { gateway, dashboard, access_log, limits }
 }
 
 fn limits(table: &Table<'_>) -> Limits {

@@ -70,6 +70,12 @@ static GATEWAY: Table = Table {
             "Address and port. Not written, the next free port is taken where this one is taken; with port 0, a free one is chosen and kept.",
         )
         .default("127.0.0.1:8080"),
+        key(
+            "access_log",
+            Kind::Boolean,
+            "Whether each request, at the gateway and at every edge, has a line in `.atoll/logs/access.jsonl`. Metrics count in any case; `atoll top` knows requests by instance only from this log.",
+        )
+        .default("true"),
         key("limits", Kind::Table(&GATEWAY_LIMITS), "Bounds of what clients and services can make grow or last."),
     ],
     later: &["auth", "rate_limit", "retry", "circuit_breaker", "fallback"],

@@ -23,7 +23,7 @@ fn snapshot(routes: usize) -> Snapshot {
         retry: Retry::default(),
         backends: vec![Backend { service: "s".into(), weight: 1 }],
     };
-    let listener = Listener { role: Role::Gateway, routes: (0..routes).map(route).collect() };
+    let listener = Listener { role: Role::Gateway, routes: (0..routes).map(route).collect(), is_logged: true };
     Snapshot { generation: 1, listeners: [("gateway".to_owned(), listener)].into(), services: BTreeMap::new() }
 }
 

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use kit::{Chain, drain, readiness};
 use rustix::process::Pid;
 use tokio::sync::{mpsc, oneshot};
@@ -359,13 +358,6 @@ impl Processes {
             Report::Readings { id, readings } => {
                 let round = self.collected.tell(life, id, *readings);
                 self.read(round);
-            }
-            Report::Access { lines, lost } => {
-                if lost > 0 {
-                    tracing::warn!(lost, "access lines came too fast; the log has them");
-                }
-                // Nobody listening is no loss.
-                let _ = self.handle.0.access.send(Bytes::from(lines));
             }
             Report::Retiring => {
                 if let Some(known) = self.known.get_mut(&life).filter(|known| known.role != Role::Retiring) {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::config::Limits;
@@ -17,10 +16,7 @@ use crate::plane::life::Wanted;
 use crate::snapshot::Snapshot;
 use crate::table::Tables;
 
-// Limit: batches of access lines that a slow receiver may be behind; then it loses the oldest.
-const BATCHES_MAX: usize = 256;
-
-// Limit: the same for processes that were lost.
+// Limit: processes that were lost, of which a slow receiver has not heard yet; then it hears of the newest.
 const LOSSES_MAX: usize = 16;
 
 /// A process that did not end because it was to. Another one is started in its place.
@@ -45,7 +41,6 @@ pub(crate) enum Ask {
 pub(crate) struct Shared {
     pub(crate) wanted: watch::Sender<Wanted>,
     pub(crate) asks: mpsc::Sender<Ask>,
-    pub(crate) access: broadcast::Sender<Bytes>,
     pub(crate) losses: broadcast::Sender<Loss>,
     pub(crate) pid: watch::Sender<Option<u32>>,
     pub(crate) totals: Mutex<Totals>,
@@ -89,7 +84,6 @@ impl Handle {
         Self(Arc::new(Shared {
             wanted: watch::Sender::new(Wanted { held, snapshot: None }),
             asks,
-            access: broadcast::channel(BATCHES_MAX).0,
             losses: broadcast::channel(LOSSES_MAX).0,
             pid: watch::Sender::new(None),
             totals: Mutex::default(),
@@ -206,12 +200,6 @@ impl Handle {
             sum += *counters;
             sum
         })
-    }
-
-    /// Batches of access lines, each line ended by a newline, from now on. Who is slow loses batches.
-    #[must_use]
-    pub fn access(&self) -> broadcast::Receiver<Bytes> {
-        self.0.access.subscribe()
     }
 
     /// The processes that are lost from now on.

@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::handle::Handle;
 use crate::plane;
 use crate::plane::held::Held;
-use crate::plane::log::{self, Batch};
+use crate::plane::log;
 use crate::plane::wire::{self, Hello, Order, PROTOCOL, Reader, Report, Start};
 
 /// How often counters are told, while they change.
@@ -37,7 +37,7 @@ const STRANGERS_MAX: usize = 16;
 const REPORTS_MAX: usize = 256;
 /// How long the daemon may take for one report.
 const WRITE_MAX: Duration = Duration::from_secs(5);
-// Limit: batches of access lines on their way to the disk, and from there to the daemon.
+// Limit: batches of access lines on their way to the disk.
 const BATCHES_MAX: usize = 64;
 // Limit: endpoints of which one daemon wants to know when they are drained.
 const ASKS_MAX: usize = 4096;
@@ -96,7 +96,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn start(start: Start, batches: mpsc::Sender<Batch>) -> Result<Self, Error> {
+    fn start(start: Start) -> Result<Self, Error> {
         let Start { cores, limits, access_log } = start;
         let (access, lines) = mpsc::channel(BATCHES_MAX);
         let access = access_log.is_some().then_some(access);
@@ -105,7 +105,7 @@ impl Engine {
         let (token, _) = readiness::channel();
         let handle = bound.handle();
         let run = tokio::spawn(bound.run(token, watch));
-        let log = tokio::spawn(log::run(access_log, lines, batches));
+        let log = tokio::spawn(log::run(access_log, lines));
         Ok(Self { cores: cores.max(1), limits, handle, drain: Some(drain), run, log })
     }
 }
@@ -117,8 +117,6 @@ struct Daemon {
     writer: JoinHandle<()>,
     /// Endpoints of which it wants to know when they are drained.
     asks: JoinSet<u64>,
-    /// Batches of access lines that it was too slow for.
-    lost: u64,
 }
 
 impl Daemon {
@@ -142,7 +140,6 @@ enum Event {
     Connected(UnixStream),
     Candidate(Candidate),
     Order(io::Result<Order>),
-    Batch(Batch),
     Drained(u64),
     Tick,
     EngineEnded(Result<(), Error>),
@@ -165,14 +162,12 @@ struct Process {
     tasks: Tasks,
     candidates: mpsc::Sender<Candidate>,
     strangers: Arc<Semaphore>,
-    batches: mpsc::Sender<Batch>,
 }
 
 impl Process {
     async fn run(socket: UnixListener) -> Result<(), Error> {
         let broken = |source| Error::Plane { what: "cannot begin to serve", source };
         let (candidates, mut candidates_seen) = mpsc::channel(STRANGERS_MAX);
-        let (batches, mut batches_seen) = mpsc::channel(BATCHES_MAX);
         let mut process = Self {
             started_at: jiff::Timestamp::now(),
             build: plane::build(Path::new("/proc/self/exe")).map_err(broken)?,
@@ -185,7 +180,6 @@ impl Process {
             tasks: Tasks::default(),
             candidates,
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
-            batches,
         };
         let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
         let mut tick = interval(COUNTERS_INTERVAL);
@@ -196,7 +190,6 @@ impl Process {
                 _ = terminate.recv() => Event::Signal,
                 Ok((stream, _)) = socket.accept() => Event::Connected(stream),
                 Some(candidate) = candidates_seen.recv() => Event::Candidate(candidate),
-                Some(batch) = batches_seen.recv() => Event::Batch(batch),
                 _ = tick.tick() => Event::Tick,
             };
             if let Some(end) = process.take(event).await {
@@ -259,7 +252,6 @@ impl Process {
                     self.daemon = None;
                 }
             }
-            Event::Batch(batch) => self.pass_lines(batch),
             Event::Drained(id) => self.report(Report::Drained { id }),
             Event::Tick => {
                 self.tell_counters();
@@ -319,7 +311,7 @@ impl Process {
     fn follow(&mut self, candidate: Candidate) -> Result<(), Error> {
         let Candidate { reader, stream, start } = candidate;
         if self.engine.is_none() {
-            self.engine = Some(Engine::start(*start, self.batches.clone())?);
+            self.engine = Some(Engine::start(*start)?);
         }
         self.report(Report::Superseded);
         let (reports, mut waiting) = mpsc::channel::<Report>(REPORTS_MAX);
@@ -330,7 +322,7 @@ impl Process {
                 }
             }
         });
-        self.daemon = Some(Daemon { reader, reports, writer, asks: JoinSet::new(), lost: 0 });
+        self.daemon = Some(Daemon { reader, reports, writer, asks: JoinSet::new() });
         self.told = Counters::default();
         if self.retires_at.is_some() {
             self.report(Report::Retiring);
@@ -413,19 +405,6 @@ impl Process {
         }
     }
 
-    /// May be lost: half of the room is kept for what may not.
-    fn pass_lines(&mut self, batch: Batch) {
-        let Some(daemon) = &mut self.daemon else { return };
-        daemon.lost += batch.lost;
-        match String::from_utf8(batch.lines) {
-            Ok(lines) if daemon.reports.capacity() > REPORTS_MAX / 2 => {
-                let lost = std::mem::take(&mut daemon.lost);
-                let _ = daemon.reports.try_send(Report::Access { lines, lost });
-            }
-            _ => daemon.lost += 1,
-        }
-    }
-
     fn tell_counters(&mut self) {
         let Some(engine) = &self.engine else { return };
         let counters = engine.handle.counters();
@@ -443,7 +422,6 @@ impl Process {
             let readings = Box::new(engine.handle.read());
             self.report(Report::Readings { id: None, readings });
         }
-        drop(self.batches);
         if let Some(engine) = self.engine {
             // Dropped, it ends every core.
             engine.run.abort();

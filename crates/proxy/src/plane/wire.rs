@@ -25,7 +25,7 @@ use crate::plane::AccessLog;
 use crate::snapshot::Snapshot;
 
 /// Version of everything in this file. Only the first fields of [`Hello`] keep their form for ever.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 // Limit: one message. A snapshot of 5,000 routes is about 2 MiB.
 const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -138,11 +138,6 @@ pub(crate) enum Report {
         /// Of the order; none in the last words of the process.
         id: Option<u64>,
         readings: Box<Readings>,
-    },
-    Access {
-        lines: String,
-        /// Batches before this one that the daemon was too slow for.
-        lost: u64,
     },
     /// A signal has told it to end.
     Retiring,
@@ -334,7 +329,8 @@ mod tests {
             retry: crate::snapshot::Retry::default(),
             backends: vec![crate::Backend { service: "a".to_owned(), weight: 1 }],
         };
-        let listener = crate::Listener { role: crate::Role::Gateway, routes: (0..5000).map(route).collect() };
+        let listener =
+            crate::Listener { role: crate::Role::Gateway, routes: (0..5000).map(route).collect(), is_logged: true };
         let snapshot = Snapshot {
             generation: 7,
             listeners: [("gateway".to_owned(), listener)].into(),

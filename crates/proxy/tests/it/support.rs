@@ -112,8 +112,8 @@ pub(crate) fn snapshot(generation: u64, routes: Vec<Route>, addresses: &[SocketA
     Snapshot {
         generation,
         listeners: BTreeMap::from([
-            ("gateway".to_owned(), Listener { role: Role::Gateway, routes }),
-            ("edge".to_owned(), Listener { role: edge, routes: vec![route("cart→a", "/", "a")] }),
+            ("gateway".to_owned(), Listener { role: Role::Gateway, routes, is_logged: true }),
+            ("edge".to_owned(), Listener { role: edge, routes: vec![route("cart→a", "/", "a")], is_logged: true }),
         ]),
         services: BTreeMap::from([("a".to_owned(), addresses.iter().enumerate().map(endpoint).collect())]),
     }
