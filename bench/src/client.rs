@@ -61,8 +61,8 @@ pub(crate) fn get(host: SocketAddr, path: &str) -> Vec<u8> {
 }
 
 /// A request with a body.
-pub(crate) fn post(host: SocketAddr, path: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n", body.len());
+pub(crate) fn with_body(method: &str, host: SocketAddr, path: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 

@@ -1,5 +1,6 @@
-//! What `cargo xtask bench` runs: the chore that measures (`proxy`), and the programs that it starts for that, an upstream
-//! (`upstream`) and an open-loop load (`rate`). It knows the product by its command line alone.
+//! What `cargo xtask bench` runs: the chore that measures (`proxy`), the one that looks for what fails or grows (`soak`), and
+//! the programs that both start for that, an upstream (`upstream`) and an open-loop load (`rate`). It knows the product by
+//! its command line alone.
 
 mod chart;
 mod client;
@@ -11,6 +12,7 @@ mod proxy;
 mod rate;
 mod report;
 mod running;
+mod soak;
 mod statistics;
 mod upstream;
 mod usage;
@@ -28,6 +30,7 @@ use crate::options::{Command, Options};
 fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Proxy(options) => run(async move { until_signalled(proxy::run(options)).await }),
+        Command::Soak(options) => run(async move { until_signalled(soak::run(options)).await }),
         Command::Upstream => run(upstream::run()),
         Command::Rate(options) => run(rate::main(options)),
     };

@@ -22,6 +22,8 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// CPU and memory of the proxy beside nginx, HAProxy, Envoy and Caddy
     Proxy(Proxy),
+    /// Minutes of load at Atoll while its instances are killed: nothing may fail or grow
+    Soak(Soak),
     /// The service behind all proxies; listens on $PORT
     #[command(hide = true)]
     Upstream,
@@ -93,6 +95,26 @@ pub(crate) struct Rate {
     pub(crate) seconds: u64,
     #[arg(long)]
     pub(crate) connections: usize,
+    /// PUT this much instead of a GET
+    #[arg(long, default_value_t = 0)]
+    pub(crate) put_bytes: usize,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Soak {
+    /// The program to measure
+    #[arg(long, hide = true)]
+    pub(crate) atoll: PathBuf,
+    #[arg(long, hide = true)]
+    pub(crate) tools: PathBuf,
+    #[arg(long, hide = true)]
+    pub(crate) results: PathBuf,
+    /// How long it is loaded
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Requests a second, half of them GETs, half PUTs of 16 KiB
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    pub(crate) rate: u32,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

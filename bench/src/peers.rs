@@ -254,7 +254,7 @@ impl Running {
     async fn ask(&self, work: Work) -> Result<()> {
         let path = path(work, self.routes);
         let (request, byte, length) = match work {
-            Work::Post => (client::post(self.address, &path, &[b'x'; BIG_BYTES]), b's', SMALL_BYTES),
+            Work::Post => (client::with_body("POST", self.address, &path, &[b'x'; BIG_BYTES]), b's', SMALL_BYTES),
             Work::Big => (client::get(self.address, &path), b'b', BIG_BYTES),
             _ => (client::get(self.address, &path), b's', SMALL_BYTES),
         };

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use tokio::process::Command;
 use tokio::time::sleep;
 
-use crate::options::Proxy as Options;
+use crate::options::{Proxy as Options, Rate};
 use crate::peers::{Kind, Peer, Running, Shape, Site};
 use crate::report::{Entry, Figures, Report, Sample, Space};
 use crate::usage::{Look, Memory};
@@ -210,16 +209,9 @@ impl Bench {
     }
 }
 
-/// In a process of its own, so that nothing else delays it.
+/// What a proxy answers at the rate that is the same for all.
 async fn fixed_rate(proxy: &Running, seconds: u64) -> Result<rate::Outcome> {
-    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
-    command.arg("rate").arg(proxy.address.to_string()).arg(path(Work::Rate, proxy.routes));
-    let options = [("--rate", u64::from(RATE)), ("--seconds", seconds), ("--connections", CONNECTIONS as u64)];
-    for (option, value) in options {
-        command.arg(option).arg(value.to_string());
-    }
-    let output = command.kill_on_drop(true).output().await.context("cannot run the load")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    rate::Outcome::from_json(&text)
-        .with_context(|| format!("the load against {} failed: {}", proxy.name, String::from_utf8_lossy(&output.stderr)))
+    let path = path(Work::Rate, proxy.routes);
+    let load = Rate { address: proxy.address, path, rate: RATE, seconds, connections: CONNECTIONS, put_bytes: 0 };
+    rate::apart(&load).await.with_context(|| proxy.name.clone())
 }

@@ -13,6 +13,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
@@ -58,9 +59,31 @@ pub(crate) async fn main(options: Rate) -> Result<()> {
     Ok(())
 }
 
+/// The same in a process of its own, so that nothing else delays it.
+pub(crate) async fn apart(options: &Rate) -> Result<Outcome> {
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+    command.arg("rate").arg(options.address.to_string()).arg(&options.path);
+    let numbers = [
+        ("--rate", u64::from(options.rate)),
+        ("--seconds", options.seconds),
+        ("--connections", options.connections as u64),
+        ("--put-bytes", options.put_bytes as u64),
+    ];
+    for (option, value) in numbers {
+        command.arg(option).arg(value.to_string());
+    }
+    let output = command.kill_on_drop(true).output().await.context("cannot run the load")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    eprint!("{errors}");
+    Outcome::from_json(&String::from_utf8_lossy(&output.stdout)).with_context(|| format!("the load failed: {errors}"))
+}
+
 async fn run(options: &Rate) -> Result<Outcome> {
     let interval = Duration::from_secs(1) / options.rate.max(1);
-    let request = Rc::new(client::get(options.address, &options.path));
+    let request = Rc::new(match options.put_bytes {
+        0 => client::get(options.address, &options.path),
+        bytes => client::with_body("PUT", options.address, &options.path, &vec![b'x'; bytes]),
+    });
     let queue = Rc::new(Queue {
         due: RefCell::default(),
         count: Semaphore::new(0),
@@ -116,7 +139,10 @@ async fn serve(mut connection: Connection, queue: Rc<Queue>, request: Rc<Vec<u8>
                     outcomes.latencies.push(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
                 }
             }
-            Ok(_) => outcomes.errors += 1,
+            Ok(status) => {
+                outcomes.errors += 1;
+                eprintln!("bench: answered {status}");
+            }
             Err(error) => {
                 outcomes.errors += 1;
                 eprintln!("bench: {error:#}");
@@ -191,7 +217,7 @@ mod tests {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
             }
         };
-        let options = Rate { address, path: "/".to_owned(), rate: 1_000, seconds: 1, connections: 1 };
+        let options = Rate { address, path: "/".to_owned(), rate: 1_000, seconds: 1, connections: 1, put_bytes: 0 };
         let load = LocalSet::new();
         let outcome = tokio::select! {
             outcome = load.run_until(run(&options)) => outcome.unwrap(),

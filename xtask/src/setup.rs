@@ -34,6 +34,7 @@ const PACKAGES: &[Package] = &[
     package("nodejs", "node"),
     package("npm", "npm"),
     package("python3", "python3"),
+    package("python3-h11", "/usr/lib/python3/dist-packages/h11"),
     package("python3-prometheus-client", "/usr/lib/python3/dist-packages/prometheus_client"),
 ];
 

@@ -1,8 +1,9 @@
-//! Our reading of a request's head beside hyper's: whatever we take, it takes as well, and reads the same. Heads are
-//! changed at random from ones that are nearly right, where parsers differ.
+//! Our reading of a request's head beside hyper's, and of chunks beside h11's: whatever we take, they take as well, and read
+//! the same. Heads and bodies are changed at random from ones that are nearly right, where parsers differ.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::process::Stdio;
 
 use http_body_util::Empty;
 use hyper::body::Bytes;
@@ -97,4 +98,82 @@ proptest! {
             }
         }
     }
+}
+
+/// Bodies to start from: sizes in every form, extensions, trailers, something behind the end.
+const BODIES: [&str; 5] = [
+    "3\r\nabc\r\n0\r\n\r\n",
+    "A;name=value\r\n0123456789\r\n000\r\nx: y\r\n\r\n",
+    "1 ;a\r\nx\r\n0\r\n\r\nGET / HTTP/1.1\r\n",
+    "2;q=\"a;b\"\r\n\r\n\r\n1\r\n0\r\n0;e\r\n\r\n",
+    "ffffffffffffffff\r\n",
+];
+
+/// Reads one body a line, as hexadecimal digits, and says `refused`, or its content with what is behind it, or nothing
+/// while it has not ended.
+const H11: &str = "
+import h11, sys
+head = b'POST / HTTP/1.1\\r\\nhost: a\\r\\ntransfer-encoding: chunked\\r\\n\\r\\n'
+for line in sys.stdin:
+    connection, content, said = h11.Connection(h11.SERVER), b'', ''
+    try:
+        connection.receive_data(head + bytes.fromhex(line))
+        while said == '':
+            event = connection.next_event()
+            if isinstance(event, h11.Data):
+                content += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                said = 'taken ' + content.hex() + ' ' + connection.trailing_data[0].hex()
+            elif event is h11.NEED_DATA:
+                said = 'partial'
+    except h11.RemoteProtocolError:
+        said = 'refused'
+    print(said)
+";
+
+/// Changes one body at a few random places, where parsers differ.
+fn changed(body: &str, random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
+    const WORDS: [&str; 16] =
+        ["\r", "\n", "\r\n", " ", "\t", ";", "0", "1", "f", "G", "+", "-", "0x", "\0", "_", "t: u\r\n"];
+    let mut bytes = body.as_bytes().to_vec();
+    for _ in 0..random(4) {
+        let at = random(bytes.len());
+        let until = (at + random(3)).min(bytes.len());
+        bytes.splice(at..until, WORDS[random(WORDS.len())].bytes());
+    }
+    bytes
+}
+
+#[test]
+fn whatever_chunks_we_take_h11_takes_and_reads_the_same() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    // xorshift64 (Marsaglia 2003): the same bodies in every run.
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let bodies: Vec<Vec<u8>> = (0..20_000).map(|turn| changed(BODIES[turn % BODIES.len()], &mut random)).collect();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let asked: String = bodies.iter().map(|body| hex(body) + "\n").collect();
+    let mut command = std::process::Command::new("/usr/bin/python3");
+    command.args(["-c", H11]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let writing = std::thread::spawn(move || std::io::Write::write_all(&mut input, asked.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    writing.join().unwrap().unwrap();
+    let verdicts = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(verdicts.lines().count(), bodies.len());
+    let mut taken = 0;
+    for (body, verdict) in bodies.iter().zip(verdicts.lines()) {
+        if let Ok(Some(ours)) = proxy::decode_chunked(&[body]) {
+            let ours = format!("taken {} {}", hex(&ours.content), hex(&ours.rest));
+            assert_eq!(verdict, ours, "{}", body.escape_ascii());
+            taken += 1;
+        }
+    }
+    assert!(taken > bodies.len() / 20, "only {taken} of {} were taken", bodies.len());
 }
