@@ -43,10 +43,10 @@ pub(crate) async fn run(options: Soak) -> Result<()> {
     let shape = Shape { routes: ROUTES, services: 1, replicas: REPLICAS };
     let proxy = atoll.start_shaped(&site, Logs::On, shape, &atoll.name).await?;
     eprintln!("bench: soak: warming up for {WARM_UP} s");
-    load_and_kill(&proxy, options.rate, WARM_UP).await?;
+    load_and_kill(&site, &proxy, options.rate, WARM_UP).await?;
     let before = Holding::of(&proxy).await?;
     eprintln!("bench: soak: {} s at {} requests/s", options.seconds, options.rate);
-    let ([gets, puts], killed) = load_and_kill(&proxy, options.rate, options.seconds).await?;
+    let ([gets, puts], killed) = load_and_kill(&site, &proxy, options.rate, options.seconds).await?;
     let after = Holding::of(&proxy).await?;
     let (memory, descriptors) =
         (after.memory.since(before.memory).pss, after.descriptors.saturating_sub(before.descriptors));
@@ -67,7 +67,7 @@ pub(crate) async fn run(options: Soak) -> Result<()> {
 }
 
 /// Also gives how many instances were killed.
-async fn load_and_kill(proxy: &Running, rate: u32, seconds: u64) -> Result<([Outcome; 2], u64)> {
+async fn load_and_kill(site: &Site, proxy: &Running, rate: u32, seconds: u64) -> Result<([Outcome; 2], u64)> {
     let of = |put_bytes| Rate {
         address: proxy.address,
         path: path(Work::Small, proxy.routes),
@@ -83,7 +83,7 @@ async fn load_and_kill(proxy: &Running, rate: u32, seconds: u64) -> Result<([Out
         let mut tick = interval(KILL_INTERVAL);
         loop {
             tick.tick().await;
-            match kill_one() {
+            match kill_one(site) {
                 Ok(victim) => killed += u64::from(victim.is_some()),
                 Err(error) => return error,
             }
@@ -96,12 +96,13 @@ async fn load_and_kill(proxy: &Running, rate: u32, seconds: u64) -> Result<([Out
     Ok((outcomes.into(), killed))
 }
 
-/// Kills one instance, unless too few are there.
-fn kill_one() -> Result<Option<u32>> {
-    // The bench's own upstreams have the same words.
-    let own = usage::family(std::process::id());
+/// Kills one instance of this application, unless too few are there.
+fn kill_one(site: &Site) -> Result<Option<u32>> {
     let mut instances = usage::find(|words| words.get(1).is_some_and(|word| word == "upstream"));
-    instances.retain(|pid| !own.contains(pid));
+    // Others may run such a program, too, the bench among them.
+    let is_here =
+        |pid: &u32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at.starts_with(site.folder()));
+    instances.retain(is_here);
     if instances.len() <= LEFT_MIN {
         return Ok(None);
     }

@@ -30,8 +30,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 // in the socket resets the connection, and a reset takes the answer (413, 431) from the client's hands.
 const LINGER: Duration = Duration::from_secs(2);
 
-// Limit: how long a connection that the drain found in the kernel's queue has for showing its request. Closing it
-// unread would reset a client that did nothing wrong.
+// Limit: how long a connection that the drain found in the kernel's queue, or one that is to be told that it is one too
+// many, has for showing its request. Closing it unread would reset a client that did nothing wrong.
 const LATE: Duration = Duration::from_millis(100);
 
 /// The client's end.
@@ -104,7 +104,11 @@ pub(crate) async fn serve(
 async fn live(mut client: Client) {
     let mut slate: Option<Box<Slate>> = None;
     let mut since = client.now();
-    let late = if client.core.is_stopping.get() { since.after(LATE) } else { Moment::default() };
+    let late = if client.core.is_stopping.get() || client.admission == Admission::Refused {
+        since.after(LATE)
+    } else {
+        Moment::default()
+    };
     loop {
         let next = poll_fn(|context| poll_next(&mut client, &mut slate, since, late, context)).await;
         let fate = match (next, &mut slate) {
@@ -185,11 +189,13 @@ fn wait(client: &Client, slate: &mut Option<Box<Slate>>, since: Moment, late: Mo
             deadline
         }
         // Order: what has arrived is read before the connection learns that it is to end.
-        None if core.is_stopping.get() => late,
+        None if core.is_stopping.get() || client.admission == Admission::Refused => late,
         None => since.after(core.limits.idle_timeout),
     };
     if deadline <= now {
-        if !core.is_stopping.get() {
+        if client.admission == Admission::Refused {
+            core.counts.cut(Cut::TooMany);
+        } else if !core.is_stopping.get() {
             core.counts.cut(Cut::Idle);
         }
         return Poll::Ready(Next::Nothing);
@@ -252,7 +258,8 @@ async fn close(client: &mut Client, lingers: bool) {
     if ended.is_err() || !lingers {
         return;
     }
-    let deadline = client.now().after(LINGER);
+    let patience = if client.admission == Admission::Refused { LATE } else { LINGER };
+    let deadline = client.now().after(patience);
     let mut scratch = client.core.stock.buffer();
     poll_fn(|context| {
         loop {

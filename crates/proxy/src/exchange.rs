@@ -62,8 +62,8 @@ pub(crate) struct Record {
     pub(crate) bytes_out: u64,
     pub(crate) reason: Option<Reason>,
     metered: Metered,
-    /// Set once the whole answer was given away; without it the client left early.
-    pub(crate) is_complete: bool,
+    /// When the whole answer was given away; without it the client left early.
+    pub(crate) completed: Option<Moment>,
 }
 
 /// A client that ended its half of the connection while it waits. It may be gone, or only have said all it had to (RFC
@@ -141,7 +141,7 @@ impl<'c> Exchange<'c> {
             bytes_out: 0,
             reason: None,
             metered: Metered::default(),
-            is_complete: false,
+            completed: None,
         };
         let head = slate.request.length;
         slate.upload.begin(Length::None, head, head, core.limits.body_bytes_max, now);
@@ -289,7 +289,7 @@ impl<'c> Exchange<'c> {
         if poll_fn(|context| self.poll_own(context)).await.is_err() {
             return Fate::Gone;
         }
-        self.record.is_complete = true;
+        self.record.completed = Some(self.now());
         self.fate(persistence != Persistence::Closed)
     }
 
@@ -317,8 +317,6 @@ impl<'c> Exchange<'c> {
         let upload = &self.slate.upload;
         let is_read = self.is_framed && upload.has_ended();
         match (is_kept, is_read) {
-            // Who is one too many is not waited for.
-            _ if self.client.admission == Admission::Refused => Fate::Closes,
             (true, true) => Fate::Again,
             (_, true) if self.slate.inbound.len() == upload.rest() => Fate::Closes,
             _ => Fate::Lingers,
@@ -326,9 +324,11 @@ impl<'c> Exchange<'c> {
     }
 
     fn write_down(&mut self) {
-        let duration = self.now().since(self.record.began);
         let record = &self.record;
-        let reason = if record.is_complete { record.reason } else { record.reason.or(Some(Reason::ClientClosed)) };
+        // What the client still sends after its answer is no part of it.
+        let duration = record.completed.unwrap_or_else(|| self.now()).since(record.began);
+        let reason =
+            if record.completed.is_some() { record.reason } else { record.reason.or(Some(Reason::ClientClosed)) };
         self.meter(reason, duration);
         if self.client.core.log.is_on() && self.view.is_logged() {
             self.log(reason, duration);

@@ -267,7 +267,7 @@ mod tests {
             ("CONNECT", "a:80", vec![host], "not_implemented: CONNECT is not offered here."),
             ("GET", &long, vec![host], "uri_too_long: The request target is too long."),
             ("GET", "/", vec![host, ("x", &large)], "head_too_large: The header fields are too large."),
-            ("GET", "/", vec![host; 5], "head_too_large: There are too many header fields."),
+            ("GET", "/", vec![host; 5], "too_many_headers: There are too many header fields."),
         ] {
             assert_eq!(seen(method, target, "1.1", &fields).unwrap_err(), code, "{method} {target}");
         }

@@ -13,6 +13,7 @@ pub enum Reason {
     BadPath,
     UriTooLong,
     HeadTooLarge,
+    TooManyHeaders,
     BodyTooLarge,
     /// The request's body stopped coming.
     RequestTimeout,
@@ -48,6 +49,7 @@ impl Reason {
         Self::BadPath,
         Self::UriTooLong,
         Self::HeadTooLarge,
+        Self::TooManyHeaders,
         Self::BodyTooLarge,
         Self::RequestTimeout,
         Self::NotImplemented,
@@ -72,6 +74,7 @@ impl Reason {
             Self::BadPath => "bad_path",
             Self::UriTooLong => "uri_too_long",
             Self::HeadTooLarge => "head_too_large",
+            Self::TooManyHeaders => "too_many_headers",
             Self::BodyTooLarge => "body_too_large",
             Self::RequestTimeout => "request_timeout",
             Self::NotImplemented => "not_implemented",
@@ -95,7 +98,7 @@ impl Reason {
         match self {
             Self::BadRequest | Self::BadPath => StatusCode::BAD_REQUEST,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTooLarge | Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
@@ -118,6 +121,7 @@ impl Reason {
             Self::BadRequest
                 | Self::UriTooLong
                 | Self::HeadTooLarge
+                | Self::TooManyHeaders
                 | Self::BodyTooLarge
                 | Self::RequestTimeout
                 | Self::NotImplemented

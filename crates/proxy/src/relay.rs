@@ -51,7 +51,7 @@ impl Exchange<'_> {
                 return Fate::Gone;
             }
         }
-        self.record.is_complete = true;
+        self.record.completed = Some(self.now());
         if persistence != Persistence::Closed && !self.slate.upload.has_ended() && !self.is_refused {
             self.finish_upload().await;
         }

@@ -68,7 +68,7 @@ pub(crate) async fn run(exchange: &mut Exchange<'_>) {
     core.stock.give_buffer(&mut up.buffer);
     core.stock.give_buffer(&mut down.buffer);
     // A tunnel knows no right moment to end; a side that goes without goodbye is no failure of the other's.
-    exchange.record.is_complete = true;
+    exchange.record.completed = Some(exchange.now());
 }
 
 impl Direction<'_> {

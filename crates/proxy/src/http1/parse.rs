@@ -173,7 +173,7 @@ fn check_size(target: usize, length: usize, fields: usize, limits: &Limits) -> R
 
 const URI_TOO_LONG: Refusal = Refusal::new(Reason::UriTooLong, "The request target is too long.");
 const HEAD_TOO_LARGE: Refusal = Refusal::new(Reason::HeadTooLarge, "The header fields are too large.");
-const TOO_MANY_FIELDS: Refusal = Refusal::new(Reason::HeadTooLarge, "There are too many header fields.");
+const TOO_MANY_FIELDS: Refusal = Refusal::new(Reason::TooManyHeaders, "There are too many header fields.");
 
 /// A head that has grown beyond the limits is refused before it ends.
 fn partial(bytes: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {

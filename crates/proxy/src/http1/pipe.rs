@@ -113,7 +113,7 @@ impl Pipe {
             Length::UntilClose => Source::UntilClose,
         };
         (self.base, self.ready_start, self.ready_end, self.raw) = (base, raw, raw, raw);
-        (self.keeps, self.is_touched) = (false, false);
+        (self.keeps, self.is_touched, self.carries) = (false, false, false);
         self.trailers.lines.clear();
         (self.bytes, self.bytes_max, self.moved) = (0, bytes_max, now);
         self.ended = if self.has_ended() { now } else { Moment::NEVER };
@@ -123,7 +123,8 @@ impl Pipe {
     /// Begins anew with a sink that took nothing yet: with all content that was kept, and the head that is to be written
     /// to the buffer that this gives.
     pub(crate) fn begin_again(&mut self, sink: Sink) -> &mut Vec<u8> {
-        if self.keeps {
+        // What was staged for a sink that took nothing of it is there still.
+        if self.keeps || (self.carries && !self.is_touched) {
             self.ready_start = self.base;
         }
         self.sink = sink;
@@ -408,4 +409,46 @@ fn write_size(out: &mut Vec<u8>, size: usize) {
     let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
     out.extend((0..digits).rev().map(|digit| DIGITS[size >> (digit * 4) & 15]));
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn content_that_a_dead_sink_took_nothing_of_goes_to_the_next() {
+        let (stock, now) = (Stock::default(), Moment::default());
+        let (mut source, _client) = pair().await;
+        let (mut pipe, mut buffer) = (Pipe::default(), b"hello".to_vec());
+        pipe.begin(Length::Exact(5), 0, 0, u64::MAX, now);
+
+        let (mut dead, peer) = pair().await;
+        socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        assert!(dead.read_u8().await.is_err());
+        pipe.begin_again(Sink::Plain).extend_from_slice(b"head ");
+        let sent = poll_fn(|context| pipe.poll(context, now, (&mut source, &mut dead), &mut buffer, &stock)).await;
+        assert!(matches!(sent, Err(Cut::SinkLost)) && pipe.is_whole());
+
+        let (mut next, mut peer) = pair().await;
+        pipe.begin_again(Sink::Plain).extend_from_slice(b"head ");
+        poll_fn(|context| pipe.poll(context, now, (&mut source, &mut next), &mut buffer, &stock)).await.unwrap();
+        drop(next);
+        let mut seen = String::new();
+        peer.read_to_string(&mut seen).await.unwrap();
+        assert_eq!(seen, "head hello");
+        assert!(!pipe.is_whole());
+    }
 }

@@ -55,11 +55,12 @@ impl Outcome {
         Self { method: "_OTHER".to_owned(), status: 0, reason: None, is_overflow: true }
     }
 
-    /// Whether the client got no answer of a service, or one of 500 and above. A client that left is no failure.
+    /// Whether the client got no answer of a service, or one of 500 and above. What a client did wrong is no failure.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        // A reason beside a good status: the answer broke after its head.
-        let is_broken = self.status < 400 && self.reason.as_deref().is_some_and(|reason| reason != "client_closed");
+        // A service's reason beside a good status: its answer broke after the head.
+        let is_broken =
+            self.status < 400 && self.reason.as_deref().is_some_and(|reason| reason.starts_with("upstream_"));
         self.status >= 500 || is_broken
     }
 }

@@ -8,7 +8,7 @@ use testkit::server::{Answer, Server};
 use testkit::wait;
 use tokio::io::AsyncReadExt;
 
-use crate::support::{BOUND, Proxy, limits, route, snapshot};
+use crate::support::{BOUND, Proxy, all_to, limits, route, snapshot};
 
 fn of_route(name: &str) -> Subject {
     Subject::Route { listener: "gateway".into(), route: name.into() }
@@ -93,6 +93,34 @@ async fn tries_failures_and_clients_that_leave_are_told_apart() {
     let reading = ended(&proxy.handle, of_route("silent"), 1).await;
     assert_eq!(outcomes(&reading), [("GET", 499, Some("client_closed"), 1)]);
     assert_eq!((reading.active(), reading.failed()), (0, 0));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn who_reads_nothing_and_who_is_far_too_many_is_cut_and_counted() {
+    // More than all buffers on the way hold.
+    let origin = Server::http(|_| Answer::ok(vec![b'x'; 32 << 20])).await;
+    let limits = Limits { idle_timeout: Duration::from_millis(200), connections_max: 1, ..limits() };
+    let proxy = Proxy::start(limits, all_to(&[origin.address])).await;
+    let mut deaf = proxy.client().await;
+    deaf.send(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    let cut = |code: &'static str| {
+        let handle = proxy.handle.clone();
+        move || {
+            let count = handle.read().cut[code];
+            async move { (count >= 1).then_some(()) }
+        }
+    };
+    wait::until("the one who reads nothing to be cut", BOUND, cut("stalled")).await;
+    // Beyond those that are told so there is a bound of silence.
+    let mut crowd = Vec::new();
+    let look = || {
+        crowd.push(std::net::TcpStream::connect(proxy.gateway).unwrap());
+        let count = proxy.handle.read().cut["too_many_connections"];
+        async move { (count >= 1).then_some(()) }
+    };
+    wait::until("one too many to be cut", BOUND, look).await;
+    drop((deaf, crowd));
     proxy.stop().await;
 }
 
