@@ -72,7 +72,7 @@ impl Exchange<'_> {
         let slot = target.ok_or_else(no_endpoint)?.slot;
         self.record.service = Some(slot);
         let mut candidates = Candidates { current: None, tried: Vec::new(), again: None, may_repeat: false };
-        if self.policy().attempts > 0
+        if self.policy().is_on()
             && is_repeatable
             && let Some(service) = &self.view.current.slots[slot]
         {
@@ -134,9 +134,9 @@ impl Exchange<'_> {
         }
     }
 
-    fn policy(&self) -> &crate::snapshot::Retry {
-        const NONE: &crate::snapshot::Retry = &crate::snapshot::Retry::NONE;
-        self.route().map_or(NONE, |route| &route.retry)
+    fn policy(&self) -> &crate::policy::Retry {
+        const NONE: &crate::policy::Retry = &crate::policy::Retry::NONE;
+        self.route().map_or(NONE, |route| &route.policy.retry)
     }
 
     fn as_tried(&self, is_repeatable: bool, exchanges: u32) -> retry::Request {

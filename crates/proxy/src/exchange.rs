@@ -223,7 +223,7 @@ impl<'c> Exchange<'c> {
         if let Some(redirect) = &route.filters.redirect {
             return Ok(Served::Redirect(redirect.status, redirect.location(&self.head(), matched)));
         }
-        let (timeout, policy) = (route.timeout, &route.retry);
+        let (timeout, policy) = (route.policy.timeout, &route.policy.retry);
         let is_repeatable = retry::sends_again(policy, self.head().method());
         self.prepare(timeout);
         if is_repeatable {

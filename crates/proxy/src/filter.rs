@@ -193,8 +193,7 @@ mod tests {
             hostnames: vec![],
             matches: vec![],
             filters,
-            timeout: Duration::from_secs(1),
-            retry: crate::snapshot::Retry::default(),
+            policy: crate::policy::Policy::plain(Duration::from_secs(1)),
             backends: vec![],
         }
     }

@@ -27,6 +27,7 @@ mod meters;
 mod path;
 mod patience;
 pub mod plane;
+mod policy;
 mod reason;
 mod relay;
 mod retry;
@@ -35,6 +36,8 @@ mod route;
 mod snapshot;
 mod sockets;
 mod stock;
+mod story;
+mod switches;
 mod table;
 mod timers;
 mod tunnel;
@@ -50,10 +53,15 @@ pub use http1::chunk::{Decoded, Malformed, decode_chunked};
 pub use message::Head;
 pub use meters::{Histogram, Outcome, Reading, Readings, Series, Subject, bounds_seconds};
 pub use path::check_pattern;
+pub use policy::{
+    Algorithm, Balance, Breaker, Concurrency, Ejection, Fallback, Key, Policy, RateLimit, Retry, Share, Window,
+};
 pub use reason::{Cut, Reason};
 pub use route::{Considered, Decision, Verdict, explain, route};
 pub use snapshot::{
-    Backend, Endpoint, Filter, HeaderEdits, Listener, Match, NamedMatch, PathMatch, PathRewrite, Retry, Role, Route,
-    Snapshot, State, ValueMatch,
+    Backend, Endpoint, Filter, HeaderEdits, Listener, Match, NamedMatch, PathMatch, PathRewrite, Role, Route, Snapshot,
+    State, ValueMatch,
 };
+pub use story::{BreakerState, Event, How, Kept, NoMore, Rejected, Story, Tried};
+pub use switches::{Effect, Fault, FaultTarget, Forced, Switches};
 pub use table::{Compiled, Table, Tables};

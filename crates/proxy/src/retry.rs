@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
+use crate::policy::Retry;
 use crate::reason::Reason;
-use crate::snapshot::Retry;
 
 // Limit: exchanges of one request, the first included, where its route has no `retry`. What reached no instance is
 // bounded by how many there are.
@@ -78,7 +78,7 @@ pub(crate) fn next(policy: &Retry, request: Request, outcome: Outcome, random: f
         _ if !request.is_repeatable => Next::Keep,
         Outcome::Answered(status) if policy.codes.contains(&status) => after(policy, request, random),
         Outcome::Answered(_) => Next::Keep,
-        Outcome::Failed(_) if policy.attempts > 0 => after(policy, request, random),
+        Outcome::Failed(_) if policy.is_on() => after(policy, request, random),
         Outcome::Failed(_) if request.exchanges >= EXCHANGES_MAX => Next::Keep,
         Outcome::Failed(_) => Next::Another,
     }
@@ -91,11 +91,11 @@ pub(crate) fn sends_again(policy: &Retry, method: &Method) -> bool {
 }
 
 fn after(policy: &Retry, request: Request, random: f64) -> Next {
-    let repeats = request.exchanges.saturating_sub(1);
-    if repeats >= policy.attempts {
+    if request.exchanges >= policy.attempts {
         return Next::Keep;
     }
-    let pause = policy.backoff.saturating_mul(1 << repeats.min(16)).mul_f64(random);
+    let repeats = request.exchanges.saturating_sub(1);
+    let pause = policy.backoff.saturating_mul(1 << repeats.min(16)).min(policy.backoff_max).mul_f64(random);
     // A try beyond the time of the request would have nobody to answer.
     if pause < request.left { Next::After(pause) } else { Next::Keep }
 }
@@ -171,7 +171,7 @@ mod tests {
 
     fn policy(attempts: u32) -> Retry {
         let backoff = Duration::from_millis(100);
-        Retry { attempts, codes: vec![502, 503], backoff, unsafe_methods: false }
+        Retry { attempts: attempts + 1, codes: vec![502, 503], backoff, backoff_max: 16 * backoff, ..Retry::NONE }
     }
 
     fn request(exchanges: u32) -> Request {
@@ -199,10 +199,10 @@ mod tests {
             (HeadTooLarge, true, 1, Next::Keep),
         ] {
             let request = Request { is_repeatable, ..request(exchanges) };
-            let next = next(&Retry::default(), request, Outcome::Failed(failure), 0.5);
+            let next = next(&Retry::NONE, request, Outcome::Failed(failure), 0.5);
             assert_eq!(next, expected, "{failure:?} repeatable {is_repeatable} after {exchanges}");
         }
-        assert_eq!(next(&Retry::default(), request(1), answered(503), 0.5), Next::Keep);
+        assert_eq!(next(&Retry::NONE, request(1), answered(503), 0.5), Next::Keep);
     }
 
     #[test]

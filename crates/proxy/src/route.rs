@@ -191,8 +191,7 @@ mod tests {
             hostnames,
             matches: vec![condition],
             filters: vec![],
-            timeout: Duration::from_secs(1),
-            retry: crate::snapshot::Retry::default(),
+            policy: crate::policy::Policy::plain(Duration::from_secs(1)),
             backends: vec![Backend { service: "s".to_owned(), weight: 1 }],
         }
     }

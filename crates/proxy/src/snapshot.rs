@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::policy::Policy;
 
 /// Everything that is served from one moment to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,32 +47,9 @@ pub struct Route {
     /// Any of them; an empty list matches nothing.
     pub matches: Vec<Match>,
     pub filters: Vec<Filter>,
-    /// From the request's head to the response's head, all tries together.
-    pub timeout: Duration,
-    #[serde(default)]
-    pub retry: Retry,
+    pub policy: Policy,
     /// None only where a `RequestRedirect` answers.
     pub backends: Vec<Backend>,
-}
-
-/// When a request that an instance got is sent again. With no attempts, the rest means nothing, and only an exchange
-/// that broke before an answer is repeated, where that is safe.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Retry {
-    /// Tries after the first one that reached an instance.
-    pub attempts: u32,
-    /// Statuses that are followed by another try, as is a connection that breaks before an answer.
-    pub codes: Vec<u16>,
-    /// The longest pause before the second try; doubles with each further one.
-    pub backoff: Duration,
-    /// Whether methods that are not idempotent (RFC 9110 §9.2.2) are sent again, too.
-    pub unsafe_methods: bool,
-}
-
-impl Retry {
-    /// Nothing is asked for.
-    pub(crate) const NONE: Self =
-        Self { attempts: 0, codes: Vec::new(), backoff: Duration::ZERO, unsafe_methods: false };
 }
 
 /// All of its conditions must hold.

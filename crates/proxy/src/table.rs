@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use regex::{Regex, RegexBuilder};
 
@@ -13,7 +12,8 @@ use crate::filter::Filters;
 use crate::hashing::Hashing;
 use crate::meters::Slot;
 use crate::path;
-use crate::snapshot::{Listener, Match, NamedMatch, PathMatch, Retry, Role, Route, Snapshot, ValueMatch};
+use crate::policy::Policy;
+use crate::snapshot::{Listener, Match, NamedMatch, PathMatch, Role, Route, Snapshot, ValueMatch};
 
 // Limit: a larger automaton is a refused snapshot, so that no pattern eats the memory of the data plane.
 const REGEX_BYTES_MAX: usize = 1024 * 1024;
@@ -200,8 +200,7 @@ pub(crate) struct Target {
 #[derive(Debug)]
 pub struct Compiled {
     pub(crate) name: Arc<str>,
-    pub(crate) timeout: Duration,
-    pub(crate) retry: Retry,
+    pub(crate) policy: Policy,
     pub(crate) filters: Filters,
     pub(crate) meter: Slot,
     backends: Vec<Target>,
@@ -220,8 +219,7 @@ impl Compiled {
         });
         Ok(Self {
             name: route.name.as_str().into(),
-            timeout: route.timeout,
-            retry: route.retry.clone(),
+            policy: route.policy.clone(),
             filters,
             meter: Slot::default(),
             backends: backends.collect(),
@@ -415,6 +413,8 @@ impl fmt::Display for NamedRule {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::snapshot::Backend;
 
@@ -425,8 +425,7 @@ mod tests {
             hostnames: vec![],
             matches: vec![],
             filters: vec![],
-            timeout: Duration::from_secs(1),
-            retry: Retry::default(),
+            policy: Policy::plain(Duration::from_secs(1)),
             backends: weights.iter().map(backend).collect(),
         };
         let listener = Listener { role: Role::Gateway, routes: vec![route], is_logged: true };

@@ -125,8 +125,7 @@ fn edge_listener(caller: &str, upstream: &str, edge: &plan::Edge) -> proxy::List
         hostnames: Vec::new(),
         matches: vec![everything],
         filters: Vec::new(),
-        timeout: edge.timeout,
-        retry: retry(&edge.retry),
+        policy: proxy::Policy { retry: retry(&edge.retry), ..proxy::Policy::plain(edge.timeout) },
         backends: vec![proxy::Backend { service: upstream.to_owned(), weight: 1 }],
     };
     let role = proxy::Role::Edge { caller: caller.to_owned(), upstream: upstream.to_owned() };
@@ -151,15 +150,21 @@ fn route(route: &plan::Route) -> proxy::Route {
         hostnames: route.hostnames.clone(),
         matches: route.matches.iter().map(condition).collect(),
         filters: route.filters.iter().map(filter).collect(),
-        timeout: route.timeout,
-        retry: retry(&route.retry),
+        policy: proxy::Policy { retry: retry(&route.retry), ..proxy::Policy::plain(route.timeout) },
         backends: route.backends.iter().map(backend).collect(),
     }
 }
 
 fn retry(from: &plan::Retry) -> proxy::Retry {
     let plan::Retry { attempts, codes, backoff, unsafe_methods } = from.clone();
-    proxy::Retry { attempts, codes, backoff, unsafe_methods }
+    proxy::Retry {
+        attempts: attempts + 1,
+        codes,
+        backoff,
+        backoff_max: backoff * 16,
+        try_timeout: None,
+        unsafe_methods,
+    }
 }
 
 fn condition(from: &plan::Match) -> proxy::Match {

@@ -222,8 +222,7 @@ fn filters_have_the_last_word_but_for_the_framing() {
         hostnames: vec![],
         matches: vec![],
         filters: vec![rewrite, crate::snapshot::Filter::RequestHeaders(edits)],
-        timeout: Duration::ZERO,
-        retry: crate::snapshot::Retry::NONE,
+        policy: crate::policy::Policy::plain(Duration::ZERO),
         backends: vec![],
     };
     check(

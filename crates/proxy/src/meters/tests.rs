@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::*;
-use crate::snapshot::{Backend, Listener, Match, PathMatch, Retry, Role, Route};
+use crate::snapshot::{Backend, Listener, Match, PathMatch, Role, Route};
 
 fn snapshot(routes: usize) -> Snapshot {
     let route = |number: usize| Route {
@@ -19,8 +19,7 @@ fn snapshot(routes: usize) -> Snapshot {
             })
             .to_vec(),
         filters: vec![],
-        timeout: Duration::from_secs(1),
-        retry: Retry::default(),
+        policy: crate::policy::Policy::plain(Duration::from_secs(1)),
         backends: vec![Backend { service: "s".into(), weight: 1 }],
     };
     let listener = Listener { role: Role::Gateway, routes: (0..routes).map(route).collect(), is_logged: true };

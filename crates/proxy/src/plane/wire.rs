@@ -325,8 +325,7 @@ mod tests {
                 query: vec![],
             }],
             filters: vec![],
-            timeout: Duration::from_millis(1500),
-            retry: crate::snapshot::Retry::default(),
+            policy: crate::policy::Policy::plain(Duration::from_millis(1500)),
             backends: vec![crate::Backend { service: "a".to_owned(), weight: 1 }],
         };
         let listener =

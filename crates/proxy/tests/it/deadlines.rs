@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxy::{Limits, Route};
+use proxy::{Limits, Policy, Route};
 use testkit::client::Client;
 use testkit::server::{Answer, Server};
 use testkit::wait;
@@ -19,7 +19,7 @@ const IDLE: Duration = Duration::from_millis(400);
 const HALF: &str = "POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\nhello";
 
 async fn impatient(origin: &Server) -> Proxy {
-    let quick = Route { timeout: TIMEOUT, ..route("quick", "/", "a") };
+    let quick = Route { policy: Policy::plain(TIMEOUT), ..route("quick", "/", "a") };
     let limits = Limits { idle_timeout: IDLE, ..limits() };
     Proxy::start(limits, snapshot(1, vec![quick], &[origin.address])).await
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxy::Route;
+use proxy::{Policy, Route};
 use testkit::client::Client;
 use testkit::message::Message;
 use testkit::server::{Answer, Server};
@@ -110,7 +110,7 @@ async fn with_no_other_instance_the_reason_is_told() {
 #[tokio::test]
 async fn a_timeout_is_never_repeated() {
     let (first, second) = (hanging().await, hanging().await);
-    let slow = Route { timeout: Duration::from_millis(50), ..route("slow", "/", "a") };
+    let slow = Route { policy: Policy::plain(Duration::from_millis(50)), ..route("slow", "/", "a") };
     let proxy = Proxy::start(limits(), snapshot(1, vec![slow], &[first.address, second.address])).await;
     let answer = proxy.client().await.get("/").await.unwrap();
     assert_eq!(problem(&answer), (504, "upstream_timeout".to_owned()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use proxy::{Retry, Route, Snapshot};
+use proxy::{Policy, Retry, Route, Snapshot};
 use testkit::client::Client;
 use testkit::server::{Answer, Server};
 use testkit::wait;
@@ -15,11 +15,21 @@ use crate::support::{BOUND, Proxy, limits, nowhere, problem, route, snapshot};
 
 fn retry(attempts: u32) -> Retry {
     let backoff = Duration::from_millis(1);
-    Retry { attempts, codes: vec![502, 503, 504], backoff, unsafe_methods: false }
+    Retry {
+        attempts: attempts + 1,
+        codes: vec![502, 503, 504],
+        backoff,
+        backoff_max: Duration::from_secs(60),
+        ..Retry::NONE
+    }
+}
+
+fn under(policy: Policy) -> Route {
+    Route { policy, ..route("all", "/", "a") }
 }
 
 fn all_to(retry: Retry, addresses: &[SocketAddr]) -> Snapshot {
-    snapshot(1, vec![Route { retry, ..route("all", "/", "a") }], addresses)
+    snapshot(1, vec![under(Policy { retry, ..Policy::plain(BOUND) })], addresses)
 }
 
 /// Answers with this status so many times, then 200 with the body of the request.
@@ -194,7 +204,7 @@ async fn the_timeout_covers_all_tries_and_their_pauses() {
     let origin = recovering(503, usize::MAX).await;
     let slow = Retry { backoff: Duration::from_secs(60), ..retry(5) };
     let timeout = Duration::from_millis(200);
-    let all = Route { timeout, retry: slow, ..route("all", "/", "a") };
+    let all = under(Policy { retry: slow, ..Policy::plain(timeout) });
     let proxy = Proxy::start(limits(), snapshot(1, vec![all], &[origin.address])).await;
     let began = Instant::now();
     assert_eq!(proxy.client().await.get("/").await.unwrap().status(), 503);
@@ -216,7 +226,7 @@ async fn the_timeout_covers_all_tries_and_their_pauses() {
         }
     })
     .await;
-    let all = Route { timeout, retry: retry(5), ..route("all", "/", "a") };
+    let all = under(Policy { retry: retry(5), ..Policy::plain(timeout) });
     let proxy = Proxy::start(limits(), snapshot(1, vec![all], &[origin.address])).await;
     let began = Instant::now();
     let answer = proxy.client().await.get("/").await.unwrap();

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use kit::{drain, readiness};
 use proxy::{
-    Backend, Config, Endpoint, Error, Filter, Handle, Limits, Listener, Match, PathMatch, Retry, Role, Route, Snapshot,
-    State, bind,
+    Backend, Config, Endpoint, Error, Filter, Handle, Limits, Listener, Match, PathMatch, Policy, Role, Route,
+    Snapshot, State, bind,
 };
 use serde_json::Value;
 use testkit::client::Client;
@@ -91,8 +91,7 @@ pub(crate) fn route(name: &str, prefix: &str, service: &str) -> Route {
             query: vec![],
         }],
         filters: vec![],
-        timeout: BOUND,
-        retry: Retry::default(),
+        policy: Policy::plain(BOUND),
         backends: vec![Backend { service: service.to_owned(), weight: 1 }],
     }
 }

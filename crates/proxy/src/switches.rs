@@ -1,0 +1,57 @@
+//! What is switched while requests are served, for drills and in an emergency: faults and forced breakers. Plain data,
+//! given to the data plane as a whole ([`crate::Handle::switch`]); what it does is `faults`' and `breaker`'s matter.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::meters::Subject;
+use crate::policy::Share;
+
+/// Everything that is switched at one moment. What names nothing that is served waits for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switches {
+    pub faults: Vec<Fault>,
+    pub breakers: Vec<(Subject, Forced)>,
+}
+
+/// How a breaker stands, whatever it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Forced {
+    Open,
+    Closed,
+}
+
+/// One thing that goes wrong on purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Stands in explanations.
+    pub id: u64,
+    pub target: FaultTarget,
+    pub effect: Effect,
+    /// Of the requests that it could meet.
+    pub share: Share,
+    /// Then it is over, whether anybody clears it or not.
+    pub until: jiff::Timestamp,
+}
+
+/// Which requests a fault meets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FaultTarget {
+    /// Those of a route or an edge, once a request, before its first try.
+    Subject(Subject),
+    /// Tries that go to a service, or to one instance of it.
+    Service { service: String, instance: Option<u32> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// It waits before it goes on.
+    Delay(Duration),
+    /// It is answered with this status instead.
+    Abort(u16),
+    /// The connection breaks without an answer.
+    Drop,
+    /// The answer comes with so many bytes a second.
+    Bandwidth(u64),
+}
