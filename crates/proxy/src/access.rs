@@ -65,6 +65,7 @@ impl Log {
             instance: None,
             status: reason.status().as_u16(),
             reason: Some(reason.code()),
+            fallback: None,
             attempts: 0,
             bytes_in: 0,
             bytes_out: 0,
@@ -129,6 +130,9 @@ pub(crate) struct Line<'a> {
     pub(crate) instance: Option<u32>,
     pub(crate) status: u16,
     pub(crate) reason: Option<&'a str>,
+    /// Who answered instead of the service: `static`, or another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fallback: Option<&'a str>,
     pub(crate) attempts: u32,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,

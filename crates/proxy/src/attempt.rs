@@ -11,17 +11,23 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
-use crate::balance::{Endpoint, Occupied};
+use crate::breaker::{self, Breaker, Permit, Refused};
+use crate::candidates::{Candidates, Chosen};
+use crate::endpoint::Endpoint;
 use crate::exchange::Exchange;
-use crate::handle::Current;
 use crate::headers;
 use crate::http1::framing;
 use crate::http1::parse::{self, Parsed, Unfit};
 use crate::http1::pipe::{Cut, Sink, Waits};
 use crate::message::{Length, Version};
+use crate::outlier::{self, Verdict};
+use crate::policy::Retry;
 use crate::reason::{Reason, Refusal};
-use crate::retry::{self, Failure, Next, Outcome};
+use crate::retry::{self, Failure, Next, Outcome, Unsent};
 use crate::stock::Slate;
+use crate::story::{BreakerState, Event, NoMore, Tried};
+use crate::switches::{self, Effect, FaultTarget};
+use crate::tally::Tally;
 use crate::timers::Moment;
 use crate::upstream::{Line, Trust};
 
@@ -53,129 +59,229 @@ impl From<Refusal> for Fault {
     }
 }
 
-/// Who may get the request next.
-struct Candidates {
-    current: Option<Arc<Current>>,
-    /// In order.
-    tried: Vec<u64>,
-    /// Taken when there is nobody else.
-    again: Option<Occupied>,
-    /// Whether those who were tried may be once more.
-    may_repeat: bool,
+/// The tries of one request.
+struct Tries {
+    candidates: Candidates,
+    /// Those that reached an instance.
+    exchanges: u32,
+    /// How the last one failed.
+    failure: Option<Refusal>,
+    /// Whether an answer is there that is the client's if no other try comes about.
+    is_kept: bool,
 }
 
 impl Exchange<'_> {
     /// Sends the request to one endpoint after another, as long as that is safe and wanted, until the head of a response
     /// is there. Its connection is then in `line`, and what was read in `answer`.
-    pub(crate) async fn attempts(&mut self, is_repeatable: bool) -> Result<(), Refusal> {
-        let target = self.route().and_then(|route| route.backend(fastrand::f64));
-        let slot = target.ok_or_else(no_endpoint)?.slot;
+    pub(crate) async fn attempts(&mut self, slot: usize) -> Result<(), Refusal> {
         self.record.service = Some(slot);
-        let mut candidates = Candidates { current: None, tried: Vec::new(), again: None, may_repeat: false };
-        if self.policy().is_on()
-            && is_repeatable
-            && let Some(service) = &self.view.current.slots[slot]
-        {
-            service.budget.add_request();
+        let candidates = Candidates::new(slot, self.balance_hash());
+        let mut tries = Tries { candidates, exchanges: 0, failure: None, is_kept: false };
+        if let Some(guard) = self.guard() {
+            guard.budget.add_request(self.client.core.counts.core, self.now());
         }
-        let (mut exchanges, mut failure, mut is_kept) = (0, None, false);
         loop {
-            let in_time = self.patience.check(&self.slate.upload, self.now());
-            let chosen =
-                in_time.and_then(|()| candidates.choose(self).ok_or_else(|| failure.map_or_else(no_endpoint, refused)));
-            match (chosen, is_kept) {
-                (Ok(occupied), _) => {
-                    if is_kept {
+            match self.seek(&mut tries) {
+                Ok(chosen) => {
+                    if tries.is_kept {
                         self.discard().await;
                     }
-                    self.occupied = Some(occupied);
+                    (self.occupied, self.condition) = (Some(chosen.occupied), chosen.condition);
                 }
-                // The client's if no other try comes about.
-                (Err(_), true) => return Ok(()),
-                (Err(refusal), false) => return Err(refusal),
+                Err(_) if tries.is_kept => return Ok(()),
+                Err(refusal) => return Err(refusal),
             }
-            let Some(endpoint) = self.occupied.as_ref().map(|occupied| Arc::clone(occupied.endpoint())) else {
-                return Err(no_endpoint());
-            };
-            let outcome = match self.attempt(&endpoint).await {
-                Ok(status) => Outcome::Answered(status),
+            let began = self.now();
+            let outcome = match self.attempt().await {
+                Ok(()) => self.answered(),
                 Err(Fault::Failed(failure)) => Outcome::Failed(failure),
-                Err(Fault::Over(refusal)) => return Err(refusal),
-            };
-            exchanges += u32::from(outcome != Outcome::Failed(Failure::Unsent));
-            let mut next =
-                retry::next(self.policy(), self.as_tried(is_repeatable, exchanges), outcome, fastrand::f64());
-            if matches!(next, Next::After(_)) && !self.takes_from_budget(slot) {
-                next = Next::Keep;
-            }
-            match outcome {
-                Outcome::Answered(_) if next == Next::Keep => return Ok(()),
-                Outcome::Answered(_) => is_kept = true,
-                Outcome::Failed(failed) => {
-                    is_kept = false;
-                    self.line = None;
-                    if next == Next::Keep {
-                        return Err(refused(failed));
+                Err(Fault::Over(refusal)) => {
+                    self.is_unsent = false;
+                    if refusal.reason == Reason::UpstreamTimeout {
+                        self.judge(Outcome::Failed(Failure::TimedOut), began);
                     }
-                    failure = Some(failed);
-                    // It may only have been closed for its idleness: a new connection to the same instance is worth a try.
-                    if failed == Failure::BrokenReused {
-                        self.client.core.pool.forget(endpoint.id);
-                        candidates.again = self.occupied.take();
-                    }
-                    self.occupied = None;
+                    return Err(refusal);
                 }
-            }
-            candidates.tried.push(endpoint.id);
-            if let Next::After(pause) = next {
-                candidates.may_repeat = true;
-                self.pause(pause).await?;
+            };
+            self.judge(outcome, began);
+            match self.settle(&mut tries, outcome) {
+                Next::Keep(_) => return tries.failure.map_or(Ok(()), Err),
+                Next::After { pause, .. } => {
+                    tries.candidates.may_repeat = true;
+                    self.pause(pause).await?;
+                }
+                Next::Elsewhere | Next::Anew | Next::Another => {}
             }
         }
     }
 
-    fn policy(&self) -> &crate::policy::Retry {
-        const NONE: &crate::policy::Retry = &crate::policy::Retry::NONE;
-        self.route().map_or(NONE, |route| &route.policy.retry)
+    /// Who gets the request next, if anybody may.
+    fn seek(&mut self, tries: &mut Tries) -> Result<Chosen, Refusal> {
+        let now = self.now();
+        if self.record.attempts == 0 && self.patience.is_over_for_caller(now) {
+            return Err(Refusal::new(Reason::DeadlinePassed, "The time that the caller gave was over already."));
+        }
+        self.patience.check(&self.slate.upload, now)?;
+        let chosen = tries.candidates.choose(self);
+        let last = |tries: &Tries| tries.failure.unwrap_or_else(no_endpoint);
+        let chosen = chosen.ok_or_else(|| last(tries))?;
+        // Where nobody good is left, asking one after another would only make a failure larger.
+        let is_first = self.record.attempts == 0;
+        if chosen.is_last_resort && !is_first && tries.failure.is_some() && !self.takes_from_budget() {
+            self.note(Event::NoMore { why: NoMore::BudgetSpent });
+            return Err(last(tries));
+        }
+        self.pass_breaker()?;
+        Ok(chosen)
     }
 
-    fn as_tried(&self, is_repeatable: bool, exchanges: u32) -> retry::Request {
+    /// The breaker's leave for one try.
+    fn pass_breaker(&mut self) -> Result<(), Refusal> {
+        self.call = None;
+        let Some(breaker) = self.guard().filter(|_| !self.is_fallback).and_then(|guard| guard.breaker.clone()) else {
+            return Ok(());
+        };
+        let now = self.now();
+        match breaker.try_acquire(now) {
+            Ok(permit) => {
+                if let Some((from, to)) = permit.turned {
+                    self.note(Event::BreakerTurned { from, to });
+                }
+                if permit.state != BreakerState::Closed {
+                    let state = permit.state;
+                    self.note(Event::Breaker { state, is_admitted: true, failures: 0, slow: 0, calls: 0 });
+                }
+                self.call = Some(Call { breaker, permit: Some(permit) });
+                Ok(())
+            }
+            Err(refused) => {
+                let Refused { state, tally: Tally { failures, slow, calls }, retry_after } = refused;
+                self.note(Event::Breaker { state, is_admitted: false, failures, slow, calls });
+                let detail = "The circuit breaker is open: too many calls to the service failed or were slow.";
+                Err(Refusal::new(Reason::CircuitOpen, detail).with_retry_after(retry_after))
+            }
+        }
+    }
+
+    /// What a try means for those who come after it.
+    fn judge(&mut self, outcome: Outcome, began: Moment) {
+        let (now, is_failure) = (self.now(), outcome.is_failure());
+        let took = now.since(began);
+        let Some(endpoint) = self.occupied.as_ref().map(|occupied| Arc::clone(occupied.endpoint())) else { return };
+        let instance = endpoint.instance;
+        self.note(Event::Tried { instance, outcome: told(outcome), took });
+        if let Some((from, to)) = self.call.take().and_then(|call| call.end(is_failure, took, now)) {
+            self.note(Event::BreakerTurned { from, to });
+        }
+        let Some(condition) = self.condition.take() else { return };
+        if !matches!(outcome, Outcome::Failed(Failure::Unsent(_))) {
+            condition.ewma.observe(took, now);
+        }
+        let (route, slot) = (self.route(), self.record.service);
+        let Some((policy, slot)) = route.and_then(|route| route.policy.ejection.as_ref()).zip(slot) else { return };
+        let service = self.view.current.slots[slot].as_ref();
+        let may_eject = || service.is_some_and(|service| {
+            let (ready, ejected) = service.ejected(now);
+            outlier::may_eject(policy, ready, ejected)
+        });
+        if let Verdict::Ejected(time) = condition.health.record(policy, is_failure, now, may_eject) {
+            tracing::info!(instance, ?time, "ejected");
+            self.note(Event::Ejected { instance, time });
+        }
+    }
+
+    /// What follows the outcome of a try.
+    fn settle(&mut self, tries: &mut Tries, outcome: Outcome) -> Next {
+        let is_unsent = matches!(outcome, Outcome::Failed(Failure::Unsent(_)));
+        tries.exchanges += u32::from(!is_unsent);
+        self.is_unsent &= is_unsent;
+        let request = self.as_tried(tries.exchanges);
+        let mut next = retry::next(self.retry_policy(), request, outcome, fastrand::f64());
+        if matches!(next, Next::After { .. } | Next::Another) && !self.takes_from_budget() {
+            next = Next::Keep(NoMore::BudgetSpent);
+        }
+        let Some(endpoint) = self.occupied.as_ref().map(|occupied| occupied.endpoint().id) else { return next };
+        match outcome {
+            Outcome::Answered { .. } => (tries.is_kept, tries.failure) = (true, None),
+            Outcome::Failed(failed) => {
+                (tries.is_kept, tries.failure) = (false, Some(refused(failed)));
+                self.line = None;
+                if next == Next::Anew {
+                    self.client.core.pool.forget(endpoint);
+                    tries.candidates.again = self.occupied.take();
+                }
+                self.occupied = if matches!(next, Next::Keep(_)) { self.occupied.take() } else { None };
+            }
+        }
+        tries.candidates.tried.push(endpoint);
+        match next {
+            Next::After { pause, is_told } => self.note(Event::Again { pause, is_told }),
+            Next::Keep(NoMore::Final) => {}
+            Next::Keep(why) => self.note(Event::NoMore { why }),
+            Next::Elsewhere | Next::Anew | Next::Another => {
+                self.note(Event::Again { pause: Duration::ZERO, is_told: false });
+            }
+        }
+        next
+    }
+
+    fn retry_policy(&self) -> &Retry {
+        const NONE: &Retry = &Retry::NONE;
+        match self.route() {
+            Some(route) if !self.is_fallback => &route.policy.retry,
+            _ => NONE,
+        }
+    }
+
+    fn as_tried(&self, exchanges: u32) -> retry::Request {
         let upload = &self.slate.upload;
         retry::Request {
-            is_repeatable: is_repeatable && upload.is_whole(),
+            is_repeatable: self.is_repeatable,
+            is_whole: upload.is_whole(),
             exchanges,
             left: self.patience.left(upload, self.now()),
         }
     }
 
-    fn takes_from_budget(&self, slot: usize) -> bool {
-        self.view.current.slots[slot].as_ref().is_some_and(|service| service.budget.take())
+    fn takes_from_budget(&self) -> bool {
+        self.guard().is_some_and(|guard| guard.budget.take(self.now()))
+    }
+
+    /// What came, as far as it decides about another try.
+    fn answered(&self) -> Outcome {
+        let status = self.slate.response.status;
+        let is_asked = self.retry_policy().codes.contains(&status);
+        let unix = self.client.core.timers.clock.unix();
+        let told = || headers::retry_after(&self.slate.response.fields, &self.answer, unix);
+        Outcome::Answered { status, retry_after: if is_asked { told() } else { None } }
     }
 
     /// One try: over the connections that wait, as long as these turn out to be closed, then over a new one.
-    async fn attempt(&mut self, endpoint: &Endpoint) -> Result<u16, Fault> {
+    async fn attempt(&mut self) -> Result<(), Fault> {
+        let Some(endpoint) = self.occupied.as_ref().map(|occupied| Arc::clone(occupied.endpoint())) else {
+            return Err(no_endpoint().into());
+        };
         self.record.attempts += 1;
         self.record.instance = Some(endpoint.instance);
         self.record.upstream = None;
+        let began = self.now();
+        self.meet_faults(&endpoint, began).await?;
         loop {
-            let trust = match retry::sends_again(self.policy(), self.head().method()) {
-                true => Trust::Reactor,
-                false => Trust::Nobody,
-            };
+            let trust = if self.is_repeatable { Trust::Reactor } else { Trust::Nobody };
             let waiting = self.client.core.pool.take(endpoint.id, trust);
             let is_reused = waiting.is_some();
             let line = match waiting {
                 Some(line) => line,
-                None => self.connect(endpoint).await?,
+                None => self.connect(&endpoint).await?,
             };
             self.begin(line)?;
-            let began = self.now();
-            match poll_fn(|context| self.poll_response(context)).await {
+            let sent = self.now();
+            match poll_fn(|context| self.poll_response(context, began)).await {
                 Ok(()) => {
-                    self.record.upstream = Some(self.now().since(began));
-                    return Ok(self.slate.response.status);
+                    self.record.upstream = Some(self.now().since(sent));
+                    return Ok(());
                 }
-                Err(Fault::Failed(Failure::Unsent)) if is_reused => self.line = None,
+                Err(Fault::Failed(Failure::Unsent(_))) if is_reused => self.line = None,
                 Err(fault) => {
                     self.line = None;
                     return Err(fault);
@@ -184,9 +290,56 @@ impl Exchange<'_> {
         }
     }
 
+    /// What somebody has set to go wrong.
+    async fn meet_faults(&mut self, endpoint: &Endpoint, began: Moment) -> Result<(), Fault> {
+        let switches = Arc::clone(&self.view.current.switches);
+        for fault in &switches.faults {
+            if !self.is_met(fault, endpoint.instance) {
+                continue;
+            }
+            self.note(Event::Fault { id: fault.id, effect: fault.effect });
+            match fault.effect {
+                Effect::Delay(time) => {
+                    let end = self.try_end(began);
+                    let now = self.now();
+                    self.pause(time.min(end.since(now))).await?;
+                    if end <= self.now() {
+                        return Err(Fault::Failed(Failure::TimedOut));
+                    }
+                }
+                Effect::Abort(status) => return Err(Fault::Failed(Failure::Fault(status))),
+                Effect::Drop => return Err(Fault::Failed(Failure::Broken)),
+                Effect::Bandwidth(rate) => self.bandwidth = Some(rate),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_met(&self, fault: &switches::Fault, tried: u32) -> bool {
+        let is_over = || fault.until.as_duration().try_into().is_ok_and(|until: Duration| {
+            until <= self.client.core.timers.clock.unix()
+        });
+        let is_target = match &fault.target {
+            FaultTarget::Subject(subject) => self.guard().is_some_and(|guard| guard.subject == *subject),
+            FaultTarget::Service { service, instance } => {
+                self.service() == Some(service) && instance.is_none_or(|instance| instance == tried)
+            }
+        };
+        is_target && !is_over() && fastrand::f64() < fault.share.part()
+    }
+
+    /// When a try that began then has had its time; never while the client is waited for.
+    fn try_end(&self, began: Moment) -> Moment {
+        match self.retry_policy().try_timeout {
+            Some(timeout) if self.slate.upload.has_ended() => began.max(self.slate.upload.ended).after(timeout),
+            _ => Moment::NEVER,
+        }
+    }
+
     async fn connect(&mut self, endpoint: &Endpoint) -> Result<Line, Fault> {
         let mut connecting = Box::pin(TcpStream::connect(endpoint.address));
-        let deadline = self.now().after(self.client.core.limits.connect_timeout);
+        let own = self.route().and_then(|route| route.policy.connect_timeout);
+        let deadline = self.now().after(own.unwrap_or(self.client.core.limits.connect_timeout));
         let connected = poll_fn(|context| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(context) {
                 return Poll::Ready(Ok(Some(connected)));
@@ -197,14 +350,24 @@ impl Exchange<'_> {
             self.poll_bounds(context, deadline).map(Err)
         });
         let connected = connected.await?;
-        match &connected {
-            Some(Ok(_)) => endpoint.welcomed(),
+        let why = match &connected {
+            Some(Ok(_)) => {
+                endpoint.welcomed();
+                Unsent::Other
+            }
             // What this process lacks (files, ports) says nothing of the endpoint.
-            Some(Err(error)) if error.kind() != std::io::ErrorKind::ConnectionRefused => {}
-            _ => endpoint.refused(),
-        }
+            Some(Err(error)) if error.kind() != std::io::ErrorKind::ConnectionRefused => Unsent::Other,
+            Some(Err(_)) => {
+                endpoint.refused(self.now());
+                Unsent::Refused
+            }
+            None => {
+                endpoint.refused(self.now());
+                Unsent::TimedOut
+            }
+        };
         let line = connected.and_then(|connected| self.client.core.pool.welcome(connected.ok()?).ok());
-        line.ok_or(Fault::Failed(Failure::Unsent))
+        line.ok_or(Fault::Failed(Failure::Unsent(why)))
     }
 
     /// Makes everything ready for this connection.
@@ -242,22 +405,26 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Goes on with everything until the head of a final response is there.
-    fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+    /// Goes on with everything until the head of a final response is there. `began` is when the try did.
+    fn poll_response(&mut self, context: &mut Context<'_>, began: Moment) -> Poll<Result<(), Fault>> {
         self.poll_interim(context)?;
         self.poll_upload(context)?;
         if self.is_refused && !self.slate.upload.has_sent() {
-            return Poll::Ready(Err(Fault::Failed(Failure::Unsent)));
+            return Poll::Ready(Err(Fault::Failed(Failure::Unsent(Unsent::Other))));
         }
         if let Poll::Ready(head) = self.poll_head(context) {
             return Poll::Ready(head.map_err(Fault::Failed));
         }
-        self.poll_bounds(context, Moment::NEVER).map(|refusal| Err(refusal.into()))
+        let end = self.try_end(began);
+        if end <= self.now() && self.patience.end(&self.slate.upload) > self.now() {
+            return Poll::Ready(Err(Fault::Failed(Failure::TimedOut)));
+        }
+        self.poll_bounds(context, end).map(|refusal| Err(refusal.into()))
     }
 
     /// What bounds every wait for a response: the client, who may leave or stall, and the time. `deadline` is the wait's
     /// own.
-    fn poll_bounds(&mut self, context: &mut Context<'_>, deadline: Moment) -> Poll<Refusal> {
+    pub(crate) fn poll_bounds(&mut self, context: &mut Context<'_>, deadline: Moment) -> Poll<Refusal> {
         if let Err(refusal) = self.watch(context) {
             return Poll::Ready(refusal);
         }
@@ -461,7 +628,7 @@ impl Exchange<'_> {
     }
 
     /// Lets go of an answer that another try replaces: its connection is kept if the rest comes at once and is short.
-    async fn discard(&mut self) {
+    pub(crate) async fn discard(&mut self) {
         let (Some(mut line), Some(occupied)) = (self.line.take(), self.occupied.take()) else { return };
         let (now, deadline) = (self.now(), self.now().after(UNWANTED_TIMEOUT));
         let Slate { upload, download, response, .. } = &mut *self.slate;
@@ -485,42 +652,39 @@ impl Exchange<'_> {
     }
 }
 
-impl Candidates {
-    /// Somebody who was not tried; else, where that is allowed, any but the last; else the last.
-    fn choose(&mut self, exchange: &Exchange<'_>) -> Option<Occupied> {
-        let mut chosen = self.untried(exchange);
-        if chosen.is_none() && std::mem::take(&mut self.may_repeat) {
-            let last = self.tried.pop();
-            self.tried = last.into_iter().collect();
-            chosen = self.untried(exchange);
-            if chosen.is_none() {
-                self.tried.clear();
-                chosen = self.untried(exchange);
-            }
-        }
-        chosen.or_else(|| self.again.take())
-    }
+/// A try for which the breaker gave leave. Dropped without an outcome, it counts nothing.
+#[derive(Debug)]
+pub(crate) struct Call {
+    breaker: Arc<Breaker>,
+    permit: Option<Permit>,
+}
 
-    /// Picks an endpoint from the snapshot of the request. Where that knows nobody, the one that is served now may.
-    fn untried(&mut self, exchange: &Exchange<'_>) -> Option<Occupied> {
-        let view = &exchange.view;
-        let slot = exchange.record.service?;
-        let random = |count| fastrand::usize(..count);
-        loop {
-            let service = match &self.current {
-                None => view.current.slots[slot].as_ref(),
-                Some(current) => current.services.get(&*view.current.tables.services[slot]),
-            };
-            let chosen = service.and_then(|service| service.choose(&self.tried, random));
-            if chosen.is_some() {
-                return chosen;
-            }
-            let newest = exchange.client.core.shared.current.load_full();
-            if Arc::ptr_eq(&newest, self.current.as_ref().unwrap_or(&view.current)) {
-                return None;
-            }
-            self.current = Some(newest);
+impl Call {
+    fn end(mut self, is_failure: bool, took: Duration, now: Moment) -> Option<(BreakerState, BreakerState)> {
+        self.breaker.record(self.permit.take()?, breaker::Outcome { is_failure, took }, now)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.breaker.release(permit);
         }
+    }
+}
+
+/// How a try is told of.
+fn told(outcome: Outcome) -> Tried {
+    match outcome {
+        Outcome::Answered { status, .. } | Outcome::Failed(Failure::Fault(status)) => Tried::Answered(status),
+        Outcome::Failed(Failure::Unsent(Unsent::Refused)) => Tried::ConnectRefused,
+        Outcome::Failed(Failure::Unsent(Unsent::TimedOut)) => Tried::ConnectTimeout,
+        Outcome::Failed(Failure::Unsent(Unsent::Other)) => Tried::ConnectFailed,
+        Outcome::Failed(Failure::Broken) => Tried::Broken { is_reused: false },
+        Outcome::Failed(Failure::BrokenReused) => Tried::Broken { is_reused: true },
+        Outcome::Failed(Failure::TimedOut) => Tried::TimedOut,
+        Outcome::Failed(Failure::Invalid) => Tried::Invalid,
+        Outcome::Failed(Failure::HeadTooLarge) => Tried::HeadTooLarge,
     }
 }
 
@@ -532,15 +696,21 @@ const GONE: Refusal = Refusal::new(Reason::ClientClosed, "The client went away."
 
 pub(crate) fn refused(failure: Failure) -> Refusal {
     let detail = match failure {
-        Failure::Unsent => "No instance of the service could be connected to.",
+        Failure::Unsent(_) => "No instance of the service could be connected to.",
         Failure::Broken | Failure::BrokenReused => "The service broke the connection before it answered.",
+        Failure::TimedOut => "The service did not answer in the time of one try.",
         Failure::Invalid => "The service gave an answer that is no HTTP response.",
         Failure::HeadTooLarge => "The head of the service's answer is larger than allowed, or has too many fields.",
+        Failure::Fault(_) => "A fault that was set for a drill.",
     };
-    Refusal::new(failure.reason(), detail)
+    let refusal = Refusal::new(failure.reason(), detail);
+    match failure {
+        Failure::Fault(status) => http::StatusCode::from_u16(status).map_or(refusal, |status| refusal.with_status(status)),
+        _ => refusal,
+    }
 }
 
 /// There is nobody to ask.
-fn no_endpoint() -> Refusal {
+pub(crate) fn no_endpoint() -> Refusal {
     Refusal::new(Reason::NoEndpoint, "No instance of the service is ready.")
 }

@@ -1,485 +1,263 @@
-//! Who of a service takes the next request: choice of two by outstanding requests. Owns what is known of an endpoint
-//! for the whole process; it outlives snapshots, so that a new generation forgets nothing.
+//! Who of a service takes the next request: the ready instances as one route or edge sees them, and the rule by which one
+//! of them is picked. Pure but for the counts that it reads; randomness and time are given.
 
-use std::collections::HashMap;
-use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use tokio::sync::Notify;
+use crate::endpoint::{Endpoint, Occupied};
+use crate::guard::{Condition, Ejected, GuardReading};
+use crate::policy::{Algorithm, Balance, Share};
+use crate::ring::Ring;
+use crate::story::How;
+use crate::timers::Moment;
 
-use crate::retry::Budget;
-use crate::snapshot::{self, Snapshot, State};
+/// What an instance that has just become ready gets at least, in percent of its share.
+const SLOW_START_MIN: u32 = 10;
 
-/// One request that a drain waits for, in the upper half of `Endpoint::load`; the lower half counts all of them.
-const HELD: u64 = 1 << 32;
-
-/// One instance of one service at one address.
-#[derive(Debug)]
-pub(crate) struct Endpoint {
-    /// Never given twice in the life of the process.
-    pub(crate) id: u64,
-    pub(crate) instance: u32,
-    pub(crate) address: SocketAddr,
-    /// Outstanding requests, and those of them that a drain waits for: one number, so that both change in one step.
-    load: AtomicU64,
-    /// Whether the newest snapshot has it ready. Requests that hold an older snapshot must see it too.
-    ready: AtomicBool,
-    /// Rung when it may have become drained.
-    bell: Notify,
-    aside: Aside,
-}
-
-/// The first time for which an endpoint that refused a connection is passed over, and the longest.
-const ASIDE_MIN: Duration = Duration::from_millis(100);
-const ASIDE_MAX: Duration = Duration::from_secs(5);
-
-/// Whether an endpoint is passed over because it lately refused connections: an instance that died while no daemon was
-/// there to say so costs a retry now and then, and not one for every request.
-#[derive(Debug, Default)]
-struct Aside {
-    /// Refusals in a row.
-    refusals: AtomicU32,
-    /// Until when, as [`now_ms`] counts; 0 for never.
-    until_ms: AtomicU64,
-}
-
-impl Aside {
-    /// What is refused while it is set aside already changes nothing: many requests meet the same refusal.
-    fn refused(&self, now_ms: u64) {
-        if self.is_aside(|| now_ms) {
-            return;
-        }
-        let before = self.refusals.fetch_add(1, Ordering::Relaxed);
-        let pause = ASIDE_MIN.saturating_mul(1 << before.min(16)).min(ASIDE_MAX);
-        self.until_ms.store(now_ms + pause.as_millis() as u64, Ordering::Relaxed);
-    }
-
-    fn clear(&self) {
-        self.refusals.store(0, Ordering::Relaxed);
-        self.until_ms.store(0, Ordering::Relaxed);
-    }
-
-    /// As a rule it never was, and nobody needs to know the time.
-    fn is_aside(&self, now_ms: impl Fn() -> u64) -> bool {
-        let until = self.until_ms.load(Ordering::Relaxed);
-        until > 0 && until > now_ms()
-    }
-}
-
-/// Milliseconds since the first call, at least 1.
-fn now_ms() -> u64 {
-    static BEGAN: OnceLock<Instant> = OnceLock::new();
-    BEGAN.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
-}
-
-// Invariant: a request is sent only while it is held, and who wants to send raises `load` first and looks at `ready`
-// second; who retires lowers `ready` first and looks at `load` second. All four are sequentially consistent, so that one
-// of the two sees the other: an endpoint that was seen neither ready nor held gets no request until it is ready again.
-// The same pair, the other way round, makes that either the last request to end or the one who retires rings the bell.
-impl Endpoint {
-    pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::SeqCst)
-    }
-
-    /// It refused a connection: for a while, others are asked first.
-    pub(crate) fn refused(&self) {
-        self.aside.refused(now_ms());
-    }
-
-    /// It took a connection.
-    pub(crate) fn welcomed(&self) {
-        self.aside.clear();
-    }
-
-    /// Counts a request as outstanding until the guard is dropped. `None` when it takes no requests.
-    fn occupy(self: &Arc<Self>) -> Option<Occupied> {
-        self.load.fetch_add(HELD + 1, Ordering::SeqCst);
-        let occupied = Occupied { endpoint: Arc::clone(self), is_held: true };
-        self.is_ready().then_some(occupied)
-    }
-
-    fn outstanding(&self) -> u32 {
-        (self.load.load(Ordering::Relaxed) % HELD) as u32
-    }
-
-    fn is_drained(&self) -> bool {
-        !self.is_ready() && self.load.load(Ordering::SeqCst) < HELD
-    }
-
-    fn ring(&self) {
-        if self.is_drained() {
-            self.bell.notify_waiters();
-        }
-    }
-
-    async fn drained(&self) {
-        loop {
-            let mut rung = pin!(self.bell.notified());
-            // Order: listen before looking.
-            rung.as_mut().enable();
-            if self.is_drained() {
-                return;
-            }
-            rung.await;
-        }
-    }
-}
-
-/// One outstanding request.
-#[derive(Debug)]
-pub(crate) struct Occupied {
-    endpoint: Arc<Endpoint>,
-    is_held: bool,
-}
-
-impl Occupied {
-    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
-    }
-
-    /// The answer has no end of its own, or nobody may be left to take it: it goes on counting for the balance, but a drain
-    /// does not wait for it.
-    pub(crate) fn become_endless(&mut self) {
-        if std::mem::take(&mut self.is_held) {
-            self.endpoint.load.fetch_sub(HELD, Ordering::SeqCst);
-            self.endpoint.ring();
-        }
-    }
-}
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        if self.is_held {
-            self.endpoint.load.fetch_sub(HELD + 1, Ordering::SeqCst);
-            self.endpoint.ring();
-        } else {
-            self.endpoint.load.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The endpoints of one service in one snapshot that were ready when it was made.
+/// The endpoints of one service in one snapshot that were ready when it was made, as one route or edge sees them.
 #[derive(Debug)]
 pub(crate) struct Service {
-    endpoints: Vec<Arc<Endpoint>>,
-    pub(crate) budget: Arc<Budget>,
+    members: Vec<Member>,
+    rule: Rule,
+    slow_start: Duration,
+    panic_threshold: Share,
 }
+
+/// One instance, and what this route or edge knows of it, where its policy asks for that.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) condition: Option<Arc<Condition>>,
+}
+
+#[derive(Debug)]
+enum Rule {
+    LeastRequests,
+    RoundRobin(AtomicUsize),
+    PeakEwma,
+    RingHash(Ring),
+}
+
+/// One request that looks for an instance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask<'a> {
+    pub(crate) now: Moment,
+    /// Endpoints that are not to be chosen again.
+    pub(crate) tried: &'a [u64],
+    /// Of the request's key, where the rule asks for one.
+    pub(crate) hash: u64,
+}
+
+/// Who was chosen, and why.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub(crate) occupied: Occupied,
+    pub(crate) condition: Option<Arc<Condition>>,
+    pub(crate) how: How,
+    /// Whether it was passed over and is asked only because there is nobody better.
+    pub(crate) is_last_resort: bool,
+    pub(crate) is_panic: bool,
+    /// Ready instances, and those of them that were ejected or set aside.
+    pub(crate) ready: u32,
+    pub(crate) passed_over: u32,
+}
+
+/// A pick among some of the members: the place of the winner, and why.
+type Pick = (usize, How);
 
 impl Service {
-    /// Picks two at random among those not `tried` and takes the one with fewer outstanding requests. Those that lately
-    /// refused connections are asked only when nobody else is left. `None` when all were tried or none is ready.
-    pub(crate) fn choose(&self, tried: &[u64], random: impl FnMut(usize) -> usize) -> Option<Occupied> {
-        self.choose_at(now_ms, tried, random)
+    pub(crate) fn new(members: Vec<Member>, balance: &Balance) -> Self {
+        let instances = || members.iter().map(|member| member.endpoint.instance).collect::<Vec<_>>();
+        let rule = match &balance.algorithm {
+            Algorithm::LeastRequests => Rule::LeastRequests,
+            Algorithm::RoundRobin => Rule::RoundRobin(AtomicUsize::new(0)),
+            Algorithm::PeakEwma => Rule::PeakEwma,
+            Algorithm::RingHash(_) => Rule::RingHash(Ring::new(&instances())),
+        };
+        let Balance { slow_start, panic_threshold, .. } = *balance;
+        Self { members, rule, slow_start, panic_threshold }
     }
 
-    fn choose_at(
-        &self,
-        now_ms: impl Fn() -> u64,
-        tried: &[u64],
-        mut random: impl FnMut(usize) -> usize,
-    ) -> Option<Occupied> {
+    /// What is known here of an endpoint.
+    pub(crate) fn condition(&self, endpoint: u64) -> Option<&Arc<Condition>> {
+        self.members.iter().find(|member| member.endpoint.id == endpoint)?.condition.as_ref()
+    }
+
+    /// How many are ready, and how many of them are ejected.
+    pub(crate) fn ejected(&self, now: Moment) -> (usize, usize) {
+        let ready = self.members.iter().filter(|member| member.endpoint.is_ready());
+        ready.fold((0, 0), |(ready, ejected), member| (ready + 1, ejected + usize::from(member.is_ejected(now))))
+    }
+
+    /// Adds what is to be seen of a route's or edge's instances.
+    pub(crate) fn read(&self, name: &str, now: Moment, reading: &mut GuardReading) {
+        reading.ready += self.ejected(now).0 as u32;
+        let left = |member: &Member| Some(member.condition.as_ref()?.health.ejected_for(now));
+        reading.ejected.extend(self.members.iter().filter_map(|member| {
+            let left = left(member).filter(|left| !left.is_zero() && member.endpoint.is_ready())?;
+            Some(Ejected { service: name.to_owned(), instance: member.endpoint.instance, left })
+        }));
+    }
+
+    /// Picks by the rule among those not `tried`. Those that are ejected or refused connections lately are asked only
+    /// when nobody else is left, or when so many are that they cannot all be bad. `None` when all were tried or none is
+    /// ready.
+    pub(crate) fn choose(&self, ask: &Ask<'_>, mut random: impl FnMut(usize) -> usize) -> Option<Choice> {
         loop {
-            let fits = |endpoint: &Endpoint| endpoint.is_ready() && !tried.contains(&endpoint.id);
-            let is_first = |endpoint: &Endpoint| fits(endpoint) && !endpoint.aside.is_aside(&now_ms);
-            if let Some(chosen) = self.pick_at_once(is_first, &mut random)
-                && let Some(occupied) = chosen.occupy()
+            let fits = |place: usize| self.members[place].fits(ask);
+            let is_good = |place: usize| fits(place) && !self.members[place].is_passed_over(ask.now);
+            if let Some((place, how)) = self.pick_at_once(is_good, ask, &mut random)
+                && let Some(occupied) = self.members[place].endpoint.occupy()
             {
-                return Some(occupied);
+                return Some(Choice {
+                    occupied,
+                    condition: self.members[place].condition.clone(),
+                    how,
+                    is_last_resort: false,
+                    is_panic: false,
+                    ready: self.members.len() as u32,
+                    passed_over: 0,
+                });
             }
-            let first = self.pick(is_first, &mut random);
-            let chosen = first.or_else(|| self.pick(fits, &mut random))?;
+            let places = 0..self.members.len();
+            let ready = places.clone().filter(|place| self.members[*place].endpoint.is_ready()).count() as u64;
+            let is_over = |place: &usize| {
+                self.members[*place].endpoint.is_ready() && self.members[*place].is_passed_over(ask.now)
+            };
+            let passed_over = places.clone().filter(is_over).count() as u64;
+            let is_panic = passed_over > 0 && !self.panic_threshold.is_reached(ready - passed_over, ready);
+            let mut some: Vec<usize> = places.clone().filter(|place| fits(*place)).collect();
+            let has_good = some.iter().any(|place| is_good(*place));
+            if has_good && !is_panic {
+                some.retain(|place| is_good(*place));
+            }
+            let (place, how) = self.pick(&some, ask, &mut random)?;
             // It may have been retired between the look and the step; then it is not picked again.
-            if let Some(occupied) = chosen.occupy() {
-                return Some(occupied);
+            if let Some(occupied) = self.members[place].endpoint.occupy() {
+                return Some(Choice {
+                    occupied,
+                    condition: self.members[place].condition.clone(),
+                    how,
+                    is_last_resort: !has_good,
+                    is_panic,
+                    ready: ready as u32,
+                    passed_over: passed_over as u32,
+                });
             }
         }
     }
 
-    /// Two of all, without a look at the others: the ordinary case, however many there are. `None` if either does not fit.
+    /// By a look at those alone that the rule picks: the ordinary case, however many there are. `None` if one does not
+    /// fit.
     fn pick_at_once(
         &self,
-        fits: impl Fn(&Endpoint) -> bool,
+        fits: impl Fn(usize) -> bool,
+        ask: &Ask<'_>,
         random: &mut impl FnMut(usize) -> usize,
-    ) -> Option<&Arc<Endpoint>> {
-        let count = self.endpoints.len();
-        if count < 2 {
-            return self.endpoints.first().filter(|only| fits(only));
+    ) -> Option<Pick> {
+        let count = self.members.len();
+        match &self.rule {
+            _ if count < 2 => (count == 1 && fits(0)).then_some((0, How::Only)),
+            Rule::LeastRequests | Rule::PeakEwma => {
+                let first = random(count);
+                let second = (first + 1 + random(count - 1)) % count;
+                (fits(first) && fits(second)).then(|| self.better(first, second, ask, random))
+            }
+            Rule::RoundRobin(turn) => {
+                let place = turn.fetch_add(1, Ordering::Relaxed) % count;
+                (fits(place) && self.has_share(place, ask.now, random)).then_some((place, How::Turn))
+            }
+            Rule::RingHash(ring) => {
+                let place = ring.walk(ask.hash).next()?;
+                fits(place).then_some((place, How::Hash { skipped: 0 }))
+            }
         }
-        let first = random(count);
-        let (first, second) = (&self.endpoints[first], &self.endpoints[(first + 1 + random(count - 1)) % count]);
-        let least = if second.outstanding() < first.outstanding() { second } else { first };
-        (fits(first) && fits(second)).then_some(least)
     }
 
-    fn pick(
-        &self,
-        fits: impl Fn(&Endpoint) -> bool,
-        random: &mut impl FnMut(usize) -> usize,
-    ) -> Option<&Arc<Endpoint>> {
-        let fit = |endpoint: &&Arc<Endpoint>| fits(endpoint);
-        let count = self.endpoints.iter().filter(fit).count();
-        let nth = |position: usize| self.endpoints.iter().filter(fit).nth(position);
-        if count < 2 {
-            return nth(0);
+    /// Among these places.
+    fn pick(&self, some: &[usize], ask: &Ask<'_>, random: &mut impl FnMut(usize) -> usize) -> Option<Pick> {
+        if let [] | [_] = some {
+            return some.first().map(|place| (*place, How::Only));
         }
-        let first = random(count);
-        // Any other than the first, each as likely.
-        let second = (first + 1 + random(count - 1)) % count;
-        // One that was retired meanwhile leaves a position empty.
-        let (Some(first), Some(second)) = (nth(first), nth(second)) else { return nth(0) };
-        Some(if second.outstanding() < first.outstanding() { second } else { first })
-    }
-}
-
-type Key = (String, u32, SocketAddr);
-
-/// Every endpoint that the newest snapshot or a request still knows. One per process.
-#[derive(Debug, Default)]
-pub(crate) struct Endpoints {
-    known: HashMap<Key, Arc<Endpoint>>,
-    /// Those that no snapshot has any more.
-    // Limit: those that left with the newest snapshot, and of those before only who still has a request.
-    gone: Vec<(Key, Arc<Endpoint>)>,
-    /// By service, those of the newest snapshot.
-    budgets: HashMap<String, Arc<Budget>>,
-    next_id: u64,
-}
-
-impl Endpoints {
-    /// Takes the endpoints of a snapshot in and gives its services, and those endpoints that it has not ready. They are
-    /// still taken for ready, so that a request with the snapshot before finds somebody, until they are retired.
-    pub(crate) fn apply(&mut self, snapshot: &Snapshot) -> (HashMap<String, Arc<Service>>, Retired) {
-        let mut seen = HashMap::with_capacity(self.known.len());
-        let mut services = HashMap::with_capacity(snapshot.services.len());
-        let mut retired = Vec::new();
-        for (name, endpoints) in &snapshot.services {
-            let mut ready = Vec::with_capacity(endpoints.len());
-            for endpoint in endpoints {
-                let key = (name.clone(), endpoint.instance, endpoint.address);
-                let known = self.known.remove(&key).or_else(|| seen.get(&key).cloned());
-                let known = known.unwrap_or_else(|| self.meet(endpoint));
-                match endpoint.state {
-                    State::Ready => {
-                        if !known.ready.swap(true, Ordering::SeqCst) {
-                            known.aside.clear();
-                        }
-                        ready.push(Arc::clone(&known));
+        match &self.rule {
+            Rule::LeastRequests | Rule::PeakEwma => {
+                let first = random(some.len());
+                // Any other than the first, each as likely.
+                let second = (first + 1 + random(some.len() - 1)) % some.len();
+                Some(self.better(some[first], some[second], ask, random))
+            }
+            Rule::RoundRobin(turn) => {
+                // Who is new passes its turn on, as often as there are others.
+                let turns = (0..some.len()).map(|_| some[turn.fetch_add(1, Ordering::Relaxed) % some.len()]);
+                let mut last = some[0];
+                for place in turns {
+                    last = place;
+                    if self.has_share(place, ask.now, random) {
+                        break;
                     }
-                    State::Draining => retired.push(Arc::clone(&known)),
                 }
-                seen.insert(key, known);
+                Some((last, How::Turn))
             }
-            let budget = Arc::clone(self.budgets.entry(name.clone()).or_default());
-            services.insert(name.clone(), Arc::new(Service { endpoints: ready, budget }));
-        }
-        self.budgets.retain(|name, _| snapshot.services.contains_key(name));
-        self.gone.retain(|(_, endpoint)| !endpoint.is_drained());
-        // What is left was in the last snapshot and is not in this one. Should it come back, then as another: whoever
-        // listens at its address by then knows nothing of the connections that we have.
-        for (key, endpoint) in std::mem::replace(&mut self.known, seen) {
-            retired.push(Arc::clone(&endpoint));
-            self.gone.push((key, endpoint));
-        }
-        (services, Retired(retired))
-    }
-
-    /// See [`crate::Handle::drained`].
-    pub(crate) fn drained(
-        &self,
-        service: &str,
-        instance: u32,
-        address: SocketAddr,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let key = (service.to_owned(), instance, address);
-        let gone = self.gone.iter().filter(|(known, _)| *known == key).map(|(_, endpoint)| endpoint);
-        let asked: Vec<_> = self.known.get(&key).into_iter().chain(gone).cloned().collect();
-        async move {
-            for endpoint in asked {
-                endpoint.drained().await;
+            Rule::RingHash(ring) => {
+                let (skipped, place) = ring.walk(ask.hash).enumerate().find(|(_, place)| some.contains(place))?;
+                Some((place, How::Hash { skipped: skipped as u32 }))
             }
         }
     }
 
-    fn meet(&mut self, endpoint: &snapshot::Endpoint) -> Arc<Endpoint> {
-        self.next_id += 1;
-        Arc::new(Endpoint {
-            id: self.next_id,
-            instance: endpoint.instance,
-            address: endpoint.address,
-            load: AtomicU64::new(0),
-            ready: AtomicBool::new(false),
-            bell: Notify::new(),
-            aside: Aside::default(),
-        })
+    /// The one with less to do. One that is new loses a part of what it wins.
+    fn better(&self, first: usize, second: usize, ask: &Ask<'_>, random: &mut impl FnMut(usize) -> usize) -> Pick {
+        let of = |place: usize| &self.members[place];
+        let cost = |place: usize| match &self.rule {
+            Rule::PeakEwma => of(place).cost(ask.now),
+            _ => u64::from(of(place).endpoint.outstanding()),
+        };
+        let (of_first, of_second) = (cost(first), cost(second));
+        let is_first = of_first <= of_second;
+        let winner = if is_first { first } else { second };
+        let is_first = is_first == self.has_share(winner, ask.now, random);
+        let (winner, loser) = if is_first { (first, second) } else { (second, first) };
+        let (cost, other_cost) = if is_first { (of_first, of_second) } else { (of_second, of_first) };
+        let other = of(loser).endpoint.instance;
+        let fit = |cost: u64| u32::try_from(cost).unwrap_or(u32::MAX);
+        let how = match &self.rule {
+            Rule::PeakEwma => How::LowerCost { cost: fit(cost), other, other_cost: fit(other_cost) },
+            _ => How::FewerOutstanding { other, other_outstanding: fit(other_cost) },
+        };
+        (winner, how)
+    }
+
+    /// Whether an instance takes this one: always, but for one that has not been ready for long.
+    fn has_share(&self, place: usize, now: Moment, random: &mut impl FnMut(usize) -> usize) -> bool {
+        if self.slow_start.is_zero() {
+            return true;
+        }
+        let ready_for = self.members[place].endpoint.ready_for(now);
+        if ready_for >= self.slow_start {
+            return true;
+        }
+        let part = ready_for.as_secs_f64() / self.slow_start.as_secs_f64();
+        random(100) < ((part * 100.0) as usize).max(SLOW_START_MIN as usize)
     }
 }
 
-/// Endpoints that the newest snapshot does not have ready.
-#[must_use]
-pub(crate) struct Retired(Vec<Arc<Endpoint>>);
-
-impl Retired {
-    /// Order: only once the snapshot is the one that is served. Who then finds nobody ready looks at it.
-    pub(crate) fn retire(self) {
-        for endpoint in self.0 {
-            endpoint.ready.store(false, Ordering::SeqCst);
-            endpoint.ring();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn snapshot(endpoints: &[(u32, State)]) -> Snapshot {
-        let endpoint = |(instance, state): &(u32, State)| snapshot::Endpoint {
-            instance: *instance,
-            address: SocketAddr::from(([127, 0, 0, 1], 9000 + *instance as u16)),
-            state: *state,
-        };
-        let services = BTreeMap::from([("a".to_owned(), endpoints.iter().map(endpoint).collect())]);
-        Snapshot { services, ..Snapshot::default() }
+impl Member {
+    fn fits(&self, ask: &Ask<'_>) -> bool {
+        self.endpoint.is_ready() && !ask.tried.contains(&self.endpoint.id)
     }
 
-    fn apply(endpoints: &mut Endpoints, snapshot: &Snapshot) -> Arc<Service> {
-        let (services, retired) = endpoints.apply(snapshot);
-        retired.retire();
-        Arc::clone(&services["a"])
+    fn is_ejected(&self, now: Moment) -> bool {
+        self.condition.as_ref().is_some_and(|condition| condition.health.is_ejected(now))
     }
 
-    fn instances(service: &Service, tried: &[u64]) -> Vec<u32> {
-        // Every pair of positions, so that each that can be chosen is.
-        let pairs = (0..9).flat_map(|first| (0..9).map(move |second| [first, second]));
-        let mut seen: Vec<u32> = pairs
-            .filter_map(|pair| {
-                let mut rolls = pair.into_iter().cycle();
-                service
-                    .choose(tried, |count| rolls.next().unwrap() % count)
-                    .map(|occupied| occupied.endpoint().instance)
-            })
-            .collect();
-        seen.sort_unstable();
-        seen.dedup();
-        seen
+    /// Whether others are asked first.
+    fn is_passed_over(&self, now: Moment) -> bool {
+        self.endpoint.is_aside(now) || self.is_ejected(now)
     }
 
-    #[test]
-    fn only_ready_and_untried_endpoints_are_chosen() {
-        let mut endpoints = Endpoints::default();
-        let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready), (1, State::Draining), (2, State::Ready)]));
-        assert_eq!(instances(&service, &[]), [0, 2]);
-        let first = service.choose(&[], |_| 0).unwrap().endpoint().id;
-        assert_eq!(instances(&service, &[first]).len(), 1);
-        apply(&mut endpoints, &snapshot(&[(0, State::Draining)]));
-        assert_eq!(instances(&service, &[]), [0u32; 0], "an older snapshot sees the new states");
-    }
-
-    #[test]
-    fn the_less_busy_of_two_is_taken_and_counts_survive_snapshots() {
-        let mut endpoints = Endpoints::default();
-        let both = snapshot(&[(0, State::Ready), (1, State::Ready)]);
-        let service = apply(&mut endpoints, &both);
-        let mut busy = service.choose(&[], |_| 0).unwrap();
-        let service = apply(&mut endpoints, &both);
-        let other = 1 - busy.endpoint().instance;
-        assert_eq!(instances(&service, &[]), [other]);
-        busy.become_endless();
-        assert_eq!(instances(&service, &[]), [other], "a stream is a load, too");
-        drop(busy);
-        assert_eq!(instances(&service, &[]), [0, 1]);
-    }
-
-    #[test]
-    fn who_refuses_connections_is_passed_over_for_ever_longer_until_it_takes_one() {
-        let mut endpoints = Endpoints::default();
-        let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready), (1, State::Ready)]));
-        let chosen = |now| {
-            let seen = (0..2).map(|roll| service.choose_at(|| now, &[], |_| roll).unwrap().endpoint().instance);
-            seen.collect::<std::collections::BTreeSet<u32>>().into_iter().collect::<Vec<_>>()
-        };
-        let (first, second) = (&service.endpoints[0].aside, &service.endpoints[1].aside);
-        let mut now = 1;
-        for pause in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
-            first.refused(now);
-            first.refused(now + 1);
-            assert_eq!(chosen(now), [1]);
-            assert_eq!(chosen(now + pause - 1), [1]);
-            now += pause;
-            assert_eq!(chosen(now), [0, 1]);
-        }
-        first.refused(now);
-        second.refused(now);
-        assert_eq!(chosen(now), [0, 1], "when nobody is left, all are tried");
-        first.clear();
-        assert_eq!(chosen(now), [0]);
-        first.refused(now);
-        second.clear();
-        assert_eq!(chosen(now + 100), [0, 1], "a connection that was taken ends the row");
-    }
-
-    async fn ends(waiting: tokio::task::JoinHandle<()>) {
-        tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it is drained").unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_endpoint_is_drained_when_it_is_retired_and_its_last_request_has_ended() {
-        let mut endpoints = Endpoints::default();
-        let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready)]));
-        let (first, mut second) = (service.choose(&[], |_| 0).unwrap(), service.choose(&[], |_| 0).unwrap());
-        let address = first.endpoint().address;
-        ends(tokio::spawn(endpoints.drained("a", 1, address))).await;
-        let before = tokio::spawn(endpoints.drained("a", 0, address));
-        apply(&mut endpoints, &snapshot(&[(0, State::Draining)]));
-        apply(&mut endpoints, &snapshot(&[]));
-        apply(&mut endpoints, &snapshot(&[(1, State::Ready)]));
-        let after = tokio::spawn(endpoints.drained("a", 0, address));
-        drop(first);
-        for _ in 0..10 {
-            tokio::task::yield_now().await;
-        }
-        assert!(!before.is_finished() && !after.is_finished(), "one request is left");
-        second.become_endless();
-        ends(before).await;
-        ends(after).await;
-        assert!(service.choose(&[], |_| 0).is_none());
-        apply(&mut endpoints, &snapshot(&[]));
-        assert_eq!(endpoints.gone.len(), 1, "who has no request is forgotten");
-    }
-
-    #[test]
-    fn nobody_sends_to_an_endpoint_that_was_seen_drained() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        for _ in 0..500 {
-            let mut endpoints = Endpoints::default();
-            let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready)]));
-            let address = service.endpoints[0].address;
-            let is_drained = AtomicBool::new(false);
-            std::thread::scope(|scope| {
-                for _ in 0..2 {
-                    scope.spawn(|| {
-                        while let Some(occupied) = service.choose(&[], |_| 0) {
-                            assert!(!is_drained.load(Ordering::SeqCst));
-                            drop(occupied);
-                        }
-                    });
-                }
-                let drained = endpoints.drained("a", 0, address);
-                apply_none(&mut endpoints);
-                runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), drained).await.unwrap() });
-                is_drained.store(true, Ordering::SeqCst);
-            });
-        }
-    }
-
-    fn apply_none(endpoints: &mut Endpoints) {
-        let (_, retired) = endpoints.apply(&Snapshot::default());
-        retired.retire();
+    fn cost(&self, now: Moment) -> u64 {
+        let outstanding = self.endpoint.outstanding();
+        self.condition.as_ref().map_or(u64::from(outstanding), |condition| condition.ewma.cost(outstanding, now))
     }
 }

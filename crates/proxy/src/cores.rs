@@ -78,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) is_stopping: Cell<bool>,
     rooms: Arc<Rooms>,
     date: Cell<Date>,
+    /// Requests since the last one that was kept as a sample.
+    sampled: Cell<u32>,
 }
 
 /// The second for which a date was written, and the date (RFC 9110 §5.6.7).
@@ -90,6 +92,13 @@ struct Date {
 const DATE_BYTES: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
 
 impl Core {
+    /// Whether this is the one of so many: the first one is.
+    pub(crate) fn is_sampled(&self, of: u32) -> bool {
+        let count = self.sampled.get();
+        self.sampled.set((count + 1) % of);
+        count == 0
+    }
+
     /// What stands in `date`.
     pub(crate) fn date(&self) -> [u8; DATE_BYTES] {
         let second = self.timers.clock.unix().as_secs();
@@ -131,6 +140,7 @@ async fn live(start: Start) -> Result<(), Error> {
         counts,
         rooms,
         date: Cell::new(Date { second: 0, text: *b"Thu, 01 Jan 1970 00:00:00 GMT" }),
+        sampled: Cell::new(0),
     });
     let mut accepting = Accepting { core: Rc::clone(&core), number, loops: JoinSet::new(), open: HashMap::new() };
     for (name, socket) in listeners {

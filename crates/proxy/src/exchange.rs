@@ -3,19 +3,24 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 
 use crate::access::{Line as Entry, Time, milliseconds};
-use crate::balance::Occupied;
+use crate::attempt::{Call, no_endpoint};
+use crate::endpoint::Occupied;
 use crate::connection::Client;
 use crate::cores::View;
+use crate::gate::Place;
+use crate::guard::{Condition, Guard};
 use crate::head;
 use crate::headers::{self, Identity, Persistence};
 use crate::message::{Head, Length, Version};
 use crate::meters::{Ended, Metered};
 use crate::patience::Patience;
+use crate::policy::Policy;
 use crate::reason::{Reason, Refusal, problem};
 use crate::retry;
 use crate::rooms::Admission;
@@ -38,10 +43,12 @@ pub(crate) enum Fate {
 }
 
 /// What answers a request.
-enum Served {
+pub(crate) enum Served {
     /// The head of a service's response is there.
     Upstream,
     Redirect(StatusCode, String),
+    /// The route's static answer instead of a service's.
+    Fallback,
     /// `OPTIONS *`: about the proxy itself.
     Options,
 }
@@ -61,6 +68,10 @@ pub(crate) struct Record {
     pub(crate) tunnelled_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) reason: Option<Reason>,
+    /// Who answered instead: `static`, or the service.
+    pub(crate) fallback: Option<Arc<str>>,
+    /// Decisions beyond those that are kept.
+    pub(crate) events_dropped: u32,
     metered: Metered,
     /// When the whole answer was given away; without it the client left early.
     pub(crate) completed: Option<Moment>,
@@ -87,7 +98,7 @@ pub(crate) struct Exchange<'c> {
     /// Whether it is known where the request ends.
     is_framed: bool,
     /// Whether the head was found to be good.
-    is_checked: bool,
+    pub(crate) is_checked: bool,
     /// Of the rule that answers: its place in the table, and how much of the path it covers.
     pub(crate) rule: Option<usize>,
     pub(crate) matched: usize,
@@ -108,6 +119,22 @@ pub(crate) struct Exchange<'c> {
     pub(crate) parting: Parting,
     /// Whether the answer has no known length.
     pub(crate) is_open_ended: bool,
+    /// Whether it goes on until somebody leaves: event streams and tunnels.
+    pub(crate) is_endless: bool,
+    /// Whether twice is as good as once.
+    pub(crate) is_repeatable: bool,
+    /// Whether the service is asked that answers instead of another.
+    pub(crate) is_fallback: bool,
+    /// The breaker's leave for the present try.
+    pub(crate) call: Option<Call>,
+    /// How the instance of the present try fares.
+    pub(crate) condition: Option<Arc<Condition>>,
+    /// A place of the concurrency limit.
+    pub(crate) place: Option<Place>,
+    /// Whether no try has reached an instance.
+    pub(crate) is_unsent: bool,
+    /// Bytes of the answer a second, as a fault says.
+    pub(crate) bandwidth: Option<u64>,
 }
 
 /// Answers one request. What cannot be served is refused with a reason, as long as there is somebody to tell.
@@ -116,6 +143,7 @@ pub(crate) async fn answer(client: &mut Client, slate: &mut Slate) -> Fate {
     match exchange.serve().await {
         Ok(Served::Upstream) => exchange.pass_on().await,
         Ok(Served::Redirect(status, location)) => exchange.say(status, &[("location", &location)], b"").await,
+        Ok(Served::Fallback) => exchange.say_fallback().await,
         Ok(Served::Options) => {
             let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
             exchange.say(StatusCode::NO_CONTENT, &[("allow", methods)], b"").await
@@ -140,11 +168,15 @@ impl<'c> Exchange<'c> {
             tunnelled_in: 0,
             bytes_out: 0,
             reason: None,
+            fallback: None,
+            events_dropped: 0,
             metered: Metered::default(),
             completed: None,
         };
         let head = slate.request.length;
         slate.upload.begin(Length::None, head, head, core.limits.body_bytes_max, now);
+        slate.story.clear();
+        slate.marks.clear();
         Self {
             identity: Identity::of(&slate.request.fields, &slate.inbound, core.timers.clock.unix()),
             view: client.listener.view(&core.shared),
@@ -166,6 +198,14 @@ impl<'c> Exchange<'c> {
             is_refused: false,
             parting: Parting::default(),
             is_open_ended: false,
+            is_endless: false,
+            is_repeatable: false,
+            is_fallback: false,
+            call: None,
+            condition: None,
+            place: None,
+            is_unsent: true,
+            bandwidth: None,
         }
     }
 
@@ -187,9 +227,14 @@ impl<'c> Exchange<'c> {
         Some(&*table.rules.get(self.rule?)?.route)
     }
 
+    /// What the route knows of its own traffic.
+    pub(crate) fn guard(&self) -> Option<&Arc<Guard>> {
+        self.route()?.guard.get()
+    }
+
     /// The name of the service that was chosen.
-    fn service(&self) -> Option<&str> {
-        self.record.service.map(|slot| &*self.view.current.tables.services[slot])
+    pub(crate) fn service(&self) -> Option<&str> {
+        self.record.service.map(|slot| &*self.view.current.tables.slots[slot].service)
     }
 
     async fn serve(&mut self) -> Result<Served, Refusal> {
@@ -217,33 +262,44 @@ impl<'c> Exchange<'c> {
             }
         };
         (self.rule, self.matched) = (Some(position), matched);
-        let route =
-            self.view.table.as_deref().and_then(|table| Some(&*table.rules.get(position)?.route)).ok_or(NO_ROUTE)?;
+        let view = Rc::clone(&self.view);
+        let route = view.table.as_deref().and_then(|table| Some(&*table.rules.get(position)?.route)).ok_or(NO_ROUTE)?;
         self.record.metered.route(&route.meter, self.client.core.counts.core);
         if let Some(redirect) = &route.filters.redirect {
             return Ok(Served::Redirect(redirect.status, redirect.location(&self.head(), matched)));
         }
-        let (timeout, policy) = (route.policy.timeout, &route.policy.retry);
-        let is_repeatable = retry::sends_again(policy, self.head().method());
-        self.prepare(timeout);
-        if is_repeatable {
+        self.prepare(&route.policy);
+        self.pass_rate(route)?;
+        self.pass_gate(route).await?;
+        if self.is_repeatable {
             // Also without a policy: a connection that waited may turn out to be dead.
             self.slate.upload.keep();
         }
-        self.attempts(is_repeatable).await?;
-        Ok(Served::Upstream)
+        let slot = route.backend(fastrand::f64).ok_or_else(no_endpoint)?.slot;
+        let outcome = self.attempts(slot).await;
+        match (outcome, &route.policy.fallback) {
+            (outcome, None) => outcome.map(|()| Served::Upstream),
+            (Ok(()), _) if self.slate.response.status < 500 => Ok(Served::Upstream),
+            (Err(refusal), _) if !refusal.reason.is_of_service() => Err(refusal),
+            (outcome, Some(fallback)) => self.fall_back(route, fallback, outcome).await,
+        }
     }
 
     /// Looks for what of the request concerns how it is served.
-    fn prepare(&mut self, timeout: Duration) {
+    fn prepare(&mut self, policy: &Policy) {
         let is_edge = self.is_edge();
         let idle = self.client.core.limits.idle_timeout;
         let Slate { inbound, request, .. } = &*self.slate;
         let left = if is_edge { headers::deadline(&request.fields, inbound) } else { None };
+        let timeout = policy.timeout.min(policy.total_timeout.unwrap_or(Duration::MAX));
         self.patience = Patience::new(self.record.began, timeout, idle, left);
         let has_content = request.content != Length::None;
         self.is_expected = has_content && headers::expects_continue(&self.head());
         self.is_upgrade = !has_content && headers::asks_for_upgrade(&request.fields, request.version, inbound);
+        let head = self.head();
+        self.is_repeatable = retry::sends_again(&policy.retry, head.method(), || {
+            head.values("idempotency-key").any(|key| !key.is_empty())
+        });
     }
 
     pub(crate) fn is_edge(&self) -> bool {
@@ -254,21 +310,22 @@ impl<'c> Exchange<'c> {
         self.record.reason = Some(refusal.reason);
         let id = self.identity.request_id.get(&self.slate.inbound);
         let content = problem(refusal, id, self.service());
-        let media_type = ("content-type", "application/problem+json");
-        let lines = [media_type, ("retry-after", "1")];
-        let lines = if refusal.reason.is_passing() { &lines[..] } else { &lines[..1] };
-        self.say(refusal.reason.status(), lines, &content).await
+        let retry_after = refusal.retry_after().map(|seconds| seconds.to_string());
+        let mut lines = vec![("content-type", "application/problem+json")];
+        lines.extend(retry_after.as_deref().map(|seconds| ("retry-after", seconds)));
+        self.mark_reason();
+        self.say(refusal.status(), &lines, &content).await
     }
 
     /// An answer of the proxy's own.
-    async fn say(mut self, status: StatusCode, lines: &[(&str, &str)], content: &[u8]) -> Fate {
+    pub(crate) async fn say(mut self, status: StatusCode, lines: &[(&str, &str)], content: &[u8]) -> Fate {
         // Whatever an endpoint still has to say or to take, nobody wants it.
         (self.line, self.occupied) = (None, None);
         let now = self.now();
         self.record.status = status.as_u16();
         let persistence = self.own_persistence();
         let date = self.client.core.date();
-        let Slate { inbound, request, download, .. } = &mut *self.slate;
+        let Slate { inbound, request, download, marks, .. } = &mut *self.slate;
         download.begin(Length::None, 0, 0, u64::MAX, now);
         let out = download.lead();
         out.append(&mut self.interim);
@@ -279,7 +336,7 @@ impl<'c> Exchange<'c> {
         }
         let request_id = self.identity.request_id.get(inbound);
         let answer =
-            headers::Answer { client: request.version, is_chunked: false, persistence, request_id, date: &date };
+            headers::Answer { client: request.version, is_chunked: false, persistence, request_id, date: &date, marks };
         headers::write_own(out, status, &all, &answer);
         if request.method != http::Method::HEAD {
             out.extend_from_slice(content);
@@ -330,6 +387,7 @@ impl<'c> Exchange<'c> {
         let reason =
             if record.completed.is_some() { record.reason } else { record.reason.or(Some(Reason::ClientClosed)) };
         self.meter(reason, duration);
+        self.tell(reason, duration);
         if self.client.core.log.is_on() && self.view.is_logged() {
             self.log(reason, duration);
         }
@@ -383,6 +441,7 @@ impl<'c> Exchange<'c> {
             instance: record.instance,
             status: record.status,
             reason: reason.map(Reason::code),
+            fallback: record.fallback.as_deref(),
             attempts: record.attempts,
             bytes_in: self.slate.upload.bytes + record.tunnelled_in,
             bytes_out: record.bytes_out,

@@ -126,6 +126,18 @@ pub(crate) fn deadline(fields: &Fields, bytes: &[u8]) -> Option<Duration> {
     std::str::from_utf8(value).ok()?.parse().ok().map(Duration::from_millis)
 }
 
+/// When a service wants to be asked again, from now on: seconds, or a date (RFC 9110 §10.2.3). `unix` is now, since the
+/// epoch.
+pub(crate) fn retry_after(fields: &Fields, bytes: &[u8], unix: Duration) -> Option<Duration> {
+    let value = std::str::from_utf8(fields.all(Name::RetryAfter, bytes).next()?).ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+    let date = u64::try_from(date.as_second()).ok()?;
+    Some(Duration::from_secs(date).saturating_sub(unix))
+}
+
 /// Whether the content is a stream of events, which ends when somebody leaves.
 pub(crate) fn is_event_stream(fields: &Fields, bytes: &[u8]) -> bool {
     let media_type = fields.all(Name::ContentType, bytes).next().unwrap_or_default();
@@ -256,6 +268,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) request_id: &'a str,
     /// RFC 9110 §5.6.7.
     pub(crate) date: &'a [u8],
+    /// Whole lines of the proxy's own.
+    pub(crate) marks: &'a [u8],
 }
 
 /// Writes the head of a service's response for the client.
@@ -286,6 +300,7 @@ pub(crate) fn write_response(
         lines.list("upgrade", fields.all(Name::Upgrade, bytes), &[]);
         lines.out.extend_from_slice(b"connection: upgrade\r\n");
     }
+    lines.out.extend_from_slice(answer.marks);
     lines.persistence(answer);
     lines.end();
 }
@@ -310,6 +325,7 @@ pub(crate) fn write_own(out: &mut Vec<u8>, status: http::StatusCode, lines: &[(&
     }
     written.add("x-request-id", &[answer.request_id.as_bytes()]);
     written.add("date", &[answer.date]);
+    written.out.extend_from_slice(answer.marks);
     written.persistence(answer);
     written.end();
 }

@@ -7,16 +7,25 @@
 //! `http1::pipe` and `upstream`: one task a client's connection, which polls the service's socket as well.
 
 mod access;
+mod admission;
 mod attempt;
 mod balance;
 mod bound;
+mod candidates;
+mod chronicle;
+mod breaker;
+mod budget;
 mod config;
 mod connection;
 mod cores;
 mod counters;
+mod endpoint;
 mod error;
 mod exchange;
+mod fallback;
 mod filter;
+mod gate;
+mod guard;
 mod handle;
 mod hashing;
 mod head;
@@ -24,13 +33,17 @@ mod headers;
 mod http1;
 mod message;
 mod meters;
+mod outlier;
 mod path;
 mod patience;
 pub mod plane;
 mod policy;
+mod rate;
 mod reason;
+mod recording;
 mod relay;
 mod retry;
+mod ring;
 mod rooms;
 mod route;
 mod snapshot;
@@ -39,14 +52,19 @@ mod stock;
 mod story;
 mod switches;
 mod table;
+mod tally;
 mod timers;
 mod tunnel;
 mod upstream;
 
 pub use bound::{Bound, bind};
+pub use breaker::BreakerReading;
+pub use budget::BudgetReading;
 pub use config::{Config, Limits};
 pub use counters::Counters;
 pub use error::Error;
+pub use gate::GateReading;
+pub use guard::{Ejected, GuardReading};
 pub use handle::Handle;
 pub use head::with_head;
 pub use http1::chunk::{Decoded, Malformed, decode_chunked};
@@ -62,6 +80,6 @@ pub use snapshot::{
     Backend, Endpoint, Filter, HeaderEdits, Listener, Match, NamedMatch, PathMatch, PathRewrite, Role, Route, Snapshot,
     State, ValueMatch,
 };
-pub use story::{BreakerState, Event, How, Kept, NoMore, Rejected, Story, Tried};
+pub use story::{BreakerState, Event, How, Kept, NoMore, Rejected, Story, Told, Tried};
 pub use switches::{Effect, Fault, FaultTarget, Forced, Switches};
 pub use table::{Compiled, Table, Tables};

@@ -74,6 +74,7 @@ pub(crate) enum Name {
     KeepAlive,
     ProxyConnection,
     RequestId,
+    RetryAfter,
     Te,
     Traceparent,
     Tracestate,
@@ -95,7 +96,7 @@ impl Name {
             10 => {
                 &[("connection", Self::Connection), ("keep-alive", Self::KeepAlive), ("tracestate", Self::Tracestate)]
             }
-            11 => &[("traceparent", Self::Traceparent)],
+            11 => &[("traceparent", Self::Traceparent), ("retry-after", Self::RetryAfter)],
             12 => &[("content-type", Self::ContentType), ("x-request-id", Self::RequestId)],
             14 => &[("content-length", Self::ContentLength), ("atoll-deadline", Self::AtollDeadline)],
             15 => &[("x-forwarded-for", Self::ForwardedFor)],

@@ -37,6 +37,11 @@ impl Patience {
         Err(Refusal::new(Reason::UpstreamTimeout, detail))
     }
 
+    /// Whether the time is over that the caller gave.
+    pub(crate) fn is_over_for_caller(self, now: Moment) -> bool {
+        self.caller <= now
+    }
+
     /// When to look again, if nothing happens before.
     pub(crate) fn end(self, upload: &Pipe) -> Moment {
         self.own_end(upload).min(self.caller)

@@ -46,6 +46,13 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Whether the route or edge must know how each instance fares with it.
+    pub(crate) fn sees_instances(&self) -> bool {
+        self.ejection.is_some() || self.balance != Balance::PLAIN
+    }
+}
+
 /// When a request that an instance got is sent again. With one attempt, the rest means nothing, and only an exchange that
 /// broke before an answer is repeated, where that is safe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
 //! Why a request was answered by the proxy itself: the closed list of reasons, their status, and the body in which
 //! they are told (RFC 9457). The same code stands in the access log.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde::Serialize;
 
@@ -38,6 +40,20 @@ pub enum Reason {
     UpstreamHeadTooLarge,
     /// No response in time. The effect of the request is unknown.
     UpstreamTimeout,
+    /// The service answered 500 or above, and something else was answered instead (`fallback`).
+    UpstreamFailed,
+    /// The time that the caller gave was over before a service was asked. Nothing was sent.
+    DeadlinePassed,
+    /// More requests of this kind than the rate limit lets through. Nothing was sent.
+    RateLimited,
+    /// The circuit breaker is open. Nothing was sent.
+    CircuitOpen,
+    /// All places of the concurrency limit are taken. Nothing was sent.
+    ConcurrencyLimited,
+    /// The data plane has all the requests it takes. Nothing was sent.
+    Overloaded,
+    /// A fault that somebody has set for a drill.
+    FaultInjected,
     /// The client went away before its answer was complete. Only in the log; nobody is left to tell.
     ClientClosed,
 }
@@ -63,6 +79,13 @@ impl Reason {
         Self::UpstreamInvalid,
         Self::UpstreamHeadTooLarge,
         Self::UpstreamTimeout,
+        Self::UpstreamFailed,
+        Self::DeadlinePassed,
+        Self::RateLimited,
+        Self::CircuitOpen,
+        Self::ConcurrencyLimited,
+        Self::Overloaded,
+        Self::FaultInjected,
         Self::ClientClosed,
     ];
 
@@ -88,6 +111,13 @@ impl Reason {
             Self::UpstreamInvalid => "upstream_invalid",
             Self::UpstreamHeadTooLarge => "upstream_head_too_large",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::DeadlinePassed => "deadline_passed",
+            Self::RateLimited => "rate_limited",
+            Self::CircuitOpen => "circuit_open",
+            Self::ConcurrencyLimited => "concurrency_limited",
+            Self::Overloaded => "overloaded",
+            Self::FaultInjected => "fault_injected",
             Self::ClientClosed => "client_closed",
         }
     }
@@ -105,11 +135,19 @@ impl Reason {
             Self::HttpVersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::TooManyConnections | Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ConnectFailed | Self::UpstreamBroken | Self::UpstreamInvalid | Self::UpstreamHeadTooLarge => {
-                StatusCode::BAD_GATEWAY
-            }
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyConnections
+            | Self::NoEndpoint
+            | Self::CircuitOpen
+            | Self::ConcurrencyLimited
+            | Self::Overloaded
+            | Self::FaultInjected => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ConnectFailed
+            | Self::UpstreamBroken
+            | Self::UpstreamInvalid
+            | Self::UpstreamHeadTooLarge
+            | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout | Self::DeadlinePassed => StatusCode::GATEWAY_TIMEOUT,
             Self::ClientClosed => StatusCode::from_u16(499).expect("499 is between 100 and 999"),
         }
     }
@@ -132,7 +170,39 @@ impl Reason {
 
     /// Whether a client may expect another try to fare better at once.
     pub(crate) const fn is_passing(self) -> bool {
-        matches!(self, Self::TooManyConnections | Self::NoEndpoint)
+        matches!(
+            self,
+            Self::TooManyConnections
+                | Self::NoEndpoint
+                | Self::RateLimited
+                | Self::CircuitOpen
+                | Self::ConcurrencyLimited
+                | Self::Overloaded
+        )
+    }
+
+    /// Whether it says that the service gave no good answer. Then a `fallback` may.
+    #[must_use]
+    pub const fn is_of_service(self) -> bool {
+        matches!(
+            self,
+            Self::NoEndpoint
+                | Self::ConnectFailed
+                | Self::UpstreamBroken
+                | Self::UpstreamInvalid
+                | Self::UpstreamHeadTooLarge
+                | Self::UpstreamTimeout
+                | Self::UpstreamFailed
+                | Self::CircuitOpen
+                | Self::ConcurrencyLimited
+                | Self::FaultInjected
+        )
+    }
+
+    /// The one of this code.
+    #[must_use]
+    pub fn of_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.code() == code)
     }
 }
 
@@ -168,11 +238,34 @@ pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     /// A sentence for whoever reads the answer. Never quotes what the client sent.
     pub(crate) detail: &'static str,
+    /// Instead of the one of the reason.
+    status: Option<StatusCode>,
+    /// When another try may fare better.
+    retry_after: Option<Duration>,
 }
 
 impl Refusal {
     pub(crate) const fn new(reason: Reason, detail: &'static str) -> Self {
-        Self { reason, detail }
+        Self { reason, detail, status: None, retry_after: None }
+    }
+
+    pub(crate) const fn with_status(self, status: StatusCode) -> Self {
+        Self { status: Some(status), ..self }
+    }
+
+    pub(crate) const fn with_retry_after(self, time: Duration) -> Self {
+        Self { retry_after: Some(time), ..self }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status.unwrap_or_else(|| self.reason.status())
+    }
+
+    /// What stands in `retry-after`: whole seconds, not too few (RFC 9110 §10.2.3).
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        let passing = self.reason.is_passing().then_some(Duration::from_secs(1));
+        let time = self.retry_after.or(passing)?;
+        Some((time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1))
     }
 }
 
@@ -190,7 +283,7 @@ struct Problem<'a> {
 
 /// Writes the problem document of a refusal. `service` is the one that was to answer, if the request got that far.
 pub(crate) fn problem(refusal: &Refusal, request_id: &str, service: Option<&str>) -> Vec<u8> {
-    let status = refusal.reason.status();
+    let status = refusal.status();
     let problem = Problem {
         // With no page of its own a problem is of the type "its status" (RFC 9457 §4.2.1).
         r#type: "about:blank",

@@ -18,11 +18,15 @@ use crate::message::{Length, Version};
 use crate::reason::Reason;
 use crate::retry::Failure;
 use crate::stock::Slate;
+use crate::timers::Moment;
 use crate::tunnel;
 use crate::upstream::Line;
 
 // Limit: how long the rest of a request's body may take that a service has answered already.
 const REST_MAX: Duration = Duration::from_secs(2);
+
+/// How often an answer that a fault holds back is given a little more.
+const HELD_BACK: Duration = Duration::from_millis(20);
 
 /// An answer broke.
 enum Broken {
@@ -78,12 +82,13 @@ impl Exchange<'_> {
             if let Some(occupied) = &mut self.occupied {
                 occupied.become_endless();
             }
+            self.is_endless = true;
         }
         download.begin(response.content, 0, response.length, u64::MAX, now);
         let persistence = self.persistence(is_usable);
         let date = self.client.core.date();
         let filters = self.view.table.as_deref().zip(self.rule).map(|(table, rule)| &table.rules[rule].route.filters);
-        let Slate { inbound, request, response, download, .. } = &mut *self.slate;
+        let Slate { inbound, request, response, download, marks, .. } = &mut *self.slate;
         let out = download.begin_again(if is_chunked { Sink::Chunked } else { Sink::Plain });
         out.append(&mut self.interim);
         let answer = headers::Answer {
@@ -92,6 +97,7 @@ impl Exchange<'_> {
             persistence: if response.status == 101 { Persistence::Kept } else { persistence },
             request_id: self.identity.request_id.get(inbound),
             date: &date,
+            marks,
         };
         if let Some(filters) = filters {
             headers::write_response(out, response, &self.answer, filters, &answer);
@@ -109,6 +115,10 @@ impl Exchange<'_> {
         let Some(line) = &mut self.line else { return Poll::Ready(Err(Broken::Underway)) };
         let core = &self.client.core;
         let download = &mut self.slate.download;
+        if let Some(rate) = self.bandwidth {
+            let elapsed = now.since(self.record.began).as_secs_f64();
+            download.quota = (elapsed * rate as f64) as u64;
+        }
         let sockets = (&mut line.stream, &mut self.client.stream);
         let polled = download.poll(context, now, sockets, &mut self.answer, &core.stock);
         self.record.bytes_out = download.bytes;
@@ -140,10 +150,19 @@ impl Exchange<'_> {
     fn wait(&mut self, context: &mut Context<'_>, waits: Waits) -> Poll<Result<(), Broken>> {
         let now = self.now();
         let limits = &self.client.core.limits;
+        let policy = self.route().map(|route| &route.policy);
+        let silence = policy.and_then(|policy| policy.idle_timeout).unwrap_or(limits.upstream_body_timeout);
+        let total = policy.and_then(|policy| policy.total_timeout).filter(|_| !self.is_endless);
+        let whole = total.map_or(Moment::NEVER, |total| self.record.began.after(total));
+        if whole <= now {
+            self.record.reason = Some(Reason::UpstreamTimeout);
+            return Poll::Ready(Err(Broken::Underway));
+        }
         let (end, reason) = match waits {
-            Waits::Source(since) => (since.after(limits.upstream_body_timeout), Some(Reason::UpstreamTimeout)),
+            Waits::Source(since) => (since.after(silence), Some(Reason::UpstreamTimeout)),
             Waits::Sink(since) => (since.after(limits.idle_timeout), None),
-            Waits::Nobody => (crate::timers::Moment::NEVER, None),
+            // A fault holds it back.
+            Waits::Nobody => (now.after(HELD_BACK), None),
         };
         if end <= now {
             if reason.is_none() {
@@ -156,7 +175,7 @@ impl Exchange<'_> {
             self.record.reason = Some(refusal.reason);
             return Poll::Ready(Err(Broken::Underway));
         }
-        self.client.timer.set(end.min(self.upload_end()).min(self.parting_end()));
+        self.client.timer.set(end.min(whole).min(self.upload_end()).min(self.parting_end()));
         Poll::Pending
     }
 

@@ -1,14 +1,13 @@
-//! What follows a try: decided by what is known of its effect and by what the route asks for, never by hope. And the
-//! budget of a service, which keeps retries from becoming the larger part of its load.
+//! What follows a try: decided by what is known of its effect and by what the route asks for, never by hope. How many
+//! tries a route or edge may make in all is its budget's matter.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
 
 use crate::policy::Retry;
 use crate::reason::Reason;
+use crate::story::NoMore;
 
 // Limit: exchanges of one request, the first included, where its route has no `retry`. What reached no instance is
 // bounded by how many there are.
@@ -18,24 +17,39 @@ const EXCHANGES_MAX: u32 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// No connection, or one that broke before anything was written to it. The upstream knows nothing of the request.
-    Unsent,
+    Unsent(Unsent),
     /// The connection broke before the head of a response. Whether the request had an effect is unknown.
     Broken,
     /// The same on a connection that had served before: perhaps it was just being closed for its idleness.
     BrokenReused,
+    /// No head of a response in the time of one try. Whether the request had an effect is unknown.
+    TimedOut,
     /// An answer came, but it was no HTTP. Another instance would most likely say the same.
     Invalid,
     /// The head of the answer is beyond the limits. Another instance would most likely say the same.
     HeadTooLarge,
+    /// A fault answered, with this status.
+    Fault(u16),
+}
+
+/// Why nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unsent {
+    Refused,
+    TimedOut,
+    /// The system's reasons, and connections that broke before anything was written.
+    Other,
 }
 
 impl Failure {
     pub(crate) fn reason(self) -> Reason {
         match self {
-            Self::Unsent => Reason::ConnectFailed,
+            Self::Unsent(_) => Reason::ConnectFailed,
             Self::Broken | Self::BrokenReused => Reason::UpstreamBroken,
+            Self::TimedOut => Reason::UpstreamTimeout,
             Self::Invalid => Reason::UpstreamInvalid,
             Self::HeadTooLarge => Reason::UpstreamHeadTooLarge,
+            Self::Fault(_) => Reason::FaultInjected,
         }
     }
 }
@@ -43,26 +57,48 @@ impl Failure {
 /// How a try ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    Answered(u16),
+    Answered {
+        status: u16,
+        /// When the service wants to be asked again (RFC 9110 §10.2.3).
+        retry_after: Option<Duration>,
+    },
     Failed(Failure),
+}
+
+impl Outcome {
+    /// Whether the instance did not do what it is there for.
+    pub(crate) fn is_failure(self) -> bool {
+        match self {
+            Self::Answered { status, .. } => status >= 500,
+            Self::Failed(Failure::Fault(status)) => status >= 500,
+            Self::Failed(_) => true,
+        }
+    }
 }
 
 /// What follows a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// At once, on an instance that was not tried; after [`Failure::BrokenReused`], on this one if there is none.
+    /// At once, on an instance that was not tried: it costs nobody anything, as long as there is a good one.
+    Elsewhere,
+    /// At once, on an instance that was not tried, or on this one if there is none: its connection may only have been
+    /// closed for its idleness.
+    Anew,
+    /// At once, on an instance that was not tried, if the budget allows it.
     Another,
-    /// When this time is over and the service's budget allows it: on another instance, or on this one if there is none.
-    After(Duration),
+    /// When this time is over and the budget allows it: on another instance, or on this one if there is none.
+    After { pause: Duration, is_told: bool },
     /// Nothing: the outcome is the client's.
-    Keep,
+    Keep(NoMore),
 }
 
 /// One request, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
-    /// Whether its method allows it to be sent again, and all of its body still can be.
+    /// Whether twice is as good as once: see [`sends_again`].
     pub(crate) is_repeatable: bool,
+    /// Whether all of its body can be sent again.
+    pub(crate) is_whole: bool,
     /// Its tries so far that reached an instance.
     pub(crate) exchanges: u32,
     /// What is left of its time.
@@ -72,97 +108,47 @@ pub(crate) struct Request {
 /// Decides. `random` is in `[0, 1)` and spreads the back-off over its whole range ("full jitter"), so that requests that
 /// failed together do not come back together.
 pub(crate) fn next(policy: &Retry, request: Request, outcome: Outcome, random: f64) -> Next {
+    let repeat = |next: Next| match request {
+        Request { is_repeatable: false, .. } => Next::Keep(NoMore::NotRepeatable),
+        Request { is_whole: false, .. } => Next::Keep(NoMore::BodyNotKept),
+        _ => next,
+    };
     match outcome {
-        Outcome::Failed(Failure::Unsent) => Next::Another,
-        Outcome::Failed(Failure::Invalid | Failure::HeadTooLarge) => Next::Keep,
-        _ if !request.is_repeatable => Next::Keep,
-        Outcome::Answered(status) if policy.codes.contains(&status) => after(policy, request, random),
-        Outcome::Answered(_) => Next::Keep,
-        Outcome::Failed(_) if policy.is_on() => after(policy, request, random),
-        Outcome::Failed(_) if request.exchanges >= EXCHANGES_MAX => Next::Keep,
-        Outcome::Failed(_) => Next::Another,
+        Outcome::Failed(Failure::Unsent(_)) => Next::Elsewhere,
+        Outcome::Failed(Failure::Invalid | Failure::HeadTooLarge) => Next::Keep(NoMore::Final),
+        Outcome::Answered { status, retry_after } if policy.is_on() && policy.codes.contains(&status) => {
+            repeat(after(policy, request, retry_after, random))
+        }
+        Outcome::Failed(Failure::Fault(status)) if policy.is_on() && policy.codes.contains(&status) => {
+            repeat(after(policy, request, None, random))
+        }
+        Outcome::Answered { .. } | Outcome::Failed(Failure::Fault(_)) => Next::Keep(NoMore::Final),
+        Outcome::Failed(Failure::BrokenReused) if request.exchanges < EXCHANGES_MAX => repeat(Next::Anew),
+        Outcome::Failed(_) if policy.is_on() => repeat(after(policy, request, None, random)),
+        Outcome::Failed(_) if request.exchanges < EXCHANGES_MAX => repeat(Next::Another),
+        Outcome::Failed(_) => Next::Keep(NoMore::AttemptsUsed),
     }
 }
 
-/// Whether a request of this method may be sent again once it has reached an instance. RFC 9110 §9.2.2: only where twice
-/// is as good as once, or where the policy says so.
-pub(crate) fn sends_again(policy: &Retry, method: &Method) -> bool {
-    method.is_idempotent() || policy.unsafe_methods
+/// Whether a request may be sent again once it has reached an instance: where twice is as good as once (RFC 9110 §9.2.2),
+/// where the client says with an `idempotency-key` that the service sees to that, or where the policy says so.
+pub(crate) fn sends_again(policy: &Retry, method: &Method, is_keyed: impl FnOnce() -> bool) -> bool {
+    method.is_idempotent() || policy.unsafe_methods || is_keyed()
 }
 
-fn after(policy: &Retry, request: Request, random: f64) -> Next {
+fn after(policy: &Retry, request: Request, told: Option<Duration>, random: f64) -> Next {
     if request.exchanges >= policy.attempts {
-        return Next::Keep;
+        return Next::Keep(NoMore::AttemptsUsed);
     }
     let repeats = request.exchanges.saturating_sub(1);
-    let pause = policy.backoff.saturating_mul(1 << repeats.min(16)).min(policy.backoff_max).mul_f64(random);
+    let own = policy.backoff.saturating_mul(1 << repeats.min(16)).min(policy.backoff_max).mul_f64(random);
+    let pause = told.map_or(own, |told| told.saturating_add(own));
     // A try beyond the time of the request would have nobody to answer.
-    if pause < request.left { Next::After(pause) } else { Next::Keep }
-}
-
-/// The time that a budget looks back on, in seconds.
-const WINDOW: usize = 10;
-
-// Limit: retries of a service within the window, those that its routes and edges ask for: this many a second, and one
-// for every so many requests.
-const RETRIES_A_SECOND: u64 = 3;
-const REQUESTS_A_RETRY: u64 = 5;
-
-/// How many retries one service takes, from all routes and edges that have a `retry`. One for the whole process; it
-/// outlives snapshots. Cores that ask at the same moment may exceed it by one each.
-#[derive(Debug, Default)]
-pub(crate) struct Budget {
-    requests: Window,
-    retries: Window,
-}
-
-impl Budget {
-    /// Counts a request that may be sent again.
-    pub(crate) fn add_request(&self) {
-        self.requests.add(now());
+    match (pause < request.left, told) {
+        (true, told) => Next::After { pause, is_told: told.is_some_and(|told| !told.is_zero()) },
+        (false, Some(told)) if told >= request.left => Next::Keep(NoMore::ToldToWaitTooLong),
+        (false, _) => Next::Keep(NoMore::NoTime),
     }
-
-    /// Takes one retry out, if there is one left.
-    pub(crate) fn take(&self) -> bool {
-        self.take_at(now())
-    }
-
-    fn take_at(&self, second: u32) -> bool {
-        let most = RETRIES_A_SECOND * WINDOW as u64 + self.requests.sum(second) / REQUESTS_A_RETRY;
-        let is_left = self.retries.sum(second) < most;
-        if is_left {
-            self.retries.add(second);
-        }
-        is_left
-    }
-}
-
-/// Counts of the last seconds.
-#[derive(Debug, Default)]
-struct Window {
-    /// The second in the upper half, its count in the lower: one number, so that both change in one step.
-    slots: [AtomicU64; WINDOW],
-}
-
-impl Window {
-    fn add(&self, second: u32) {
-        let count =
-            |slot: u64| Some(if slot >> 32 == u64::from(second) { slot + 1 } else { (u64::from(second) << 32) + 1 });
-        // It never refuses.
-        let _ = self.slots[second as usize % WINDOW].fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
-    }
-
-    fn sum(&self, second: u32) -> u64 {
-        let slots = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed));
-        let recent = slots.filter(|slot| u64::from(second).saturating_sub(slot >> 32) < WINDOW as u64);
-        recent.map(|slot| slot & u64::from(u32::MAX)).sum()
-    }
-}
-
-/// Seconds since the first call.
-fn now() -> u32 {
-    static BEGAN: OnceLock<Instant> = OnceLock::new();
-    u32::try_from(BEGAN.get_or_init(Instant::now).elapsed().as_secs()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

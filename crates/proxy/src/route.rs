@@ -3,6 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use crate::message::Head;
+use crate::story::Rejected;
 use crate::table::{Compiled, NamedRule, PathRule, Rule, Table, ValueRule};
 
 /// What is to be done with a request.
@@ -70,6 +71,24 @@ pub fn explain(table: &Table, head: &Head<'_>) -> Vec<Considered> {
         Considered { route: rule.route.name().to_owned(), rule: rule.to_string(), verdict }
     };
     table.rules.iter().map(&mut consider).collect()
+}
+
+// Limit: rules that are told of beside the one that answered.
+const TOLD_MAX: usize = 8;
+
+/// The rules whose place could have been that of the one at `chosen`, and why they did not answer. Where there is none,
+/// the first of the table.
+pub(crate) fn rejected(table: &Table, head: &Head<'_>, chosen: Option<usize>) -> Vec<Rejected> {
+    let near: Vec<usize> = table.candidates(head.host(), head.path()).map(|(position, _)| position).collect();
+    let all = if near.is_empty() && chosen.is_none() { (0..table.rules.len()).take(TOLD_MAX).collect() } else { near };
+    let others = all.into_iter().filter(|position| Some(*position) != chosen).take(TOLD_MAX);
+    let tell = |position: usize| {
+        let rule = &table.rules[position];
+        let rejection = if rule.host.fits(head.host()) { reject(rule, head.path(), head) } else { Some(Rejection::Host) };
+        let why = rejection.map_or_else(|| "another rule is more specific".to_owned(), |why| why.in_words(head));
+        Rejected { route: rule.route.name().to_owned(), rule: rule.to_string(), why }
+    };
+    others.map(tell).collect()
 }
 
 enum Rejection<'t> {

@@ -26,6 +26,8 @@ pub struct Listener {
     pub routes: Vec<Route>,
     /// Whether each request has a line in the access log. Counters count in any case.
     pub is_logged: bool,
+    /// Whether answers say why they are not those of a service (`atoll-reason`).
+    pub tells_reason: bool,
 }
 
 /// Who stands before a listener, and so what it may be believed.

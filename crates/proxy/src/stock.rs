@@ -5,6 +5,7 @@ use std::cell::RefCell;
 
 use crate::http1::pipe::Pipe;
 use crate::message::{RequestHead, ResponseHead};
+use crate::story::Told;
 use crate::timers::Moment;
 
 /// The size of a buffer: a head and 16 KiB of content come in with one read.
@@ -24,6 +25,10 @@ pub(crate) struct Slate {
     pub(crate) looked: usize,
     pub(crate) request: RequestHead,
     pub(crate) response: ResponseHead,
+    /// What is decided about it.
+    pub(crate) story: Vec<Told>,
+    /// Lines of the proxy's own for the answer's head.
+    pub(crate) marks: Vec<u8>,
     /// From the client to the service.
     pub(crate) upload: Pipe,
     /// From the service to the client.

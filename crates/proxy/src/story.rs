@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// One decision, and when it was made: microseconds after the head.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moment {
+/// One decision, and when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Since the head.
     pub after: Duration,
     pub event: Event,
 }
@@ -28,13 +29,16 @@ pub struct Story {
     pub path: String,
     /// The rule that answered, and those that could have: the reasons why they did not.
     pub route: Option<String>,
+    /// Who was to answer, before any fallback.
+    pub service: Option<String>,
     pub considered: Vec<Rejected>,
-    pub moments: Vec<Moment>,
+    pub events: Vec<Told>,
     /// How many more there were than are kept.
-    pub moments_dropped: u32,
+    pub events_dropped: u32,
     pub status: u16,
     /// [`crate::Reason::code`].
     pub reason: Option<String>,
+    /// `static`, or the service that answered instead.
     pub fallback: Option<String>,
     pub attempts: u32,
     pub duration: Duration,
@@ -46,7 +50,9 @@ pub struct Story {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
     pub route: String,
-    /// What of it did not fit, or that another one is more specific.
+    /// Its conditions in short.
+    pub rule: String,
+    /// What of the request did not fit, or that another rule is more specific.
     pub why: String,
 }
 
@@ -60,7 +66,7 @@ pub enum Kept {
 }
 
 /// One decision.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// The bucket of its key had a token, or had not.
     Rate { is_admitted: bool, limit: u32, left: u32 },
@@ -77,9 +83,9 @@ pub enum Event {
     /// This outcome has changed the state of the breaker.
     BreakerTurned { from: BreakerState, to: BreakerState },
     /// An instance was chosen.
-    Chosen { service: String, instance: u32, outstanding: u32, ready: u32, passed_over: u32, is_panic: bool, how: How },
+    Chosen { instance: u32, outstanding: u32, ready: u32, passed_over: u32, is_panic: bool, how: How },
     /// Nobody could be.
-    NobodyLeft { service: String, ready: u32, tried: u32 },
+    NobodyLeft { ready: u32, tried: u32 },
     /// A try has ended: with this status, or without one.
     Tried { instance: u32, outcome: Tried, took: Duration },
     /// This outcome has put the instance aside for a time.
@@ -90,8 +96,8 @@ pub enum Event {
     NoMore { why: NoMore },
     /// A fault was met.
     Fault { id: u64, effect: crate::switches::Effect },
-    /// Something else is answered: from here, or by this service.
-    Fallback { service: Option<String> },
+    /// Something else is answered: [`Story::fallback`].
+    Fallback,
 }
 
 /// As Resilience4j names them.
@@ -115,11 +121,11 @@ pub enum How {
         other_outstanding: u32,
     },
     Turn,
-    /// Against another one; costs are microseconds times outstanding requests.
+    /// Against another one; costs are microseconds times outstanding requests, at most what fits.
     LowerCost {
-        cost: u64,
+        cost: u32,
         other: u32,
-        other_cost: u64,
+        other_cost: u32,
     },
     /// Of the ring; how many before it on the ring were passed over.
     Hash {

@@ -1,7 +1,7 @@
 //! Snapshots compiled for speed: every rule of a listener in order of precedence, regular expressions built, header
 //! values checked. Pure; who serves a route is `balance`'s matter, what a filter does is `filter`'s.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,10 +10,11 @@ use regex::{Regex, RegexBuilder};
 use crate::error::Error;
 use crate::filter::Filters;
 use crate::hashing::Hashing;
-use crate::meters::Slot;
+use crate::guard::GuardSlot;
+use crate::meters;
 use crate::path;
-use crate::policy::Policy;
-use crate::snapshot::{Listener, Match, NamedMatch, PathMatch, Role, Route, Snapshot, ValueMatch};
+use crate::policy::{Fallback, Policy};
+use crate::snapshot::{Backend, Listener, Match, NamedMatch, PathMatch, Role, Route, Snapshot, ValueMatch};
 
 // Limit: a larger automaton is a refused snapshot, so that no pattern eats the memory of the data plane.
 const REGEX_BYTES_MAX: usize = 1024 * 1024;
@@ -22,8 +23,8 @@ const REGEX_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
     listeners: Arc<BTreeMap<String, Arc<Table>>>,
-    /// Every service that a route of any listener names, once; routes know their places.
-    pub(crate) services: Arc<[Arc<str>]>,
+    /// What routes choose from; they know their places.
+    pub(crate) slots: Arc<[Slot]>,
 }
 
 impl Tables {
@@ -32,12 +33,12 @@ impl Tables {
     /// # Errors
     /// The first rule that cannot be compiled. Nothing of the snapshot is then used.
     pub fn compile(snapshot: &Snapshot) -> Result<Self, Error> {
-        let services = names(snapshot.listeners.values());
+        let mut slots = Slots::default();
         let compile = |(name, listener): (&String, &Listener)| {
-            Ok((name.clone(), Arc::new(Table::compile_with(listener, &services)?)))
+            Ok((name.clone(), Arc::new(Table::compile_with(listener, &mut slots)?)))
         };
         let listeners = snapshot.listeners.iter().map(compile).collect::<Result<_, Error>>()?;
-        Ok(Self { listeners: Arc::new(listeners), services })
+        Ok(Self { listeners: Arc::new(listeners), slots: slots.all.into() })
     }
 
     /// The table of one listener, if the snapshot has it.
@@ -47,12 +48,44 @@ impl Tables {
     }
 }
 
+/// A service as routes see it: one slot for all that see it alike, and one of its own for each route whose policy makes it
+/// see more.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub(crate) service: Arc<str>,
+    pub(crate) route: Option<Arc<Compiled>>,
+}
+
+/// The slots of tables that are being compiled.
+#[derive(Debug, Default)]
+struct Slots {
+    all: Vec<Slot>,
+    /// By service, the place of the slot for all.
+    shared: HashMap<String, usize>,
+}
+
+impl Slots {
+    fn shared(&mut self, service: &str) -> usize {
+        if let Some(place) = self.shared.get(service) {
+            return *place;
+        }
+        self.shared.insert(service.to_owned(), self.all.len());
+        self.own(service)
+    }
+
+    fn own(&mut self, service: &str) -> usize {
+        self.all.push(Slot { service: service.into(), route: None });
+        self.all.len() - 1
+    }
+}
+
 /// The rules of one listener.
 #[derive(Clone, Debug)]
 pub struct Table {
     /// Who stands before an edge; nobody is believed before a gateway.
     pub(crate) caller: Option<Arc<str>>,
     pub(crate) is_logged: bool,
+    pub(crate) tells_reason: bool,
     /// Ordered by precedence, the most specific host first.
     pub(crate) rules: Vec<Rule>,
     hosts: Hosts,
@@ -109,13 +142,13 @@ impl Table {
     /// # Errors
     /// The first rule that cannot be compiled.
     pub fn compile(listener: &Listener) -> Result<Self, Error> {
-        Self::compile_with(listener, &names([listener]))
+        Self::compile_with(listener, &mut Slots::default())
     }
 
-    fn compile_with(listener: &Listener, services: &[Arc<str>]) -> Result<Self, Error> {
+    fn compile_with(listener: &Listener, slots: &mut Slots) -> Result<Self, Error> {
         let mut rules = Vec::new();
         for route in &listener.routes {
-            let compiled = Arc::new(Compiled::new(route, services)?);
+            let compiled = Compiled::new(route, slots)?;
             for condition in &route.matches {
                 let rule = |host| Rule::new(&compiled, route, host, condition);
                 if route.hostnames.is_empty() {
@@ -132,7 +165,7 @@ impl Table {
             Role::Gateway => None,
             Role::Edge { caller, .. } => Some(caller.as_str().into()),
         };
-        Ok(Self { caller, is_logged: listener.is_logged, hosts: Hosts::index(&rules), rules })
+        Ok(Self { caller, is_logged: listener.is_logged, tells_reason: listener.tells_reason, hosts: Hosts::index(&rules), rules })
     }
 
     /// The rules whose host fits and whose path may, in order of precedence, with their positions.
@@ -181,17 +214,10 @@ fn fits_wildcard(host: &str, suffix: &str) -> bool {
     host.len() > suffix.len() && host.ends_with(suffix)
 }
 
-/// The services that the routes of these listeners name, each once, in order.
-fn names<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> Arc<[Arc<str>]> {
-    let routes = listeners.into_iter().flat_map(|listener| &listener.routes);
-    let names = routes.flat_map(|route| &route.backends).map(|backend| backend.service.as_str());
-    names.collect::<BTreeSet<_>>().into_iter().map(Arc::from).collect()
-}
-
 /// A service that a route may choose.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// Its place in `Tables::services`.
+    /// Its place in `Tables::slots`.
     pub(crate) slot: usize,
     weight: u32,
 }
@@ -202,29 +228,44 @@ pub struct Compiled {
     pub(crate) name: Arc<str>,
     pub(crate) policy: Policy,
     pub(crate) filters: Filters,
-    pub(crate) meter: Slot,
+    pub(crate) meter: meters::Slot,
+    pub(crate) guard: GuardSlot,
     backends: Vec<Target>,
     weight: u64,
+    /// The slot of the service that answers instead of these.
+    pub(crate) fallback: Option<usize>,
 }
 
 impl Compiled {
-    fn new(route: &Route, services: &[Arc<str>]) -> Result<Self, Error> {
+    fn new(route: &Route, slots: &mut Slots) -> Result<Arc<Self>, Error> {
         let filters = Filters::compile(route)?;
         if route.backends.is_empty() && filters.redirect.is_none() {
             return Err(Error::Route { route: route.name.clone(), what: "has neither a backend nor a redirect" });
         }
-        let backends = route.backends.iter().map(|backend| {
-            let slot = services.binary_search_by(|name| (**name).cmp(&backend.service)).expect("every name is there");
-            Target { slot, weight: backend.weight }
-        });
-        Ok(Self {
+        let is_own = route.policy.sees_instances();
+        let mut slot = |service: &str| if is_own { slots.own(service) } else { slots.shared(service) };
+        let target = |backend: &Backend| Target { slot: slot(&backend.service), weight: backend.weight };
+        let backends: Vec<Target> = route.backends.iter().map(target).collect();
+        let fallback = match &route.policy.fallback {
+            Some(Fallback::Service(service)) => Some(slots.shared(service)),
+            _ => None,
+        };
+        let compiled = Arc::new(Self {
             name: route.name.as_str().into(),
             policy: route.policy.clone(),
             filters,
-            meter: Slot::default(),
-            backends: backends.collect(),
+            meter: meters::Slot::default(),
+            guard: GuardSlot::default(),
             weight: route.backends.iter().map(|backend| u64::from(backend.weight)).sum(),
-        })
+            backends,
+            fallback,
+        });
+        if is_own {
+            for target in &compiled.backends {
+                slots.all[target.slot].route = Some(Arc::clone(&compiled));
+            }
+        }
+        Ok(compiled)
     }
 
     /// The name that the snapshot gave it.

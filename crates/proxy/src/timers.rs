@@ -6,6 +6,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,12 +16,20 @@ use tokio::sync::Notify;
 /// How late a deadline may be seen: the price of looking at many at once.
 const GRAIN: Duration = Duration::from_millis(5);
 
-/// Microseconds since the core began.
+/// Microseconds since the process began to count: the same on every core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(u64);
 
 impl Moment {
     pub(crate) const NEVER: Self = Self(u64::MAX);
+
+    pub(crate) const fn of_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    pub(crate) const fn micros(self) -> u64 {
+        self.0
+    }
 
     pub(crate) fn after(self, time: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
@@ -28,6 +38,31 @@ impl Moment {
     /// How long ago `earlier` was; nothing if it is still to come.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// What time it is, for whom no core has looked.
+pub(crate) fn now() -> Moment {
+    Moment::default().after(base().elapsed())
+}
+
+/// When the process began to count. A second earlier than the first look, so that no moment is the beginning of time.
+fn base() -> Instant {
+    static BASE: OnceLock<Instant> = OnceLock::new();
+    *BASE.get_or_init(|| Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or_else(Instant::now))
+}
+
+/// A moment that several cores know.
+#[derive(Debug, Default)]
+pub(crate) struct AtomicMoment(AtomicU64);
+
+impl AtomicMoment {
+    pub(crate) fn get(&self) -> Moment {
+        Moment(self.0.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set(&self, moment: Moment) {
+        self.0.store(moment.0, Ordering::Relaxed);
     }
 }
 
@@ -42,7 +77,7 @@ pub(crate) struct Clock {
 
 impl Clock {
     fn new() -> Self {
-        let clock = Self { base: Instant::now(), unix: Cell::default(), now: Cell::default() };
+        let clock = Self { base: base(), unix: Cell::default(), now: Cell::default() };
         clock.set_by_system();
         clock
     }

@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::balance::Endpoint;
+use crate::endpoint::Endpoint;
 use crate::config::Limits;
 use crate::counters::Counts;
 use crate::hashing::Hashing;

@@ -92,6 +92,8 @@ pub(crate) struct Pipe {
     /// Content read so far.
     pub(crate) bytes: u64,
     bytes_max: u64,
+    /// With so much read, nothing more is for now.
+    pub(crate) quota: u64,
     /// When it last went on.
     pub(crate) moved: Moment,
     /// When all content was read; never before that.
@@ -115,7 +117,7 @@ impl Pipe {
         (self.base, self.ready_start, self.ready_end, self.raw) = (base, raw, raw, raw);
         (self.keeps, self.is_touched, self.carries) = (false, false, false);
         self.trailers.lines.clear();
-        (self.bytes, self.bytes_max, self.moved) = (0, bytes_max, now);
+        (self.bytes, self.bytes_max, self.moved, self.quota) = (0, bytes_max, now, u64::MAX);
         self.ended = if self.has_ended() { now } else { Moment::NEVER };
         self.begin_again(Sink::Plain);
     }
@@ -243,6 +245,10 @@ impl Pipe {
                 }
                 self.end_round();
                 continue;
+            }
+            if self.bytes >= self.quota {
+                self.waits = Waits::Nobody;
+                return Poll::Pending;
             }
             let Poll::Ready(count) = self.poll_source(context, source, buffer, stock).map_err(|_| Cut::SourceLost)?
             else {

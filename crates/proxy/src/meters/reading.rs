@@ -6,8 +6,10 @@ use std::ops::AddAssign;
 use serde::{Deserialize, Serialize};
 
 use crate::counters::Counters;
+use crate::guard::GuardReading;
 use crate::meters::histogram::Histogram;
 use crate::meters::shard::ADVISED_NANOS;
+use crate::reason::Reason;
 use crate::snapshot::Role;
 
 /// What is counted on its own.
@@ -58,9 +60,9 @@ impl Outcome {
     /// Whether the client got no answer of a service, or one of 500 and above. What a client did wrong is no failure.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        // A service's reason beside a good status: its answer broke after the head.
-        let is_broken =
-            self.status < 400 && self.reason.as_deref().is_some_and(|reason| reason.starts_with("upstream_"));
+        // A service's reason beside a good status: its answer broke after the head, or a fallback stands for it.
+        let reason = self.reason.as_deref().and_then(Reason::of_code);
+        let is_broken = self.status < 400 && reason.is_some_and(Reason::is_of_service);
         self.status >= 500 || is_broken
     }
 }
@@ -158,6 +160,9 @@ pub struct Readings {
     pub cut: BTreeMap<String, u64>,
     #[serde(with = "pairs")]
     pub meters: BTreeMap<Subject, Reading>,
+    /// How routes and edges stand at this moment: of processes that are on their way out, only what no other one has.
+    #[serde(with = "pairs")]
+    pub guards: BTreeMap<Subject, GuardReading>,
 }
 
 impl Readings {
@@ -166,6 +171,7 @@ impl Readings {
         self.counters.connections_active = 0;
         self.counters.requests_active = 0;
         self.meters.values_mut().for_each(Reading::close);
+        self.guards.clear();
     }
 
     /// Forgets what is too much to keep: routes come and go for as long as a daemon lives.
@@ -187,6 +193,8 @@ impl AddAssign<&Self> for Readings {
         for (subject, reading) in &other.meters {
             *self.meters.entry(subject.clone()).or_default() += reading;
         }
+        // The later process is the one that serves.
+        self.guards.extend(other.guards.iter().map(|(subject, guard)| (subject.clone(), guard.clone())));
     }
 }
 

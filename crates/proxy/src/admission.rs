@@ -1,0 +1,130 @@
+//! What a request passes before any instance is asked: the rate limit of its route or edge, then a place of its concurrency
+//! limit. What is decided is noted; who is refused is told when to come again.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::task::Poll;
+
+use crate::exchange::Exchange;
+use crate::gate::Entered;
+use crate::policy::{Algorithm, Key};
+use crate::reason::{Reason, Refusal};
+use crate::ring;
+use crate::story::Event;
+use crate::table::Compiled;
+
+impl Exchange<'_> {
+    /// Takes a token out of the bucket of the request's key, and says in the answer how many are left
+    /// (draft-ietf-httpapi-ratelimit-headers-10).
+    pub(crate) fn pass_rate(&mut self, route: &Compiled) -> Result<(), Refusal> {
+        let Some((guard, limit)) = route.guard.get().zip(route.policy.rate_limit.as_ref()) else { return Ok(()) };
+        let Some(buckets) = &guard.buckets else { return Ok(()) };
+        let admission = buckets.take(self.key(&limit.key, ring::secret_hash).unwrap_or_default(), self.now());
+        let (left, is_admitted) = (admission.left, admission.is_admitted);
+        let (requests, window) = (limit.requests, limit.per.as_secs_f64());
+        let reset = admission.reset_after.as_secs_f64().ceil();
+        // Both are lists of structured fields (RFC 9651): the quota in its window, and what is left for how long.
+        let marks = &mut self.slate.marks;
+        marks.extend_from_slice(
+            format!(
+                "ratelimit-policy: \"default\";q={requests};w={}\r\nratelimit: \"default\";r={left};t={reset}\r\n",
+                window.ceil()
+            )
+            .as_bytes(),
+        );
+        self.note(Event::Rate { is_admitted, limit: requests, left });
+        if is_admitted {
+            return Ok(());
+        }
+        let detail = "There were more requests than the rate limit allows.";
+        Err(Refusal::new(Reason::RateLimited, detail).with_retry_after(admission.retry_after))
+    }
+
+    /// Takes a place, or waits for one.
+    pub(crate) async fn pass_gate(&mut self, route: &Compiled) -> Result<(), Refusal> {
+        let Some((guard, limit)) = route.guard.get().zip(route.policy.concurrency.as_ref()) else { return Ok(()) };
+        let Some(gate) = &guard.gate else { return Ok(()) };
+        let began = self.now();
+        let mut ticket = match gate.try_enter() {
+            Entered::Place(place) => {
+                self.place = Some(place);
+                return Ok(());
+            }
+            Entered::Full(reading) => {
+                let (running, waiting) = (reading.running, reading.waiting);
+                self.note(Event::Crowded { running, waiting, waited: std::time::Duration::ZERO });
+                return Err(CROWDED);
+            }
+            Entered::Wait(ticket) => ticket,
+        };
+        let reading = gate.reading();
+        self.note(Event::Queued { running: reading.running, waiting: reading.waiting });
+        let end = began.after(limit.wait);
+        let entered = poll_fn(|context| {
+            if let Poll::Ready(place) = ticket.poll(context) {
+                return Poll::Ready(Ok(Some(place)));
+            }
+            if self.now() >= end {
+                return Poll::Ready(Ok(None));
+            }
+            self.poll_bounds(context, end).map(Err)
+        });
+        let entered = entered.await?;
+        let waited = self.now().since(began);
+        match entered {
+            Some(place) => {
+                self.place = Some(place);
+                self.note(Event::Dequeued { waited });
+                Ok(())
+            }
+            None => {
+                let reading = gate.reading();
+                self.note(Event::Crowded { running: reading.running, waiting: reading.waiting, waited });
+                Err(CROWDED)
+            }
+        }
+    }
+
+    /// What balancing goes by, where the route's asks for a key.
+    pub(crate) fn balance_hash(&self) -> u64 {
+        match self.route().map(|route| &route.policy.balance.algorithm) {
+            // Without the key any is as good as another.
+            Some(Algorithm::RingHash(key)) => self.key(key, ring::hash).unwrap_or_else(|| fastrand::u64(..)),
+            _ => 0,
+        }
+    }
+
+    /// The hash of a request's key; `None` where it has none.
+    fn key(&self, key: &Key, hash: impl Fn(&[u8]) -> u64) -> Option<u64> {
+        let head = self.head();
+        match key {
+            Key::Route => Some(0),
+            Key::Address => Some(match self.origin_address() {
+                IpAddr::V4(address) => hash(&address.octets()),
+                IpAddr::V6(address) => hash(&address.octets()),
+            }),
+            Key::Header(name) => head.values(name).next().map(|value| hash(value.as_bytes())),
+            Key::Cookie(name) => {
+                let pairs = head.values("cookie").flat_map(|cookies| cookies.split(';'));
+                let mut pairs = pairs.filter_map(|pair| pair.trim().split_once('='));
+                pairs.find(|(known, _)| known == name).map(|(_, value)| hash(value.as_bytes()))
+            }
+        }
+    }
+
+    /// Who asked: the client before a gateway; before an edge, whom the gateway names, as all callers share one address
+    /// there.
+    fn origin_address(&self) -> IpAddr {
+        let own = self.client.address.ip().to_canonical();
+        if !self.is_edge() {
+            return own;
+        }
+        let first = self.head().values("x-forwarded-for").next().and_then(|list| list.split(',').next()?.trim().parse().ok());
+        first.unwrap_or(own)
+    }
+}
+
+const CROWDED: Refusal = Refusal::new(
+    Reason::ConcurrencyLimited,
+    "As many requests as are allowed at a time are being answered, and the queue is full or the wait was too long.",
+);

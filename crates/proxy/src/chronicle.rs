@@ -1,0 +1,106 @@
+//! The stories of requests that may be asked for: all that failed or were unusual, and one in many of the rest. One for the
+//! whole process, bounded; the oldest goes first. Looked into by whoever explains, never by a request.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use crate::story::{Kept, Story};
+
+// Limit: stories that are kept. A flood of failures does not drive out the sample, nor what was only unusual.
+const FAILED_MAX: usize = 2048;
+const UNUSUAL_MAX: usize = 1024;
+const SAMPLED_MAX: usize = 512;
+
+/// One in so many requests of a core of which nothing needs to be told is kept all the same.
+pub(crate) const SAMPLE: u32 = 64;
+
+// Limit: decisions that are kept of one request.
+pub(crate) const EVENTS_MAX: usize = 64;
+
+#[derive(Debug, Default)]
+pub(crate) struct Chronicle {
+    failed: Shelf,
+    unusual: Shelf,
+    sampled: Shelf,
+}
+
+type Shelf = Mutex<VecDeque<Box<Story>>>;
+
+impl Chronicle {
+    pub(crate) fn keep(&self, story: Box<Story>) {
+        let (shelf, max) = match story.kept {
+            Kept::Failed => (&self.failed, FAILED_MAX),
+            Kept::Unusual => (&self.unusual, UNUSUAL_MAX),
+            Kept::Sampled => (&self.sampled, SAMPLED_MAX),
+        };
+        let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = if shelf.len() >= max { shelf.pop_front() } else { None };
+        shelf.push_back(story);
+        drop(shelf);
+        // Its memory is given back when nobody waits for it.
+        drop(gone);
+    }
+
+    /// Every story of this request: a request that goes through an edge, too, has two, the oldest first. An empty id
+    /// stands for the newest `max` of all.
+    pub(crate) fn find(&self, request_id: &str, max: usize) -> Vec<Story> {
+        let mut found = Vec::new();
+        for shelf in [&self.failed, &self.unusual, &self.sampled] {
+            let shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+            let fits = |story: &&Box<Story>| request_id.is_empty() || story.request_id == request_id;
+            found.extend(shelf.iter().rev().filter(fits).take(max).map(|story| (**story).clone()));
+        }
+        found.sort_by_key(|story| story.began);
+        found.drain(..found.len().saturating_sub(max));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn story(id: u32, kept: Kept) -> Box<Story> {
+        Box::new(Story {
+            request_id: format!("r{id}"),
+            trace_id: String::new(),
+            began: jiff::Timestamp::from_second(i64::from(id)).unwrap(),
+            listener: String::new(),
+            role: String::new(),
+            client: String::new(),
+            method: String::new(),
+            host: String::new(),
+            path: String::new(),
+            route: None,
+            service: None,
+            considered: Vec::new(),
+            events: Vec::new(),
+            events_dropped: 0,
+            status: 200,
+            reason: None,
+            fallback: None,
+            attempts: 1,
+            duration: Duration::ZERO,
+            kept,
+        })
+    }
+
+    #[test]
+    fn a_flood_of_failures_drives_out_the_oldest_of_them_and_nothing_else() {
+        let chronicle = Chronicle::default();
+        chronicle.keep(story(1, Kept::Sampled));
+        chronicle.keep(story(2, Kept::Unusual));
+        for id in 10..10 + FAILED_MAX as u32 + 1 {
+            chronicle.keep(story(id, Kept::Failed));
+        }
+        let ids = |id: &str, max| chronicle.find(id, max).into_iter().map(|story| story.request_id).collect::<Vec<_>>();
+        assert_eq!(ids("r10", 9), [""; 0]);
+        assert_eq!((ids("r11", 9), ids("r1", 9), ids("r2", 9)), (vec!["r11".into()], vec!["r1".into()], vec!["r2".into()]));
+        let newest = 10 + FAILED_MAX;
+        assert_eq!(ids("", 2), [format!("r{}", newest - 1), format!("r{newest}")]);
+        chronicle.keep(story(2, Kept::Failed));
+        assert_eq!(ids("r2", 9), ["r2", "r2"], "one of the gateway and one of an edge");
+    }
+}
