@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::exchange::Exchange;
 use crate::gate::Entered;
@@ -50,15 +51,15 @@ impl Exchange<'_> {
                 self.place = Some(place);
                 return Ok(());
             }
-            Entered::Full(reading) => {
-                let (running, waiting) = (reading.running, reading.waiting);
-                self.note(Event::Crowded { running, waiting, waited: std::time::Duration::ZERO });
+            Entered::Full { running, waiting } => {
+                self.note(Event::Crowded { running, waiting, waited: Duration::ZERO });
                 return Err(CROWDED);
             }
-            Entered::Wait(ticket) => ticket,
+            Entered::Wait { ticket, running, ahead } => {
+                self.note(Event::Queued { running, ahead });
+                ticket
+            }
         };
-        let reading = gate.reading();
-        self.note(Event::Queued { running: reading.running, waiting: reading.waiting });
         let end = began.after(limit.wait);
         let entered = poll_fn(|context| {
             if let Poll::Ready(place) = ticket.poll(context) {
@@ -119,7 +120,8 @@ impl Exchange<'_> {
         if !self.is_edge() {
             return own;
         }
-        let first = self.head().values("x-forwarded-for").next().and_then(|list| list.split(',').next()?.trim().parse().ok());
+        let first =
+            self.head().values("x-forwarded-for").next().and_then(|list| list.split(',').next()?.trim().parse().ok());
         first.unwrap_or(own)
     }
 }

@@ -180,10 +180,12 @@ impl Exchange<'_> {
         let (route, slot) = (self.route(), self.record.service);
         let Some((policy, slot)) = route.and_then(|route| route.policy.ejection.as_ref()).zip(slot) else { return };
         let service = self.view.current.slots[slot].as_ref();
-        let may_eject = || service.is_some_and(|service| {
-            let (ready, ejected) = service.ejected(now);
-            outlier::may_eject(policy, ready, ejected)
-        });
+        let may_eject = || {
+            service.is_some_and(|service| {
+                let (ready, ejected) = service.ejected(now);
+                outlier::may_eject(policy, ready, ejected)
+            })
+        };
         if let Verdict::Ejected(time) = condition.health.record(policy, is_failure, now, may_eject) {
             tracing::info!(instance, ?time, "ejected");
             self.note(Event::Ejected { instance, time });
@@ -316,9 +318,13 @@ impl Exchange<'_> {
     }
 
     fn is_met(&self, fault: &switches::Fault, tried: u32) -> bool {
-        let is_over = || fault.until.as_duration().try_into().is_ok_and(|until: Duration| {
-            until <= self.client.core.timers.clock.unix()
-        });
+        let is_over = || {
+            fault
+                .until
+                .as_duration()
+                .try_into()
+                .is_ok_and(|until: Duration| until <= self.client.core.timers.clock.unix())
+        };
         let is_target = match &fault.target {
             FaultTarget::Subject(subject) => self.guard().is_some_and(|guard| guard.subject == *subject),
             FaultTarget::Service { service, instance } => {
@@ -705,7 +711,9 @@ pub(crate) fn refused(failure: Failure) -> Refusal {
     };
     let refusal = Refusal::new(failure.reason(), detail);
     match failure {
-        Failure::Fault(status) => http::StatusCode::from_u16(status).map_or(refusal, |status| refusal.with_status(status)),
+        Failure::Fault(status) => {
+            http::StatusCode::from_u16(status).map_or(refusal, |status| refusal.with_status(status))
+        }
         _ => refusal,
     }
 }

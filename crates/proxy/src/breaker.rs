@@ -137,10 +137,6 @@ impl Breaker {
         Self { policy: policy.clone(), quick: AtomicU64::new(quick(&inner)), inner: Mutex::new(inner) }
     }
 
-    pub(crate) const fn policy(&self) -> &policy::Breaker {
-        &self.policy
-    }
-
     /// Asks for one call.
     pub(crate) fn try_acquire(&self, now: Moment) -> Result<Permit, Refused> {
         let quick = self.quick.load(Ordering::Acquire);

@@ -77,7 +77,8 @@ impl Candidates {
     fn untried(&mut self, exchange: &mut Exchange<'_>) -> Option<Chosen> {
         let ask = Ask { now: exchange.now(), tried: &self.tried, hash: self.hash };
         loop {
-            let choice = self.service(exchange).and_then(|service| service.choose(&ask, |count| fastrand::usize(..count)));
+            let choice =
+                self.service(exchange).and_then(|service| service.choose(&ask, |count| fastrand::usize(..count)));
             if let Some(choice) = choice {
                 return Some(self.take(choice, exchange));
             }

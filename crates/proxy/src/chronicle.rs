@@ -97,7 +97,10 @@ mod tests {
         }
         let ids = |id: &str, max| chronicle.find(id, max).into_iter().map(|story| story.request_id).collect::<Vec<_>>();
         assert_eq!(ids("r10", 9), [""; 0]);
-        assert_eq!((ids("r11", 9), ids("r1", 9), ids("r2", 9)), (vec!["r11".into()], vec!["r1".into()], vec!["r2".into()]));
+        assert_eq!(
+            (ids("r11", 9), ids("r1", 9), ids("r2", 9)),
+            (vec!["r11".into()], vec!["r1".into()], vec!["r2".into()])
+        );
         let newest = 10 + FAILED_MAX;
         assert_eq!(ids("", 2), [format!("r{}", newest - 1), format!("r{newest}")]);
         chronicle.keep(story(2, Kept::Failed));

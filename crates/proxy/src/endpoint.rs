@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -267,3 +267,172 @@ impl Retired {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::balance::{Ask, Choice, Member, Service};
+    use crate::policy::Balance;
+
+    fn snapshot(endpoints: &[(u32, State)]) -> Snapshot {
+        let endpoint = |(instance, state): &(u32, State)| snapshot::Endpoint {
+            instance: *instance,
+            address: SocketAddr::from(([127, 0, 0, 1], 9000 + *instance as u16)),
+            state: *state,
+        };
+        let services = BTreeMap::from([("a".to_owned(), endpoints.iter().map(endpoint).collect())]);
+        Snapshot { services, ..Snapshot::default() }
+    }
+
+    fn apply(endpoints: &mut Endpoints, snapshot: &Snapshot) -> Service {
+        let (services, retired) = endpoints.apply(snapshot, Moment::default());
+        retired.retire();
+        let member = |endpoint: &Arc<Endpoint>| Member { endpoint: Arc::clone(endpoint), condition: None };
+        Service::new(services["a"].iter().map(member).collect(), &Balance::PLAIN)
+    }
+
+    fn choose(service: &Service, tried: &[u64], random: impl FnMut(usize) -> usize) -> Option<Occupied> {
+        choose_at(service, Moment::default(), tried, random)
+    }
+
+    fn choose_at(
+        service: &Service,
+        now: Moment,
+        tried: &[u64],
+        random: impl FnMut(usize) -> usize,
+    ) -> Option<Occupied> {
+        service.choose(&Ask { now, tried, hash: 0 }, random).map(|Choice { occupied, .. }| occupied)
+    }
+
+    fn instances(service: &Service, tried: &[u64]) -> Vec<u32> {
+        // Every pair of positions, so that each that can be chosen is.
+        let pairs = (0..9).flat_map(|first| (0..9).map(move |second| [first, second]));
+        let mut seen: Vec<u32> = pairs
+            .filter_map(|pair| {
+                let mut rolls = pair.into_iter().cycle();
+                choose(service, tried, |count| rolls.next().unwrap() % count)
+                    .map(|occupied| occupied.endpoint().instance)
+            })
+            .collect();
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    }
+
+    #[test]
+    fn only_ready_and_untried_endpoints_are_chosen() {
+        let mut endpoints = Endpoints::default();
+        let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready), (1, State::Draining), (2, State::Ready)]));
+        assert_eq!(instances(&service, &[]), [0, 2]);
+        let first = choose(&service, &[], |_| 0).unwrap().endpoint().id;
+        assert_eq!(instances(&service, &[first]).len(), 1);
+        apply(&mut endpoints, &snapshot(&[(0, State::Draining)]));
+        assert_eq!(instances(&service, &[]), [0u32; 0], "an older snapshot sees the new states");
+    }
+
+    #[test]
+    fn the_less_busy_of_two_is_taken_and_counts_survive_snapshots() {
+        let mut endpoints = Endpoints::default();
+        let both = snapshot(&[(0, State::Ready), (1, State::Ready)]);
+        let service = apply(&mut endpoints, &both);
+        let mut busy = choose(&service, &[], |_| 0).unwrap();
+        let service = apply(&mut endpoints, &both);
+        let other = 1 - busy.endpoint().instance;
+        assert_eq!(instances(&service, &[]), [other]);
+        busy.become_endless();
+        assert_eq!(instances(&service, &[]), [other], "a stream is a load, too");
+        drop(busy);
+        assert_eq!(instances(&service, &[]), [0, 1]);
+    }
+
+    #[test]
+    fn who_refuses_connections_is_passed_over_for_ever_longer_until_it_takes_one() {
+        let mut endpoints = Endpoints::default();
+        let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready), (1, State::Ready)]));
+        let chosen = |now: Moment| {
+            let seen = (0..2).map(|roll| choose_at(&service, now, &[], |_| roll).unwrap().endpoint().instance);
+            seen.collect::<std::collections::BTreeSet<u32>>().into_iter().collect::<Vec<_>>()
+        };
+        let of = |instance| endpoints.known.iter().find(|((_, known, _), _)| *known == instance).unwrap().1;
+        let (first, second) = (of(0), of(1));
+        let milliseconds = Duration::from_millis;
+        let mut now = Moment::default().after(milliseconds(1));
+        for pause in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
+            first.refused(now);
+            first.refused(now.after(milliseconds(1)));
+            assert_eq!(chosen(now), [1]);
+            assert_eq!(chosen(now.after(milliseconds(pause - 1))), [1]);
+            now = now.after(milliseconds(pause));
+            assert_eq!(chosen(now), [0, 1]);
+        }
+        first.refused(now);
+        second.refused(now);
+        assert_eq!(chosen(now), [0, 1], "when nobody is left, all are tried");
+        first.welcomed();
+        // One of two is half of them: no panic.
+        assert_eq!(chosen(now), [0]);
+        first.refused(now);
+        second.welcomed();
+        assert_eq!(chosen(now.after(milliseconds(100))), [0, 1], "a connection that was taken ends the row");
+    }
+
+    async fn ends(waiting: tokio::task::JoinHandle<()>) {
+        tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it is drained").unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_is_drained_when_it_is_retired_and_its_last_request_has_ended() {
+        let mut endpoints = Endpoints::default();
+        let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready)]));
+        let (first, mut second) = (choose(&service, &[], |_| 0).unwrap(), choose(&service, &[], |_| 0).unwrap());
+        let address = first.endpoint().address;
+        ends(tokio::spawn(endpoints.drained("a", 1, address))).await;
+        let before = tokio::spawn(endpoints.drained("a", 0, address));
+        apply(&mut endpoints, &snapshot(&[(0, State::Draining)]));
+        apply(&mut endpoints, &snapshot(&[]));
+        apply(&mut endpoints, &snapshot(&[(1, State::Ready)]));
+        let after = tokio::spawn(endpoints.drained("a", 0, address));
+        drop(first);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!before.is_finished() && !after.is_finished(), "one request is left");
+        second.become_endless();
+        ends(before).await;
+        ends(after).await;
+        assert!(choose(&service, &[], |_| 0).is_none());
+        apply(&mut endpoints, &snapshot(&[]));
+        assert_eq!(endpoints.gone.len(), 1, "who has no request is forgotten");
+    }
+
+    #[test]
+    fn nobody_sends_to_an_endpoint_that_was_seen_drained() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for _ in 0..500 {
+            let mut endpoints = Endpoints::default();
+            let service = apply(&mut endpoints, &snapshot(&[(0, State::Ready)]));
+            let address = SocketAddr::from(([127, 0, 0, 1], 9000));
+            let is_drained = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        while let Some(occupied) = choose(&service, &[], |_| 0) {
+                            assert!(!is_drained.load(Ordering::SeqCst));
+                            drop(occupied);
+                        }
+                    });
+                }
+                let drained = endpoints.drained("a", 0, address);
+                apply_none(&mut endpoints);
+                runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), drained).await.unwrap() });
+                is_drained.store(true, Ordering::SeqCst);
+            });
+        }
+    }
+
+    fn apply_none(endpoints: &mut Endpoints) {
+        let (_, retired) = endpoints.apply(&Snapshot::default(), Moment::default());
+        retired.retire();
+    }
+}

@@ -10,9 +10,9 @@ use http::StatusCode;
 
 use crate::access::{Line as Entry, Time, milliseconds};
 use crate::attempt::{Call, no_endpoint};
-use crate::endpoint::Occupied;
 use crate::connection::Client;
 use crate::cores::View;
+use crate::endpoint::Occupied;
 use crate::gate::Place;
 use crate::guard::{Condition, Guard};
 use crate::head;

@@ -78,8 +78,7 @@ impl Guard {
             }
         }
         let of = |known: &Known| (Arc::clone(&known.guard.budget), Arc::clone(&known.guard.conditions));
-        let (budget, conditions) =
-            before.map(of).unwrap_or_else(|| (Arc::new(Budget::new(cores)), Arc::default()));
+        let (budget, conditions) = before.map(of).unwrap_or_else(|| (Arc::new(Budget::new(cores)), Arc::default()));
         let guard = before.map(|known| &known.guard);
         let was = before.map(|known| &known.policy);
         Self {
@@ -189,7 +188,8 @@ impl Guards {
 }
 
 fn force(known: &BTreeMap<Subject, Known>, switches: &Switches, now: Moment) {
-    let forced: BTreeMap<&Subject, Forced> = switches.breakers.iter().map(|(subject, forced)| (subject, *forced)).collect();
+    let forced: BTreeMap<&Subject, Forced> =
+        switches.breakers.iter().map(|(subject, forced)| (subject, *forced)).collect();
     for (subject, known) in known {
         if let Some(breaker) = &known.guard.breaker {
             breaker.force(forced.get(subject).copied(), now);

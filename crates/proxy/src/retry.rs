@@ -155,69 +155,86 @@ fn after(policy: &Retry, request: Request, told: Option<Duration>, random: f64) 
 mod tests {
     use super::*;
 
+    const REFUSED: Outcome = Outcome::Failed(Failure::Unsent(Unsent::Refused));
+
     fn policy(attempts: u32) -> Retry {
         let backoff = Duration::from_millis(100);
-        Retry { attempts: attempts + 1, codes: vec![502, 503], backoff, backoff_max: 16 * backoff, ..Retry::NONE }
+        Retry { attempts, codes: vec![502, 503], backoff, backoff_max: Duration::from_millis(300), ..Retry::NONE }
     }
 
     fn request(exchanges: u32) -> Request {
-        Request { is_repeatable: true, exchanges, left: Duration::from_secs(10) }
+        Request { is_repeatable: true, is_whole: true, exchanges, left: Duration::from_secs(10) }
     }
 
     fn answered(status: u16) -> Outcome {
-        Outcome::Answered(status)
+        Outcome::Answered { status, retry_after: None }
+    }
+
+    fn failed(failure: Failure) -> Outcome {
+        Outcome::Failed(failure)
+    }
+
+    fn after(milliseconds: u64) -> Next {
+        Next::After { pause: Duration::from_millis(milliseconds), is_told: false }
     }
 
     #[test]
     fn without_a_policy_only_what_is_known_to_be_safe_is_tried_again() {
-        use Failure::{Broken, BrokenReused, HeadTooLarge, Invalid, Unsent};
-        for (failure, is_repeatable, exchanges, expected) in [
-            (Unsent, false, 0, Next::Another),
-            (Unsent, false, 3, Next::Another),
-            (Broken, true, 1, Next::Another),
-            (Broken, true, 2, Next::Another),
-            (Broken, true, 3, Next::Keep),
-            (Broken, false, 1, Next::Keep),
-            (BrokenReused, true, 1, Next::Another),
-            (BrokenReused, true, 3, Next::Keep),
-            (BrokenReused, false, 1, Next::Keep),
-            (Invalid, true, 1, Next::Keep),
-            (HeadTooLarge, true, 1, Next::Keep),
+        use Failure::{Broken, BrokenReused, Fault, HeadTooLarge, Invalid};
+        let no = Next::Keep(NoMore::NotRepeatable);
+        for (outcome, is_repeatable, exchanges, expected) in [
+            (REFUSED, false, 0, Next::Elsewhere),
+            (REFUSED, false, 3, Next::Elsewhere),
+            (failed(Broken), true, 1, Next::Another),
+            (failed(Broken), true, 2, Next::Another),
+            (failed(Broken), true, 3, Next::Keep(NoMore::AttemptsUsed)),
+            (failed(Broken), false, 1, no),
+            (failed(BrokenReused), true, 1, Next::Anew),
+            (failed(BrokenReused), true, 3, Next::Keep(NoMore::AttemptsUsed)),
+            (failed(BrokenReused), false, 1, no),
+            (failed(Invalid), true, 1, Next::Keep(NoMore::Final)),
+            (failed(HeadTooLarge), true, 1, Next::Keep(NoMore::Final)),
+            (failed(Fault(503)), true, 1, Next::Keep(NoMore::Final)),
+            (answered(503), true, 1, Next::Keep(NoMore::Final)),
         ] {
             let request = Request { is_repeatable, ..request(exchanges) };
-            let next = next(&Retry::NONE, request, Outcome::Failed(failure), 0.5);
-            assert_eq!(next, expected, "{failure:?} repeatable {is_repeatable} after {exchanges}");
+            let next = next(&Retry::NONE, request, outcome, 0.5);
+            assert_eq!(next, expected, "{outcome:?} repeatable {is_repeatable} after {exchanges}");
         }
-        assert_eq!(next(&Retry::NONE, request(1), answered(503), 0.5), Next::Keep);
     }
 
     #[test]
-    fn a_policy_repeats_broken_exchanges_and_its_codes_with_a_back_off_that_doubles() {
-        use Failure::{Broken, BrokenReused, Invalid, Unsent};
-        let after = |milliseconds| Next::After(Duration::from_millis(milliseconds));
+    fn a_policy_repeats_broken_exchanges_and_its_codes_with_a_back_off_that_doubles_up_to_its_bound() {
+        use Failure::{Broken, BrokenReused, Fault, Invalid, TimedOut};
+        let used = Next::Keep(NoMore::AttemptsUsed);
         for (outcome, exchanges, expected) in [
             (answered(503), 1, after(50)),
             (answered(502), 2, after(100)),
-            (answered(503), 3, after(200)),
-            (answered(503), 4, Next::Keep),
-            (answered(500), 1, Next::Keep),
-            (answered(200), 1, Next::Keep),
-            (Outcome::Failed(Broken), 1, after(50)),
-            (Outcome::Failed(BrokenReused), 3, after(200)),
-            (Outcome::Failed(Broken), 4, Next::Keep),
-            (Outcome::Failed(Invalid), 1, Next::Keep),
-            (Outcome::Failed(Unsent), 0, Next::Another),
-            (Outcome::Failed(Unsent), 4, Next::Another),
+            (answered(503), 3, after(150)),
+            (answered(503), 4, used),
+            (answered(500), 1, Next::Keep(NoMore::Final)),
+            (answered(200), 1, Next::Keep(NoMore::Final)),
+            (failed(Broken), 1, after(50)),
+            (failed(TimedOut), 1, after(50)),
+            (failed(Fault(503)), 1, after(50)),
+            (failed(Fault(500)), 1, Next::Keep(NoMore::Final)),
+            (failed(BrokenReused), 1, Next::Anew),
+            (failed(BrokenReused), 3, after(150)),
+            (failed(Broken), 4, used),
+            (failed(Invalid), 1, Next::Keep(NoMore::Final)),
+            (REFUSED, 0, Next::Elsewhere),
+            (REFUSED, 4, Next::Elsewhere),
         ] {
-            let next = next(&policy(3), request(exchanges), outcome, 0.5);
+            let next = next(&policy(4), request(exchanges), outcome, 0.5);
             assert_eq!(next, expected, "{outcome:?} after {exchanges}");
         }
-        assert_eq!(next(&policy(3), request(1), answered(503), 0.0), after(0));
+        assert_eq!(next(&policy(4), request(1), answered(503), 0.0), after(0));
+        assert_eq!(next(&policy(1), request(1), answered(503), 0.0), Next::Keep(NoMore::Final), "one attempt is none");
     }
 
     #[test]
-    fn what_is_not_idempotent_is_sent_again_only_where_the_policy_says_so() {
-        let free = Retry { unsafe_methods: true, ..policy(1) };
+    fn what_is_not_idempotent_is_sent_again_only_with_a_key_or_where_the_policy_says_so() {
+        let free = Retry { unsafe_methods: true, ..policy(2) };
         for (method, is_idempotent) in [
             (Method::GET, true),
             (Method::HEAD, true),
@@ -227,40 +244,38 @@ mod tests {
             (Method::PATCH, false),
             (Method::from_bytes(b"PURGE").unwrap(), false),
         ] {
-            assert_eq!(sends_again(&policy(1), &method), is_idempotent, "{method}");
-            assert!(sends_again(&free, &method), "{method}");
+            assert_eq!(sends_again(&policy(2), &method, || false), is_idempotent, "{method}");
+            assert!(sends_again(&policy(2), &method, || true), "{method}");
+            assert!(sends_again(&free, &method, || false), "{method}");
         }
-        for outcome in [answered(503), Outcome::Failed(Failure::Broken)] {
-            let request = Request { is_repeatable: false, ..request(1) };
-            assert_eq!(next(&policy(3), request, outcome, 0.5), Next::Keep, "{outcome:?}");
+        for outcome in [answered(503), failed(Failure::Broken), failed(Failure::TimedOut)] {
+            let kept = |request: Request| next(&policy(4), request, outcome, 0.5);
+            let unsafe_one = Request { is_repeatable: false, ..request(1) };
+            assert_eq!(kept(unsafe_one), Next::Keep(NoMore::NotRepeatable), "{outcome:?}");
+            let long_one = Request { is_whole: false, ..request(1) };
+            assert_eq!(kept(long_one), Next::Keep(NoMore::BodyNotKept), "{outcome:?}");
         }
     }
 
     #[test]
     fn nothing_sleeps_beyond_the_time_of_its_request() {
         for (left, random, expected) in [
-            (50, 0.4, Next::After(Duration::from_millis(40))),
-            (50, 0.5, Next::Keep),
-            (50, 0.9, Next::Keep),
-            (0, 0.0, Next::Keep),
+            (50, 0.4, after(40)),
+            (50, 0.5, Next::Keep(NoMore::NoTime)),
+            (50, 0.9, Next::Keep(NoMore::NoTime)),
+            (0, 0.0, Next::Keep(NoMore::NoTime)),
         ] {
             let request = Request { left: Duration::from_millis(left), ..request(1) };
-            assert_eq!(next(&policy(1), request, answered(503), random), expected, "{left} {random}");
+            assert_eq!(next(&policy(2), request, answered(503), random), expected, "{left} {random}");
         }
     }
 
     #[test]
-    fn a_budget_is_a_share_of_the_requests_and_a_few_a_second() {
-        let taken = |budget: &Budget, second| (0..1000).take_while(|_| budget.take_at(second)).count();
-        let budget = Budget::default();
-        assert_eq!(taken(&budget, 0), 30);
-        assert_eq!(taken(&budget, 9), 0, "what was taken ten seconds ago is forgotten, not before");
-        assert_eq!(taken(&budget, 10), 30);
-        for _ in 0..100 {
-            budget.requests.add(15);
-        }
-        assert_eq!(taken(&budget, 19), 20);
-        assert_eq!(taken(&budget, 24), 30, "twenty of fifty are still known");
-        assert_eq!(taken(&budget, 60), 30, "and requests are forgotten, too");
+    fn who_says_when_to_come_again_is_not_asked_before() {
+        let told = |seconds| Outcome::Answered { status: 503, retry_after: Some(Duration::from_secs(seconds)) };
+        let pause = Duration::from_millis(2050);
+        assert_eq!(next(&policy(2), request(1), told(2), 0.5), Next::After { pause, is_told: true });
+        assert_eq!(next(&policy(2), request(1), told(10), 0.5), Next::Keep(NoMore::ToldToWaitTooLong));
+        assert_eq!(next(&policy(2), request(1), told(0), 0.5), after(50));
     }
 }

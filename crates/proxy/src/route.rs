@@ -84,7 +84,8 @@ pub(crate) fn rejected(table: &Table, head: &Head<'_>, chosen: Option<usize>) ->
     let others = all.into_iter().filter(|position| Some(*position) != chosen).take(TOLD_MAX);
     let tell = |position: usize| {
         let rule = &table.rules[position];
-        let rejection = if rule.host.fits(head.host()) { reject(rule, head.path(), head) } else { Some(Rejection::Host) };
+        let rejection =
+            if rule.host.fits(head.host()) { reject(rule, head.path(), head) } else { Some(Rejection::Host) };
         let why = rejection.map_or_else(|| "another rule is more specific".to_owned(), |why| why.in_words(head));
         Rejected { route: rule.route.name().to_owned(), rule: rule.to_string(), why }
     };
@@ -190,7 +191,13 @@ mod tests {
             let (methods, headers, query) = (words(columns[3]), named(columns[4]), named(columns[5]));
             route_of(columns[0], words(columns[1]), Match { path, methods, headers, query })
         });
-        Table::compile(&Listener { role: Role::Gateway, routes: routes.collect(), is_logged: true }).unwrap()
+        Table::compile(&Listener {
+            role: Role::Gateway,
+            routes: routes.collect(),
+            is_logged: true,
+            tells_reason: false,
+        })
+        .unwrap()
     }
 
     fn named(text: &str) -> Vec<NamedMatch> {
@@ -389,8 +396,12 @@ mod tests {
     fn what_cannot_be_compiled_is_refused() {
         let refused = |path: PathMatch| {
             let condition = Match { path, methods: vec![], headers: vec![], query: vec![] };
-            let listener =
-                Listener { role: Role::Gateway, routes: vec![route_of("bad", vec![], condition)], is_logged: true };
+            let listener = Listener {
+                role: Role::Gateway,
+                routes: vec![route_of("bad", vec![], condition)],
+                is_logged: true,
+                tells_reason: false,
+            };
             Table::compile(&listener).unwrap_err().to_string()
         };
         let regex = "route `bad` has an invalid regular expression";

@@ -71,7 +71,7 @@ pub enum Event {
     /// The bucket of its key had a token, or had not.
     Rate { is_admitted: bool, limit: u32, left: u32 },
     /// All of the route's or edge's places were taken.
-    Queued { running: u32, waiting: u32 },
+    Queued { running: u32, ahead: u32 },
     /// It got one after this time.
     Dequeued { waited: Duration },
     /// The queue was full, or the wait too long.

@@ -9,8 +9,8 @@ use regex::{Regex, RegexBuilder};
 
 use crate::error::Error;
 use crate::filter::Filters;
-use crate::hashing::Hashing;
 use crate::guard::GuardSlot;
+use crate::hashing::Hashing;
 use crate::meters;
 use crate::path;
 use crate::policy::{Fallback, Policy};
@@ -165,7 +165,13 @@ impl Table {
             Role::Gateway => None,
             Role::Edge { caller, .. } => Some(caller.as_str().into()),
         };
-        Ok(Self { caller, is_logged: listener.is_logged, tells_reason: listener.tells_reason, hosts: Hosts::index(&rules), rules })
+        Ok(Self {
+            caller,
+            is_logged: listener.is_logged,
+            tells_reason: listener.tells_reason,
+            hosts: Hosts::index(&rules),
+            rules,
+        })
     }
 
     /// The rules whose host fits and whose path may, in order of precedence, with their positions.
@@ -457,9 +463,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::snapshot::Backend;
 
-    fn compiled(weights: &[(&str, u32)]) -> Compiled {
+    fn compiled(weights: &[(&str, u32)]) -> Arc<Compiled> {
         let backend = |(service, weight): &(&str, u32)| Backend { service: (*service).to_owned(), weight: *weight };
         let route = Route {
             name: "r".to_owned(),
@@ -469,13 +474,12 @@ mod tests {
             policy: Policy::plain(Duration::from_secs(1)),
             backends: weights.iter().map(backend).collect(),
         };
-        let listener = Listener { role: Role::Gateway, routes: vec![route], is_logged: true };
-        Compiled::new(&listener.routes[0], &names([&listener])).unwrap()
+        Compiled::new(&route, &mut Slots::default()).unwrap()
     }
 
     #[test]
     fn weights_are_shares_and_zero_takes_nothing() {
-        let (route, names) = (compiled(&[("a", 1), ("none", 0), ("b", 3)]), ["a", "b", "none"]);
+        let (route, names) = (compiled(&[("a", 1), ("none", 0), ("b", 3)]), ["a", "none", "b"]);
         let seen: Vec<&str> =
             [0.0, 0.24, 0.25, 0.5, 0.999].iter().map(|random| names[route.backend(|| *random).unwrap().slot]).collect();
         assert_eq!(seen, ["a", "a", "b", "b", "b"]);

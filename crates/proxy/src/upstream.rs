@@ -12,9 +12,9 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::endpoint::Endpoint;
 use crate::config::Limits;
 use crate::counters::Counts;
+use crate::endpoint::Endpoint;
 use crate::hashing::Hashing;
 use crate::sockets::keepalive;
 use crate::timers::{Moment, Timers};

@@ -67,8 +67,12 @@ pub fn snapshot<'p>(
     endpoints: &registry::Snapshot,
 ) -> proxy::Snapshot {
     let is_logged = plan.gateway.access_log;
-    let gateway =
-        proxy::Listener { role: proxy::Role::Gateway, routes: plan.routes.iter().map(route).collect(), is_logged };
+    let gateway = proxy::Listener {
+        role: proxy::Role::Gateway,
+        routes: plan.routes.iter().map(route).collect(),
+        is_logged,
+        tells_reason: false,
+    };
     let all = retiring.into_iter().flat_map(edges).chain(edges(plan));
     proxy::Snapshot {
         // The data plane chooses its own.
@@ -129,7 +133,7 @@ fn edge_listener(caller: &str, upstream: &str, edge: &plan::Edge) -> proxy::List
         backends: vec![proxy::Backend { service: upstream.to_owned(), weight: 1 }],
     };
     let role = proxy::Role::Edge { caller: caller.to_owned(), upstream: upstream.to_owned() };
-    proxy::Listener { role, routes: vec![route], is_logged: true }
+    proxy::Listener { role, routes: vec![route], is_logged: true, tells_reason: true }
 }
 
 fn ready(endpoints: &[registry::Endpoint]) -> Vec<proxy::Endpoint> {

@@ -28,7 +28,7 @@ fn outcome(word: &str) -> Outcome {
 
 /// Runs a script, one line a moment: its milliseconds, then what happens. `ok`, `fail`, `slow`, `slowfail` are whole calls;
 /// `a?` asks for a call, `a:ok` ends it, `a:gone` ends it without an outcome; the rest are switches.
-fn check(policy: &policy::Breaker, script: &str, expected: Expect) {
+fn check(policy: &policy::Breaker, script: &str, expected: &Expect) {
     let breaker = Breaker::new(policy);
     let mut permits = std::collections::HashMap::new();
     let mut told = String::new();
@@ -80,7 +80,7 @@ fn it_opens_by_the_rate_of_the_window_of_calls_once_there_are_enough() {
     check(
         &policy(),
         "0 fail\n1 ok\n9 look",
-        expect![[r#"
+        &expect![[r#"
         0 fail = Closed 1f 0s of 1
         1 ok [Closed→Open] = Open 1f 0s of 2, 5s left
         9 look = Open 1f 0s of 2, 4.992s left
@@ -89,7 +89,7 @@ fn it_opens_by_the_rate_of_the_window_of_calls_once_there_are_enough() {
     check(
         &policy(),
         "0 ok\n1 ok\n2 ok\n3 fail\n4 ok\n5 ok\n6 ok\n7 fail\n8 fail",
-        expect![[r#"
+        &expect![[r#"
         0 ok = Closed 0f 0s of 1
         1 ok = Closed 0f 0s of 2
         2 ok = Closed 0f 0s of 3
@@ -108,7 +108,7 @@ fn a_minimum_beyond_the_window_is_the_window() {
     check(
         &policy::Breaker { minimum_calls: 100, ..policy() },
         "0 fail fail fail\n1 fail",
-        expect![[r#"
+        &expect![[r#"
         0 fail fail fail = Closed 3f 0s of 3
         1 fail [Closed→Open] = Open 4f 0s of 4, 5s left
     "#]],
@@ -120,7 +120,7 @@ fn slow_calls_count_whatever_they_answer_and_only_where_they_are_asked_for() {
     check(
         &policy(),
         "0 slow slow\n1 ok ok\n2 slow slow slow",
-        expect![[r#"
+        &expect![[r#"
         0 slow slow [Closed→Open] = Open 0f 2s of 2, 5s left
         1 ok!4.999s ok!4.999s = Open 0f 2s of 2, 4.999s left
         2 slow!4.998s slow!4.998s slow!4.998s = Open 0f 2s of 2, 4.998s left
@@ -129,14 +129,14 @@ fn slow_calls_count_whatever_they_answer_and_only_where_they_are_asked_for() {
     check(
         &policy(),
         "0 ok slow slow slowfail",
-        expect![[r#"
+        &expect![[r#"
         0 ok slow slow slowfail [Closed→Open] = Open 1f 3s of 4, 5s left
     "#]],
     );
     check(
         &policy::Breaker { slow_call: None, ..policy() },
         "0 slow slow slow slow",
-        expect![[r#"
+        &expect![[r#"
         0 slow slow slow slow = Closed 0f 0s of 4
     "#]],
     );
@@ -149,7 +149,7 @@ fn a_window_of_time_forgets_in_tenths() {
     check(
         &policy,
         "0 fail fail\n9999 ok look\n10000 look\n10500 fail\n10999 fail fail",
-        expect![[r#"
+        &expect![[r#"
         0 fail fail = Closed 2f 0s of 2
         9999 ok look = Closed 2f 0s of 3
         10000 look = Closed 0f 0s of 1
@@ -165,7 +165,7 @@ fn it_is_half_open_at_the_first_call_after_its_time_and_judged_when_all_have_end
     check(
         &policy(),
         &format!("{open}5001 a? b? c?\n5002 a:ok\n5003 c?\n5004 b:ok\n5005 ok"),
-        expect![[r#"
+        &expect![[r#"
         0 fail fail [Closed→Open] = Open 2f 0s of 2, 5s left
         4999 ok!1ms = Open 2f 0s of 2, 1ms left
         5000 look = Open 2f 0s of 2
@@ -179,7 +179,7 @@ fn it_is_half_open_at_the_first_call_after_its_time_and_judged_when_all_have_end
     check(
         &policy(),
         &format!("{open}6000 a? b?\n6001 a:fail b:ok\n10999 ok\n11001 ok ok"),
-        expect![[r#"
+        &expect![[r#"
         0 fail fail [Closed→Open] = Open 2f 0s of 2, 5s left
         4999 ok!1ms = Open 2f 0s of 2, 1ms left
         5000 look = Open 2f 0s of 2
@@ -192,7 +192,7 @@ fn it_is_half_open_at_the_first_call_after_its_time_and_judged_when_all_have_end
     check(
         &policy(),
         &format!("{open}6000 slow slow"),
-        expect![[r#"
+        &expect![[r#"
         0 fail fail [Closed→Open] = Open 2f 0s of 2, 5s left
         4999 ok!1ms = Open 2f 0s of 2, 1ms left
         5000 look = Open 2f 0s of 2
@@ -206,7 +206,7 @@ fn who_goes_away_gives_a_half_open_call_back() {
     check(
         &policy(),
         "0 fail fail\n6000 a? b? c?\n6001 a:gone b:gone\n6002 a:gone c? d? e?\n6003 c:ok e? c:gone e?\n6004 d:ok",
-        expect![[r#"
+        &expect![[r#"
             0 fail fail [Closed→Open] = Open 2f 0s of 2, 5s left
             6000 a? [Open→HalfOpen] b? c?!0ns = HalfOpen 0f 0s of 0
             6001 a:gone b:gone = HalfOpen 0f 0s of 0
@@ -222,7 +222,7 @@ fn outcomes_of_an_earlier_epoch_count_nothing() {
     check(
         &policy(),
         "0 a? b? c? fail fail\n1 a:fail\n5000 d? b:fail b:gone\n5001 e? c:ok\n5002 d:ok e:ok\n5003 a:fail d:fail",
-        expect![[r#"
+        &expect![[r#"
             0 a? b? c? fail fail [Closed→Open] = Open 2f 0s of 2, 5s left
             1 a:fail = Open 2f 0s of 2, 4.999s left
             5000 d? [Open→HalfOpen] b:fail b:gone = HalfOpen 0f 0s of 0
@@ -239,7 +239,7 @@ fn what_is_forced_holds_until_it_is_taken_back() {
         &policy(),
         "0 ok force-open force-open ok\n99999 ok\n100000 unforce unforce ok\n100001 force-closed fail fail fail ok\n\
          100002 force-closed unforce\n100003 ok\n100004 force-closed ok unforce\n100005 fail fail\n100006 unforce\n100007 force-open reset\n100008 unforce",
-        expect![[r#"
+        &expect![[r#"
             0 ok force-open [Closed→ForcedOpen] force-open ok!0ns = ForcedOpen 0f 0s of 1
             99999 ok!0ns = ForcedOpen 0f 0s of 1
             100000 unforce [ForcedOpen→Closed] unforce ok = Closed 0f 0s of 1
@@ -260,7 +260,7 @@ fn a_reset_closes_and_forgets_and_leaves_what_is_forced() {
     check(
         &policy(),
         "0 fail a? fail\n1 reset a:fail\n2 fail reset\n3 fail\n4 force-closed fail reset",
-        expect![[r#"
+        &expect![[r#"
         0 fail a? fail [Closed→Open] = Open 2f 0s of 2, 5s left
         1 reset [Open→Closed] a:fail = Closed 0f 0s of 0
         2 fail reset = Closed 0f 0s of 0
@@ -276,7 +276,7 @@ fn an_outcome_too_many_or_a_half_open_of_no_calls_breaks_nothing() {
     check(
         &policy,
         "0 fail\n5000 a? b?\n5001 a:ok a:ok a:gone\n5002 ok",
-        expect![[r#"
+        &expect![[r#"
         0 fail [Closed→Open] = Open 1f 0s of 1, 5s left
         5000 a? [Open→HalfOpen] b?!0ns = HalfOpen 0f 0s of 0
         5001 a:ok [HalfOpen→Closed] a:ok a:gone = Closed 0f 0s of 0
@@ -285,26 +285,49 @@ fn an_outcome_too_many_or_a_half_open_of_no_calls_breaks_nothing() {
     );
 }
 
+/// Any policy, as far as it can be well again.
+fn random_policy(random: &mut fastrand::Rng) -> policy::Breaker {
+    let time = Duration::from_millis(random.u64(1..3000));
+    policy::Breaker {
+        window: if random.bool() { Window::Calls(random.u32(1..8)) } else { Window::Time(time) },
+        minimum_calls: random.u32(1..8),
+        failure_rate: Share::of(random.f64().max(0.01)),
+        half_open_calls: random.u32(1..5),
+        ..policy()
+    }
+}
+
+/// Whether what it says of itself agrees with what is out.
+fn assert_is_sound(breaker: &Breaker, permits: &[Permit]) {
+    let inner = breaker.lock();
+    if let State::HalfOpen { given, ended } = inner.state {
+        let out = permits.iter().filter(|permit| permit.epoch == inner.epoch).count() as u32;
+        assert_eq!(given, out + ended.calls);
+        assert!(given <= breaker.policy.half_open_calls && ended.calls < breaker.policy.half_open_calls);
+    }
+}
+
+fn assert_recovers(breaker: &Breaker, mut now: u64) {
+    breaker.force(None, at(now));
+    for _ in 0..3 {
+        now += 5000;
+        for _ in 0..8 {
+            if let Ok(permit) = breaker.try_acquire(at(now)) {
+                breaker.record(permit, outcome("ok"), at(now));
+            }
+        }
+    }
+    assert_eq!(breaker.reading(at(now)).state, BreakerState::Closed, "it is well again");
+}
+
 #[test]
 fn whatever_happens_it_admits_no_more_half_open_than_it_may_and_never_sticks() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..300 {
-        let policy = policy::Breaker {
-            window: if random.bool() {
-                Window::Calls(random.u32(1..8))
-            } else {
-                Window::Time(Duration::from_millis(random.u64(1..3000)))
-            },
-            minimum_calls: random.u32(1..8),
-            failure_rate: Share::of(random.f64().max(0.01)),
-            half_open_calls: random.u32(1..5),
-            ..policy()
-        };
-        let breaker = Breaker::new(&policy);
+        let breaker = Breaker::new(&random_policy(&mut random));
         let (mut now, mut permits) = (0, Vec::<Permit>::new());
-        let mut epoch = 0;
         for _ in 0..300 {
             now += random.u64(0..400);
             match random.u32(0..100) {
@@ -319,43 +342,49 @@ fn whatever_happens_it_admits_no_more_half_open_than_it_may_and_never_sticks() {
                     }
                     Err(refused) => {
                         assert!(!matches!(refused.state, BreakerState::Closed | BreakerState::ForcedClosed));
-                        assert!(refused.retry_after <= policy.open_for);
+                        assert!(refused.retry_after <= breaker.policy.open_for);
                     }
                 },
                 _ if permits.is_empty() => {}
+                55..60 => breaker.release(permits.swap_remove(random.usize(..permits.len()))),
                 kind => {
                     let permit = permits.swap_remove(random.usize(..permits.len()));
-                    match kind {
-                        55..60 => breaker.release(permit),
-                        _ => {
-                            let word = if random.bool() { "fail" } else { "ok" };
-                            let turned = breaker.record(permit, outcome(word), at(now)).is_some();
-                            assert!(!turned || permit.epoch == breaker.lock().epoch - 1, "of the epoch that it ends");
-                        }
-                    }
+                    let turn = breaker.record(permit, outcome(if kind % 2 > 0 { "fail" } else { "ok" }), at(now));
+                    assert!(turn.is_none() || permit.epoch + 1 == breaker.lock().epoch, "it ends its own epoch");
                 }
             }
-            let inner = breaker.lock();
-            assert!(inner.epoch >= epoch);
-            epoch = inner.epoch;
-            if let State::HalfOpen { given, ended } = inner.state {
-                let out = permits.iter().filter(|permit| permit.epoch == epoch).count() as u32;
-                assert_eq!(given, out + ended.calls);
-                assert!(given <= policy.half_open_calls && ended.calls < policy.half_open_calls);
-            }
+            assert_is_sound(&breaker, &permits);
         }
-        breaker.force(None, at(now));
         for permit in permits.drain(..) {
             breaker.release(permit);
         }
-        for _ in 0..3 {
-            now += 5000;
-            for _ in 0..8 {
-                if let Ok(permit) = breaker.try_acquire(at(now)) {
-                    breaker.record(permit, outcome("ok"), at(now));
-                }
+        assert_recovers(&breaker, now);
+    }
+}
+
+#[test]
+fn cores_together_get_the_half_open_calls_and_open_it_once() {
+    let policy = policy::Breaker { half_open_calls: 7, ..policy() };
+    for _ in 0..50 {
+        let breaker = Breaker::new(&policy);
+        let (threads, failed) = (4, outcome("fail"));
+        let turns = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        if let Ok(permit) = breaker.try_acquire(at(0)) {
+                            turns.fetch_add(breaker.record(permit, failed, at(0)).is_some().into(), Ordering::SeqCst);
+                        }
+                    }
+                });
             }
-        }
-        assert_eq!(breaker.reading(at(now)).state, BreakerState::Closed, "it is well again");
+        });
+        let half_open = std::thread::scope(|scope| {
+            let acquire = || (0..10).filter(|_| breaker.try_acquire(at(6000)).is_ok()).count();
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(acquire)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+        });
+        assert_eq!((turns.into_inner(), half_open), (1, 7));
     }
 }

@@ -257,6 +257,7 @@ fn response(text: &str, status_line: &str, client: Version) -> String {
         persistence: Persistence::Kept,
         request_id: "req-1",
         date: b"Sun, 06 Nov 1994 08:49:37 GMT",
+        marks: b"",
     };
     write_response(&mut out, &head, text.as_bytes(), &Filters::default(), &answer);
     String::from_utf8(out).unwrap().replace('\r', "")

@@ -22,7 +22,12 @@ fn snapshot(routes: usize) -> Snapshot {
         policy: crate::policy::Policy::plain(Duration::from_secs(1)),
         backends: vec![Backend { service: "s".into(), weight: 1 }],
     };
-    let listener = Listener { role: Role::Gateway, routes: (0..routes).map(route).collect(), is_logged: true };
+    let listener = Listener {
+        role: Role::Gateway,
+        routes: (0..routes).map(route).collect(),
+        is_logged: true,
+        tells_reason: false,
+    };
     Snapshot { generation: 1, listeners: [("gateway".to_owned(), listener)].into(), services: BTreeMap::new() }
 }
 

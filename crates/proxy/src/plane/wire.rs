@@ -328,8 +328,12 @@ mod tests {
             policy: crate::policy::Policy::plain(Duration::from_millis(1500)),
             backends: vec![crate::Backend { service: "a".to_owned(), weight: 1 }],
         };
-        let listener =
-            crate::Listener { role: crate::Role::Gateway, routes: (0..5000).map(route).collect(), is_logged: true };
+        let listener = crate::Listener {
+            role: crate::Role::Gateway,
+            routes: (0..5000).map(route).collect(),
+            is_logged: true,
+            tells_reason: false,
+        };
         let snapshot = Snapshot {
             generation: 7,
             listeners: [("gateway".to_owned(), listener)].into(),

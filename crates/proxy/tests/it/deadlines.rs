@@ -121,7 +121,7 @@ async fn what_nobody_waits_for_is_not_begun() {
     let proxy = Proxy::start(limits(), crate::support::all_to(&[origin.address])).await;
     let mut caller = Client::connect(proxy.edge).await;
     let answer = caller.request("POST", "/", &[("atoll-deadline", "0")], b"order").await.unwrap();
-    assert_eq!(problem(&answer), (504, "upstream_timeout".to_owned()));
+    assert_eq!(problem(&answer), (504, "deadline_passed".to_owned()));
     assert_eq!((origin.connections(), proxy.lines(1).await[0]["attempts"].as_u64()), (0, Some(0)));
     proxy.stop().await;
 }

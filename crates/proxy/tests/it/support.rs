@@ -111,8 +111,13 @@ pub(crate) fn snapshot(generation: u64, routes: Vec<Route>, addresses: &[SocketA
     Snapshot {
         generation,
         listeners: BTreeMap::from([
-            ("gateway".to_owned(), Listener { role: Role::Gateway, routes, is_logged: true }),
-            ("edge".to_owned(), Listener { role: edge, routes: vec![route("cart→a", "/", "a")], is_logged: true }),
+            ("gateway".to_owned(), Listener { role: Role::Gateway, routes, is_logged: true, tells_reason: false }),
+            (
+                "edge".to_owned(),
+                Listener {
+                    role: edge, routes: vec![route("cart→a", "/", "a")], is_logged: true, tells_reason: false
+                },
+            ),
         ]),
         services: BTreeMap::from([("a".to_owned(), addresses.iter().enumerate().map(endpoint).collect())]),
     }
