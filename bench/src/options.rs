@@ -32,8 +32,9 @@ pub(crate) enum Command {
     Rate(Rate),
 }
 
+/// What whoever starts a measurement has prepared for it.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Proxy {
+pub(crate) struct Given {
     /// The program to measure
     #[arg(long, hide = true)]
     pub(crate) atoll: PathBuf,
@@ -43,6 +44,12 @@ pub(crate) struct Proxy {
     /// Where results are kept
     #[arg(long, hide = true)]
     pub(crate) results: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Proxy {
+    #[command(flatten)]
+    pub(crate) given: Given,
     /// Times that each peer is measured, in turn with the others
     #[arg(long, default_value_t = ROUNDS, value_parser = at_least_one)]
     pub(crate) rounds: usize,
@@ -80,7 +87,7 @@ impl Proxy {
     /// The folder for the results, if this run is to be remembered.
     pub(crate) fn destination(&self) -> Option<PathBuf> {
         let is_whole = self.only.is_empty() && self.work.is_empty() && self.logs.is_empty() && self.rounds >= ROUNDS;
-        self.out.clone().or_else(|| is_whole.then(|| self.results.clone()))
+        self.out.clone().or_else(|| is_whole.then(|| self.given.results.clone()))
     }
 }
 
@@ -102,13 +109,8 @@ pub(crate) struct Rate {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Soak {
-    /// The program to measure
-    #[arg(long, hide = true)]
-    pub(crate) atoll: PathBuf,
-    #[arg(long, hide = true)]
-    pub(crate) tools: PathBuf,
-    #[arg(long, hide = true)]
-    pub(crate) results: PathBuf,
+    #[command(flatten)]
+    pub(crate) given: Given,
     /// How long it is loaded
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: u64,

@@ -41,7 +41,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let mut report = Report::new(machine::describe(), options.rounds, options.seconds);
     let mut peers = Vec::new();
     for kind in Kind::value_variants().iter().copied().filter(|kind| options.has_peer(*kind)) {
-        match kind.find(&options.atoll, &options.tools) {
+        match kind.find(&options.given.atoll, &options.given.tools) {
             Ok(peer) => peers.push(peer),
             Err(error) => report.leave_out(&kind.id(), &format!("{error:#}")),
         }

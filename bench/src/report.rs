@@ -138,9 +138,13 @@ impl Entry {
         Summary::of(self.series(of))
     }
 
-    /// Microseconds a request, in user mode and in the kernel.
+    /// Microseconds a request, in user mode and in the kernel. Together they are the median of the whole, divided as the
+    /// medians of both are: those alone would add up to something else.
     pub(crate) fn halves(&self) -> Option<(f64, f64)> {
-        Some((self.summary(|sample| sample.cpu.user)?.median, self.summary(|sample| sample.cpu.system)?.median))
+        let median = |of: fn(&Cpu) -> f64| Some(self.summary(|sample| of(&sample.cpu))?.median);
+        let (total, user, system) = (median(|cpu| cpu.total)?, median(|cpu| cpu.user)?, median(|cpu| cpu.system)?);
+        let whole = user + system;
+        Some(if whole > 0.0 { (total * user / whole, total * system / whole) } else { (0.0, total) })
     }
 
     fn errors(&self) -> u64 {
@@ -371,6 +375,18 @@ pub(crate) mod tests {
         assert_eq!(value["works"]["rate"]["logs_off"]["nginx"]["p99_us"]["median"], json!(240.0));
         assert_eq!(value["works"]["memory"]["atoll"]["idle"]["rss_more_mib_for_10000"], json!(40.0));
         assert_eq!(value["left_out"][0]["name"], json!("envoy"));
+    }
+
+    #[test]
+    fn both_halves_together_are_the_median_of_the_whole() {
+        let parts = [(1.0, 9.0), (4.0, 2.0), (5.0, 15.0)];
+        let cpu = |(user, system)| Cpu { total: user + system, user, system };
+        let samples = parts.map(|parts| Sample { cpu: cpu(parts), ..Sample::default() }).to_vec();
+        let entry = Entry { samples, ..entry("atoll", "Atoll", &[]) };
+        let (user, system) = entry.halves().unwrap();
+        // The medians are 10, 4 and 9.
+        assert!((user + system - 10.0).abs() < 1e-9 && (user / system - 4.0 / 9.0).abs() < 1e-9, "{user} {system}");
+        assert_eq!(Entry { samples: vec![Sample::default()], ..entry }.halves(), Some((0.0, 0.0)));
     }
 
     #[test]

@@ -38,7 +38,7 @@ struct Holding {
 }
 
 pub(crate) async fn run(options: Soak) -> Result<()> {
-    let atoll = Kind::Atoll.find(&options.atoll, &options.tools)?;
+    let atoll = Kind::Atoll.find(&options.given.atoll, &options.given.tools)?;
     let site = Site::open()?;
     let shape = Shape { routes: ROUTES, services: 1, replicas: REPLICAS };
     let proxy = atoll.start_shaped(&site, Logs::On, shape, &atoll.name).await?;

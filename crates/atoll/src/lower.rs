@@ -65,6 +65,13 @@ pub mod tests {
     }
 
     #[test]
+    fn each_key_of_the_limits_has_a_counter() {
+        let limits = serde_json::to_value(plan().gateway.limits).unwrap();
+        let keys: BTreeSet<&str> = limits.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, proxy::Limit::ALL.into_iter().map(proxy::Limit::code).collect());
+    }
+
+    #[test]
     fn compiler_and_data_plane_agree_about_paths() {
         for path in [
             "/",

@@ -73,6 +73,14 @@ pub struct Limits {
     pub upstream_max_age: Duration,
     #[serde(serialize_with = "crate::text::duration")]
     pub response_idle_timeout: Duration,
+    /// A second.
+    #[serde(serialize_with = "crate::text::size")]
+    pub response_rate_min: u64,
+    #[serde(serialize_with = "crate::text::size")]
+    pub trailers: u64,
+    #[serde(serialize_with = "crate::text::size")]
+    pub chunk_extensions: u64,
+    pub interim_responses: u32,
 }
 
 /// One gateway rule.

@@ -16,9 +16,11 @@ use crate::candidates::{Candidates, Chosen};
 use crate::endpoint::Endpoint;
 use crate::exchange::Exchange;
 use crate::headers;
+use crate::http1::chunk::Malformed;
 use crate::http1::framing;
 use crate::http1::parse::{self, Parsed, Unfit};
 use crate::http1::pipe::{Cut, Sink, Waits};
+use crate::limit::Limit;
 use crate::message::{Length, Version};
 use crate::outlier::{self, Verdict};
 use crate::policy::Retry;
@@ -35,9 +37,6 @@ use crate::upstream::{Line, Trust};
 // it is cheaper.
 const UNWANTED_BYTES_MAX: u64 = 64 * 1024;
 const UNWANTED_TIMEOUT: Duration = Duration::from_millis(100);
-
-// Limit: interim responses before the final one.
-const INTERIMS_MAX: u32 = 32;
 
 // Limit: what is read of a client while it waits for its answer. With more behind its request, its leaving is noticed
 // only when the answer is written.
@@ -351,6 +350,7 @@ impl Exchange<'_> {
                 return Poll::Ready(Ok(Some(connected)));
             }
             if self.now() >= deadline {
+                self.client.core.counts.reach(Limit::ConnectTimeout);
                 return Poll::Ready(Ok(None));
             }
             self.poll_bounds(context, deadline).map(Err)
@@ -473,8 +473,8 @@ impl Exchange<'_> {
                     self.is_refused = true;
                     Ok(())
                 }
-                Cut::Malformed => Err(MALFORMED),
-                Cut::TooLarge => Err(TOO_LARGE),
+                Cut::Malformed(flaw) => Err(malformed(flaw)),
+                Cut::TooLarge => Err(framing::TOO_LARGE),
                 Cut::Incomplete => {
                     self.client.has_ended = true;
                     Err(INCOMPLETE)
@@ -528,7 +528,10 @@ impl Exchange<'_> {
         let Slate { request, response, .. } = &mut *self.slate;
         match parse::response(&self.answer, &self.client.core.limits, response) {
             Ok(Parsed::Partial) => Ok(Parsed::Partial),
-            Err(Unfit::TooLarge) => Err(Failure::HeadTooLarge),
+            Err(Unfit::Beyond(limit)) => {
+                self.client.core.counts.reach(limit);
+                Err(Failure::HeadTooLarge)
+            }
             // A change of protocol that nobody asked for is no answer.
             Ok(Parsed::Complete) if response.status == 101 && !self.is_upgrade => Err(Failure::Invalid),
             Ok(Parsed::Complete) if framing::check_response(response, &self.answer, &request.method) => {
@@ -542,7 +545,9 @@ impl Exchange<'_> {
     fn pass_interim(&mut self) -> Result<(), Failure> {
         let Slate { request, response, .. } = &mut *self.slate;
         self.interims += 1;
-        if self.interims > INTERIMS_MAX {
+        let core = &self.client.core;
+        if self.interims > core.limits.interim_responses_max {
+            core.counts.reach(Limit::InterimResponses);
             return Err(Failure::Invalid);
         }
         if request.version >= Version::Http11 && response.status != 100 {
@@ -618,7 +623,11 @@ impl Exchange<'_> {
     }
 
     pub(crate) fn check_upload(&self, now: Moment) -> Result<(), Refusal> {
-        if self.upload_end() <= now { Err(STALLED) } else { Ok(()) }
+        if self.upload_end() > now {
+            return Ok(());
+        }
+        let whole = self.record.began.after(self.client.core.limits.body_timeout);
+        Err(STALLED.by(if whole <= now { Limit::RequestBodyTimeout } else { Limit::IdleTimeout }))
     }
 
     /// Waits between two tries.
@@ -695,10 +704,16 @@ fn told(outcome: Outcome) -> Tried {
 }
 
 const STALLED: Refusal = Refusal::new(Reason::RequestTimeout, "The body stopped coming.");
-const TOO_LARGE: Refusal = Refusal::new(Reason::BodyTooLarge, "The body is larger than this listener takes.");
-const MALFORMED: Refusal = Refusal::new(Reason::BadRequest, "The chunks of the body are malformed.");
 const INCOMPLETE: Refusal = Refusal::new(Reason::BadRequest, "The body ended before its announced length.");
 const GONE: Refusal = Refusal::new(Reason::ClientClosed, "The client went away.");
+
+fn malformed(flaw: Malformed) -> Refusal {
+    let detail = match flaw {
+        Malformed::Syntax => "The chunks of the body are malformed.",
+        Malformed::Beyond(_) => "The chunks of the body have more extensions or trailers than this listener takes.",
+    };
+    Refusal { limit: flaw.limit(), ..Refusal::new(Reason::BadRequest, detail) }
+}
 
 pub(crate) fn refused(failure: Failure) -> Refusal {
     let detail = match failure {

@@ -47,8 +47,8 @@ impl Chronicle {
         let mut found = Vec::new();
         for shelf in [&self.failed, &self.unusual, &self.sampled] {
             let shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-            let fits = |story: &&Box<Story>| request_id.is_empty() || story.request_id == request_id;
-            found.extend(shelf.iter().rev().filter(fits).take(max).map(|story| (**story).clone()));
+            let fits = |story: &&Story| request_id.is_empty() || story.request_id == request_id;
+            found.extend(shelf.iter().rev().map(Box::as_ref).filter(fits).take(max).cloned());
         }
         found.sort_by_key(|story| story.began);
         found.drain(..found.len().saturating_sub(max));

@@ -24,9 +24,9 @@ pub struct Config {
 /// The bounds of everything that a client or an upstream can make grow or last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Request line and header fields together; more is 431.
+    /// Request line and header fields together; more is 431. Of a response, too; more is 502.
     pub head_bytes_max: usize,
-    /// Number of header fields; more is 431. Above 256, 256 counts.
+    /// Number of header fields; more is 431, in a response 502. Above 256, 256 counts.
     pub headers_max: usize,
     /// The request target; more is 414.
     pub uri_bytes_max: usize,
@@ -59,6 +59,15 @@ pub struct Limits {
     /// response breaks off. It ends what a host that died would hold for ever: keep it above the pauses of event
     /// streams. Tunnels have only the kernel's probes (keepalive).
     pub upstream_body_timeout: Duration,
+    /// Bytes a second. While a response waits for its client, the client takes this much on average in each
+    /// `idle_timeout` of that waiting; else the response breaks off. 0: anything is enough. Tunnels are not limited.
+    pub response_rate_min: u64,
+    /// The trailer section of one body; more is 400 in a request and breaks a response.
+    pub trailer_bytes_max: usize,
+    /// The extensions of one chunk; more is 400 in a request and breaks a response.
+    pub chunk_extension_bytes_max: u32,
+    /// Interim responses (1xx) before the final one; more is 502.
+    pub interim_responses_max: u32,
 }
 
 impl Limits {
@@ -67,7 +76,8 @@ impl Limits {
     /// Head 32 KiB, 100 fields, target 8 KiB, body 1 GiB; 10 s for a head, an hour for a body, 60 s idle; 32,768
     /// connections, three quarters of them for one listener, half of them for one client address, so that neither takes
     /// all of it from the others; 1 s to connect, 64 idle connections for 4 s (Node.js closes its own after 5 s), none
-    /// older than ten minutes, an hour of silence in a response.
+    /// older than ten minutes, an hour of silence in a response; 240 bytes a second (as Kestrel's MinResponseDataRate),
+    /// 8 KiB of trailers, 256 bytes of extensions a chunk, 32 interim responses.
     #[must_use]
     pub const fn standard() -> Self {
         Self {
@@ -86,6 +96,10 @@ impl Limits {
             upstream_idle_timeout: Duration::from_secs(4),
             upstream_age_max: Duration::from_secs(10 * 60),
             upstream_body_timeout: Duration::from_secs(60 * 60),
+            response_rate_min: 240,
+            trailer_bytes_max: 8 * 1024,
+            chunk_extension_bytes_max: 256,
+            interim_responses_max: 32,
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::cores::{Core, Listener};
 use crate::exchange::{self, Fate};
 use crate::headers::Origin;
 use crate::http1::parse::{self, Parsed};
-use crate::reason::{Cut, Reason, Refusal, problem};
+use crate::limit::Limit;
+use crate::reason::{Reason, Refusal, problem};
 use crate::rooms::{Admission, Room};
 use crate::stock::Slate;
 use crate::timers::{Moment, Timer};
@@ -114,7 +115,7 @@ async fn live(mut client: Client) {
         let fate = match (next, &mut slate) {
             (Next::Request, Some(slate)) => exchange::answer(&mut client, slate).await,
             (Next::Unreadable(refusal), _) => {
-                note_refusal(&client, refusal.reason);
+                note_refusal(&client, refusal);
                 say_farewell(&mut client, &refusal).await;
                 Fate::Lingers
             }
@@ -181,10 +182,7 @@ fn wait(client: &Client, slate: &mut Option<Box<Slate>>, since: Moment, late: Mo
             let began = slate.began.get_or_insert(now);
             let deadline = began.after(core.limits.head_timeout);
             if deadline <= now {
-                return Poll::Ready(Next::Unreadable(Refusal::new(
-                    Reason::RequestTimeout,
-                    "The head of the request did not come in time.",
-                )));
+                return Poll::Ready(Next::Unreadable(LATE_HEAD));
             }
             deadline
         }
@@ -193,16 +191,17 @@ fn wait(client: &Client, slate: &mut Option<Box<Slate>>, since: Moment, late: Mo
         None => since.after(core.limits.idle_timeout),
     };
     if deadline <= now {
-        if client.admission == Admission::Refused {
-            core.counts.cut(Cut::TooMany);
-        } else if !core.is_stopping.get() {
-            core.counts.cut(Cut::Idle);
+        if client.admission == Admission::Served && !core.is_stopping.get() {
+            core.counts.reach(Limit::IdleTimeout);
         }
         return Poll::Ready(Next::Nothing);
     }
     client.timer.set(deadline);
     Poll::Pending
 }
+
+const LATE_HEAD: Refusal =
+    Refusal::new(Reason::RequestTimeout, "The head of the request did not come in time.").by(Limit::RequestHeadTimeout);
 
 fn poll_bytes(
     stream: &mut TcpStream,
@@ -215,13 +214,14 @@ fn poll_bytes(
     poll_read_buf(Pin::new(stream), context, &mut slate.inbound)
 }
 
-fn note_refusal(client: &Client, reason: Reason) {
+fn note_refusal(client: &Client, refusal: Refusal) {
     let view = client.listener.view(&client.core.shared);
     client.core.counts.heads_refused.add(1);
-    client.core.counts.refuse(reason);
+    client.core.counts.refuse(refusal.reason);
+    client.core.counts.reach(refusal.limit);
     if view.is_logged() {
         let caller = view.table.as_ref().and_then(|table| table.caller.as_deref());
-        client.core.log.refuse_head(&client.listener.name, caller, client.address, reason);
+        client.core.log.refuse_head(&client.listener.name, caller, client.address, refusal.reason);
     }
 }
 

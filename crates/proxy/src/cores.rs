@@ -24,7 +24,7 @@ use crate::connection;
 use crate::counters::Counts;
 use crate::error::Error;
 use crate::handle::{Current, Shared};
-use crate::reason::Cut;
+use crate::http1::chunk::Bounds;
 use crate::rooms::{Room, Rooms};
 use crate::sockets::BACKLOG;
 use crate::stock::Stock;
@@ -131,7 +131,7 @@ async fn live(start: Start) -> Result<(), Error> {
     let core = Rc::new(Core {
         log: Log::new(access, Arc::clone(&counts)),
         pool: Pool::new(limits.clone(), Arc::clone(&counts), Rc::clone(&timers)),
-        stock: Stock::default(),
+        stock: Stock::new(Bounds::of(&limits)),
         timers,
         tasks: Tasks::default(),
         is_stopping: Cell::new(false),
@@ -325,8 +325,6 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
 }
 
 fn admit(core: &Rc<Core>, listener: &Rc<Listener>, stream: TcpStream, address: SocketAddr) {
-    let Some((room, admission)) = Room::take(core, &core.rooms, &listener.name, address.ip()) else {
-        return core.counts.cut(Cut::TooMany);
-    };
+    let Some((room, admission)) = Room::take(core, &core.rooms, &listener.name, address.ip()) else { return };
     core.tasks.spawn_local(connection::serve(stream, Rc::clone(core), Rc::clone(listener), address, admission, room));
 }

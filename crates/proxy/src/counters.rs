@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::limit::Limit;
 use crate::meters::{Readings, Shard};
-use crate::reason::{Cut, Reason};
+use crate::reason::Reason;
 
 /// What the whole process has counted since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +58,7 @@ pub(crate) struct Counts {
     /// The same before edges.
     pub(crate) no_edge: Shard,
     refused: [Count; Reason::ALL.len()],
-    cut: [Count; Cut::ALL.len()],
+    limits: [Count; Limit::ALL.len()],
 }
 
 impl Counts {
@@ -74,7 +75,7 @@ impl Counts {
             no_route: Shard::default(),
             no_edge: Shard::default(),
             refused: Default::default(),
-            cut: Default::default(),
+            limits: Default::default(),
         }
     }
 
@@ -83,9 +84,11 @@ impl Counts {
         self.refused[reason as usize].add(1);
     }
 
-    /// A limit has closed a connection without an answer.
-    pub(crate) fn cut(&self, cut: Cut) {
-        self.cut[cut as usize].add(1);
+    /// A limit was met, if it was one: something is refused, cut, closed or tried elsewhere for it.
+    pub(crate) fn reach(&self, limit: impl Into<Option<Limit>>) {
+        if let Some(limit) = limit.into() {
+            self.limits[limit as usize].add(1);
+        }
     }
 }
 
@@ -126,8 +129,8 @@ pub(crate) fn read(cores: &[Arc<Counts>], readings: &mut Readings) {
         let count = cores.iter().map(|core| core.refused[reason as usize].get()).sum();
         readings.refused.insert(reason.code().to_owned(), count);
     }
-    for cut in Cut::ALL {
-        let count = cores.iter().map(|core| core.cut[cut as usize].get()).sum();
-        readings.cut.insert(cut.code().to_owned(), count);
+    for limit in Limit::ALL {
+        let count = cores.iter().map(|core| core.limits[limit as usize].get()).sum();
+        readings.limits.insert(limit.code().to_owned(), count);
     }
 }

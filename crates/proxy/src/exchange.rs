@@ -19,6 +19,7 @@ use crate::head;
 use crate::headers::{self, Identity, Persistence};
 use crate::message::{Head, Length, Version};
 use crate::meters::{Ended, Metered};
+use crate::pace::Pace;
 use crate::patience::Patience;
 use crate::policy::Policy;
 use crate::reason::{Reason, Refusal, problem};
@@ -135,6 +136,8 @@ pub(crate) struct Exchange<'c> {
     pub(crate) is_unsent: bool,
     /// Bytes of the answer a second, as a fault says.
     pub(crate) bandwidth: Option<u64>,
+    /// How fast the client takes it.
+    pub(crate) pace: Pace,
 }
 
 /// Answers one request. What cannot be served is refused with a reason, as long as there is somebody to tell.
@@ -206,6 +209,7 @@ impl<'c> Exchange<'c> {
             place: None,
             is_unsent: true,
             bandwidth: None,
+            pace: Pace::default(),
         }
     }
 
@@ -308,6 +312,7 @@ impl<'c> Exchange<'c> {
 
     pub(crate) async fn refuse(mut self, refusal: &Refusal) -> Fate {
         self.record.reason = Some(refusal.reason);
+        self.client.core.counts.reach(refusal.limit);
         let id = self.identity.request_id.get(&self.slate.inbound);
         let content = problem(refusal, id, self.service());
         let retry_after = refusal.retry_after().map(|seconds| seconds.to_string());

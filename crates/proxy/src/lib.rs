@@ -3,7 +3,7 @@
 //! everything by [`Config`] and [`Snapshot`] and decides nothing that a plan could have decided.
 //!
 //! Deciding is pure and knows no sockets: `message`, `http1::{parse, framing, chunk}`, `head`, `path`, `table`, [`route()`],
-//! `filter`, `balance`, `retry`, `headers`. Acting is `connection` → `exchange` → `attempt` → `relay` or `tunnel`, over
+//! `filter`, `balance`, `retry`, `pace`, `headers`. Acting is `connection` → `exchange` → `attempt` → `relay` or `tunnel`, over
 //! `http1::pipe` and `upstream`: one task a client's connection, which polls the service's socket as well.
 
 mod access;
@@ -31,9 +31,11 @@ mod hashing;
 mod head;
 mod headers;
 mod http1;
+mod limit;
 mod message;
 mod meters;
 mod outlier;
+mod pace;
 mod path;
 mod patience;
 pub mod plane;
@@ -68,13 +70,14 @@ pub use guard::{Ejected, GuardReading};
 pub use handle::Handle;
 pub use head::with_head;
 pub use http1::chunk::{Decoded, Malformed, decode_chunked};
+pub use limit::Limit;
 pub use message::Head;
 pub use meters::{Histogram, Outcome, Reading, Readings, Series, Subject, bounds_seconds};
 pub use path::check_pattern;
 pub use policy::{
     Algorithm, Balance, Breaker, Concurrency, Ejection, Fallback, Key, Policy, RateLimit, Retry, Share, Window,
 };
-pub use reason::{Cut, Reason};
+pub use reason::Reason;
 pub use route::{Considered, Decision, Verdict, explain, route};
 pub use snapshot::{
     Backend, Endpoint, Filter, HeaderEdits, Listener, Match, NamedMatch, PathMatch, PathRewrite, Role, Route, Snapshot,

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::http1::pipe::{Pipe, Waits};
+use crate::limit::Limit;
 use crate::reason::{Reason, Refusal};
 use crate::timers::Moment;
 
@@ -25,16 +26,16 @@ impl Patience {
 
     /// Refuses when the time is over. To be asked before each attempt, too: nothing is begun that nobody waits for.
     pub(crate) fn check(self, upload: &Pipe, now: Moment) -> Result<(), Refusal> {
-        let detail = if self.caller <= now {
-            "The time that the caller gave is over."
+        let (detail, limit) = if self.caller <= now {
+            ("The time that the caller gave is over.", None)
         } else if self.own_end(upload) > now {
             return Ok(());
         } else if upload.has_ended() {
-            "The service did not answer in time."
+            ("The service did not answer in time.", None)
         } else {
-            "The service stopped taking the body."
+            ("The service stopped taking the body.", (self.timeout <= self.idle).then_some(Limit::IdleTimeout))
         };
-        Err(Refusal::new(Reason::UpstreamTimeout, detail))
+        Err(Refusal { limit, ..Refusal::new(Reason::UpstreamTimeout, detail) })
     }
 
     /// Whether the time is over that the caller gave.

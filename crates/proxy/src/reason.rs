@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Serialize;
 
+use crate::limit::Limit;
+
 /// Why a request was not answered by a service. The codes are stable; tools may match on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -206,32 +208,6 @@ impl Reason {
     }
 }
 
-/// Why a limit closed a connection of a client without an answer: there was no request, or nobody who read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cut {
-    /// So far above `connections_max` that not even a refusal is written.
-    TooMany,
-    /// It was without a request for `idle_timeout`.
-    Idle,
-    /// The client read nothing of its answer for `idle_timeout`.
-    Stalled,
-}
-
-impl Cut {
-    /// Every one, in the order of declaration.
-    pub const ALL: [Self; Self::Stalled as usize + 1] = [Self::TooMany, Self::Idle, Self::Stalled];
-
-    /// The name in counters.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::TooMany => "too_many_connections",
-            Self::Idle => "idle",
-            Self::Stalled => "stalled",
-        }
-    }
-}
-
 /// The refusal of one request, before it becomes a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -239,14 +215,16 @@ pub(crate) struct Refusal {
     /// A sentence for whoever reads the answer. Never quotes what the client sent.
     pub(crate) detail: &'static str,
     /// Instead of the one of the reason.
-    status: Option<StatusCode>,
+    pub(crate) status: Option<StatusCode>,
     /// When another try may fare better.
-    retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
+    /// The limit that is behind it.
+    pub(crate) limit: Option<Limit>,
 }
 
 impl Refusal {
     pub(crate) const fn new(reason: Reason, detail: &'static str) -> Self {
-        Self { reason, detail, status: None, retry_after: None }
+        Self { reason, detail, status: None, retry_after: None, limit: None }
     }
 
     pub(crate) const fn with_status(self, status: StatusCode) -> Self {
@@ -266,6 +244,11 @@ impl Refusal {
         let passing = self.reason.is_passing().then_some(Duration::from_secs(1));
         let time = self.retry_after.or(passing)?;
         Some((time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1))
+    }
+
+    /// It is for this limit.
+    pub(crate) const fn by(self, limit: Limit) -> Self {
+        Self { limit: Some(limit), ..self }
     }
 }
 
@@ -306,7 +289,6 @@ mod tests {
     #[test]
     fn every_reason_stands_at_its_number() {
         assert!(Reason::ALL.iter().enumerate().all(|(number, reason)| *reason as usize == number));
-        assert!(Cut::ALL.iter().enumerate().all(|(number, cut)| *cut as usize == number));
     }
 
     #[test]

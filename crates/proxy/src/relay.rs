@@ -13,10 +13,13 @@ use tokio::io::AsyncWrite;
 use crate::attempt::refused;
 use crate::exchange::{Exchange, Fate};
 use crate::headers::{self, Persistence};
+use crate::http1::chunk::Malformed;
 use crate::http1::pipe::{Cut, Sink, Waits};
+use crate::limit::Limit;
 use crate::message::{Length, Version};
-use crate::reason::Reason;
+use crate::reason::{Reason, Refusal};
 use crate::retry::Failure;
+use crate::sockets;
 use crate::stock::Slate;
 use crate::timers::Moment;
 use crate::tunnel;
@@ -109,8 +112,7 @@ impl Exchange<'_> {
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         let now = self.now();
         if let Err(refusal) = self.poll_upload(context) {
-            self.record.reason = Some(refusal.reason);
-            return Poll::Ready(Err(Broken::Underway));
+            return Poll::Ready(Err(self.breaks_off(refusal)));
         }
         let Some(line) = &mut self.line else { return Poll::Ready(Err(Broken::Underway)) };
         let core = &self.client.core;
@@ -125,11 +127,13 @@ impl Exchange<'_> {
         match polled {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(Cut::SinkLost)) => return Poll::Ready(Err(Broken::Underway)),
-            Poll::Ready(Err(cut)) if !download.has_sent() => {
-                let is_malformed = matches!(cut, Cut::Malformed | Cut::TooLarge);
-                return Poll::Ready(Err(Broken::Unsaid(if is_malformed { Failure::Invalid } else { Failure::Broken })));
-            }
-            Poll::Ready(Err(_)) => {
+            Poll::Ready(Err(cut)) => {
+                let flaw = if let Cut::Malformed(flaw) = cut { Some(flaw) } else { None };
+                core.counts.reach(flaw.and_then(Malformed::limit));
+                if !download.has_sent() {
+                    let failure = if flaw.is_some() { Failure::Invalid } else { Failure::Broken };
+                    return Poll::Ready(Err(Broken::Unsaid(failure)));
+                }
                 self.record.reason = Some(Reason::UpstreamBroken);
                 return Poll::Ready(Err(Broken::Underway));
             }
@@ -146,37 +150,65 @@ impl Exchange<'_> {
         self.wait(context, waits)
     }
 
+    /// The client spoils an answer on its way.
+    fn breaks_off(&mut self, refusal: Refusal) -> Broken {
+        self.client.core.counts.reach(refusal.limit);
+        self.record.reason = Some(refusal.reason);
+        Broken::Underway
+    }
+
     /// What bounds an answer on its way.
     fn wait(&mut self, context: &mut Context<'_>, waits: Waits) -> Poll<Result<(), Broken>> {
         let now = self.now();
-        let limits = &self.client.core.limits;
-        let policy = self.route().map(|route| &route.policy);
-        let silence = policy.and_then(|policy| policy.idle_timeout).unwrap_or(limits.upstream_body_timeout);
-        let total = policy.and_then(|policy| policy.total_timeout).filter(|_| !self.is_endless);
-        let whole = total.map_or(Moment::NEVER, |total| self.record.began.after(total));
+        let whole = self.total_end();
         if whole <= now {
             self.record.reason = Some(Reason::UpstreamTimeout);
             return Poll::Ready(Err(Broken::Underway));
         }
-        let (end, reason) = match waits {
-            Waits::Source(since) => (since.after(silence), Some(Reason::UpstreamTimeout)),
-            Waits::Sink(since) => (since.after(limits.idle_timeout), None),
-            // A fault holds it back.
-            Waits::Nobody => (now.after(HELD_BACK), None),
-        };
-        if end <= now {
-            if reason.is_none() {
-                self.client.core.counts.cut(crate::reason::Cut::Stalled);
+        let end = match self.answer_end(now, waits) {
+            Ok(end) => end,
+            Err(limit) => {
+                self.client.core.counts.reach(limit);
+                if limit == Limit::ResponseIdleTimeout {
+                    self.record.reason = Some(Reason::UpstreamTimeout);
+                } else {
+                    // What the kernel still has for a client that does not take it would stay for minutes.
+                    let _ = SockRef::from(&self.client.stream).set_linger(Some(Duration::ZERO));
+                }
+                return Poll::Ready(Err(Broken::Underway));
             }
-            self.record.reason = reason;
-            return Poll::Ready(Err(Broken::Underway));
-        }
+        };
         if let Err(refusal) = self.watch(context).and_then(|()| self.check_upload(now)) {
-            self.record.reason = Some(refusal.reason);
-            return Poll::Ready(Err(Broken::Underway));
+            return Poll::Ready(Err(self.breaks_off(refusal)));
         }
         self.client.timer.set(end.min(whole).min(self.upload_end()).min(self.parting_end()));
         Poll::Pending
+    }
+
+    /// When the whole answer has had its time, where its route gives it one.
+    fn total_end(&self) -> Moment {
+        let total = self.route().and_then(|route| route.policy.total_timeout).filter(|_| !self.is_endless);
+        total.map_or(Moment::NEVER, |total| self.record.began.after(total))
+    }
+
+    /// When whoever is waited for has had its time, or the limit that it has met.
+    fn answer_end(&mut self, now: Moment, waits: Waits) -> Result<Moment, Limit> {
+        let limits = &self.client.core.limits;
+        match waits {
+            // Only a fault holds an answer back.
+            Waits::Nobody if self.bandwidth.is_some() => Ok(now.after(HELD_BACK)),
+            Waits::Nobody => Ok(Moment::NEVER),
+            Waits::Source(since) => {
+                self.pace.leave(since);
+                let own = self.route().and_then(|route| route.policy.idle_timeout);
+                let end = since.after(own.unwrap_or(limits.upstream_body_timeout));
+                if end <= now { Err(Limit::ResponseIdleTimeout) } else { Ok(end) }
+            }
+            Waits::Sink(since) => {
+                let (sent, stream) = (self.slate.download.sent, &self.client.stream);
+                self.pace.check(since, now, limits, || sent.cast_signed() - sockets::unacknowledged(stream))
+            }
+        }
     }
 
     /// The service answered before it had everything: what is on its way may still arrive, so that both connections serve
@@ -184,7 +216,9 @@ impl Exchange<'_> {
     async fn finish_upload(&mut self) {
         let end = self.now().after(REST_MAX);
         poll_fn(|context| {
-            let is_over = self.poll_upload(context).is_err() || self.is_refused || self.slate.upload.is_done();
+            let polled = self.poll_upload(context);
+            self.client.core.counts.reach(polled.err().and_then(|refusal| refusal.limit));
+            let is_over = polled.is_err() || self.is_refused || self.slate.upload.is_done();
             if is_over || self.now() >= end || !self.slate.response.keeps_alive {
                 return Poll::Ready(());
             }
@@ -216,7 +250,7 @@ impl Exchange<'_> {
         }
         let Waits::Sink(since) = download.waits else { return Poll::Pending };
         if since.after(end) <= now {
-            self.client.core.counts.cut(crate::reason::Cut::Stalled);
+            self.client.core.counts.reach(Limit::IdleTimeout);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         self.client.timer.set(since.after(end));

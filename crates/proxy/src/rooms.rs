@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cores::Core;
+use crate::limit::Limit;
 
 // Limit: connections above a limit that are told so (503). Those above even that are closed without a word.
 const REFUSALS_MAX: usize = 64;
@@ -41,7 +42,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// `None` when not even a refusal finds room.
+    /// `None` when not even a refusal finds room. One that is not served is counted for the first limit that it met.
     pub(crate) fn take(
         core: &Rc<Core>,
         rooms: &Arc<Rooms>,
@@ -55,14 +56,23 @@ impl Room {
         let limits = &core.limits;
         taken.all += 1;
         let counts = [
-            (taken.all - 1, limits.connections_max),
-            (enter(&mut taken.listeners, Arc::clone(listener)), limits.connections_listener_max),
-            (enter(&mut taken.clients, client), limits.connections_client_max),
+            (taken.all - 1, limits.connections_max, Limit::Connections),
+            (
+                enter(&mut taken.listeners, Arc::clone(listener)),
+                limits.connections_listener_max,
+                Limit::ConnectionsPerListener,
+            ),
+            (enter(&mut taken.clients, client), limits.connections_client_max, Limit::ConnectionsPerAddress),
         ];
         drop(taken);
+        let met = counts.iter().find(|(count, max, _)| count >= max).map(|(.., limit)| *limit);
+        core.counts.reach(met);
         let room = Self { core: Rc::clone(core), rooms: Arc::clone(rooms), listener: Arc::clone(listener), client };
-        let fits = |more: usize| counts.iter().all(|(count, limit)| *count < limit.saturating_add(more));
-        if fits(0) { Some((room, Admission::Served)) } else { fits(REFUSALS_MAX).then_some((room, Admission::Refused)) }
+        let is_told = counts.iter().all(|(count, max, _)| *count < max.saturating_add(REFUSALS_MAX));
+        match met {
+            None => Some((room, Admission::Served)),
+            Some(_) => is_told.then_some((room, Admission::Refused)),
+        }
     }
 }
 

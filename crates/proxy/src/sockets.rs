@@ -1,11 +1,14 @@
 //! Listening sockets: how they are opened and what accepted connections inherit from them. Who accepts is `cores`'
 //! matter, who holds them across processes `plane`'s.
 
+use std::ffi::c_int;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use rustix::ioctl::{Getter, Opcode, ioctl};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::TcpStream;
 
 // Limit: connections that the kernel holds for one socket until they are accepted; it may hold fewer (somaxconn).
 pub(crate) const BACKLOG: i32 = 1024;
@@ -26,6 +29,17 @@ pub(crate) enum Check {
     Strangers,
     /// The port is our own already, at another address of this machine.
     Nobody,
+}
+
+/// How many bytes that were written to a connection its other side has not acknowledged: SIOCOUTQ (tcp(7)), which is
+/// TIOCOUTQ. 0 where the kernel does not say.
+#[expect(unsafe_code, reason = "rustix has no function for this request")]
+pub(crate) fn unacknowledged(stream: &TcpStream) -> i64 {
+    // As in asm-generic/ioctls.h, which holds for x86-64 and aarch64.
+    const TIOCOUTQ: Opcode = 0x5411;
+    // Safety: the request writes one `int` and nothing else, and the stream is open as long as it is borrowed.
+    let count = unsafe { ioctl(stream, Getter::<TIOCOUTQ, c_int>::new()) };
+    count.map_or(0, i64::from)
 }
 
 /// One socket a core for the same address; the kernel spreads connections over them.

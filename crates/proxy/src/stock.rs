@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 
+use crate::http1::chunk::Bounds;
 use crate::http1::pipe::Pipe;
 use crate::message::{RequestHead, ResponseHead};
 use crate::story::Told;
@@ -15,7 +16,7 @@ pub(crate) const BUFFER_BYTES: usize = 32 * 1024;
 const KEPT_MAX: usize = 64;
 
 /// All that one request reads and writes on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Slate {
     /// From the client: the request's head, what is there of its content, and what follows.
     pub(crate) inbound: Vec<u8>,
@@ -36,6 +37,20 @@ pub(crate) struct Slate {
 }
 
 impl Slate {
+    fn new(bounds: Bounds) -> Self {
+        Self {
+            inbound: Vec::with_capacity(BUFFER_BYTES),
+            began: None,
+            looked: 0,
+            request: RequestHead::default(),
+            response: ResponseHead::default(),
+            story: Vec::new(),
+            marks: Vec::new(),
+            upload: Pipe::new(bounds),
+            download: Pipe::new(bounds),
+        }
+    }
+
     /// Forgets what may stand before a request and means nothing (RFC 9112 §2.2).
     pub(crate) fn skip_empty_lines(&mut self) {
         let empty = self.inbound.chunks_exact(2).take_while(|line| *line == b"\r\n").count() * 2;
@@ -57,14 +72,17 @@ pub(crate) struct Stock {
     #[expect(clippy::vec_box, reason = "slates are handed around, and their heads are large")]
     slates: RefCell<Vec<Box<Slate>>>,
     buffers: RefCell<Vec<Vec<u8>>>,
+    bounds: Bounds,
 }
 
 impl Stock {
+    /// `bounds` is for all content that is read on its slates.
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
     pub(crate) fn slate(&self) -> Box<Slate> {
-        self.slates
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| Box::new(Slate { inbound: Vec::with_capacity(BUFFER_BYTES), ..Slate::default() }))
+        self.slates.borrow_mut().pop().unwrap_or_else(|| Box::new(Slate::new(self.bounds)))
     }
 
     pub(crate) fn give_slate(&self, mut slate: Box<Slate>) {

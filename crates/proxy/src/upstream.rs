@@ -16,6 +16,7 @@ use crate::config::Limits;
 use crate::counters::Counts;
 use crate::endpoint::Endpoint;
 use crate::hashing::Hashing;
+use crate::limit::Limit;
 use crate::sockets::keepalive;
 use crate::timers::{Moment, Timers};
 
@@ -84,7 +85,7 @@ impl Pool {
         let mut shelves = self.shelves.borrow_mut();
         let idle = &mut shelves.get_mut(&endpoint)?.idle;
         while let Some(mut candidate) = idle.pop_back() {
-            if self.is_fresh(&candidate) && candidate.is_quiet(trust) {
+            if self.keeps(&candidate) && candidate.is_quiet(trust) {
                 candidate.is_reused = true;
                 return Some(candidate);
             }
@@ -95,7 +96,7 @@ impl Pool {
     /// Keeps a connection whose response was read to its end.
     pub(crate) fn put(&self, endpoint: &Arc<Endpoint>, mut line: Line) {
         line.since = self.timers.clock.now();
-        if !endpoint.is_ready() || !self.is_fresh(&line) {
+        if !endpoint.is_ready() || !self.keeps(&line) {
             return;
         }
         let mut shelves = self.shelves.borrow_mut();
@@ -105,13 +106,14 @@ impl Pool {
         shelf.idle.push_back(line);
         if shelf.idle.len() > self.limits.upstream_idle_max {
             shelf.idle.pop_front();
+            self.counts.reach(Limit::UpstreamIdleConnections);
         }
     }
 
     /// Closes what has been idle for too long or leads to an endpoint that is not ready any more.
     pub(crate) fn tidy(&self) {
         self.shelves.borrow_mut().retain(|_, shelf| {
-            shelf.idle.retain(|line| self.is_fresh(line) && line.is_quiet(Trust::Reactor));
+            shelf.idle.retain(|line| self.keeps(line) && line.is_quiet(Trust::Reactor));
             shelf.endpoint.is_ready() && !shelf.idle.is_empty()
         });
     }
@@ -140,8 +142,15 @@ impl Pool {
         Ok(Line { stream, born: now, since: now, is_reused: false })
     }
 
-    fn is_fresh(&self, line: &Line) -> bool {
+    /// Whether it may wait, or serve once more. Counts the limit that closes it where it may not.
+    fn keeps(&self, line: &Line) -> bool {
         let now = self.timers.clock.now();
-        now.since(line.since) < self.limits.upstream_idle_timeout && now.since(line.born) < self.limits.upstream_age_max
+        let met = if now.since(line.born) >= self.limits.upstream_age_max {
+            Some(Limit::UpstreamMaxAge)
+        } else {
+            (now.since(line.since) >= self.limits.upstream_idle_timeout).then_some(Limit::UpstreamIdleTimeout)
+        };
+        self.counts.reach(met);
+        met.is_none()
     }
 }

@@ -1,7 +1,7 @@
 //! `atoll doctor`: whether this machine can run the application, and what to do where it cannot.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use clap::Args;
 use manifest::Plan;
@@ -122,8 +122,8 @@ fn application(project: &Project) -> Vec<Finding> {
     let Some(plan) = loaded.plan else {
         return vec![Finding::bad("the manifest has errors", "`atoll check` shows them all")];
     };
-    let mut findings =
-        vec![Finding::good(format!("the manifest of `{}` is valid", plan.name)), gateway(project, &plan)];
+    let mut findings = vec![Finding::good(format!("the manifest of `{}` is valid", plan.name))];
+    findings.extend(listeners(project, &plan));
     findings.extend(
         programs(&plan)
             .into_iter()
@@ -132,16 +132,22 @@ fn application(project: &Project) -> Vec<Finding> {
     findings
 }
 
-fn gateway(project: &Project, plan: &Plan) -> Finding {
-    let listen = plan.gateway.listen;
+/// Gateway and dashboard.
+fn listeners(project: &Project, plan: &Plan) -> Vec<Finding> {
+    let (gateway, dashboard) = (plan.gateway.listen, plan.dashboard.listen);
     if project.is_running() {
-        return Finding::good(format!("the application runs, its gateway on {listen}"));
+        let what = format!("the application runs, its gateway on {gateway}, its dashboard on {dashboard}");
+        return vec![Finding::good(what)];
     }
+    vec![listener("gateway", gateway), listener("dashboard", dashboard)]
+}
+
+fn listener(name: &str, listen: SocketAddr) -> Finding {
     match TcpListener::bind(listen) {
-        Ok(_) => Finding::good(format!("the gateway's address {listen} is free")),
+        Ok(_) => Finding::good(format!("the {name}'s address {listen} is free")),
         Err(error) => {
-            let hint = "stop the program that has it, or write another `listen` under [gateway]";
-            Finding::bad(format!("the gateway cannot listen on {listen}: {error}"), hint)
+            let hint = format!("stop the program that has it, or write another `listen` under [{name}]");
+            Finding::bad(format!("the {name} cannot listen on {listen}: {error}"), hint)
         }
     }
 }

@@ -4,6 +4,8 @@
 
 mod text;
 
+use std::collections::BTreeMap;
+
 use proxy::{Outcome, Reading, Readings, Series, Subject};
 use supervisor::{Snapshot, Wanted};
 
@@ -160,9 +162,9 @@ fn seconds(nanos: u64) -> f64 {
 }
 
 fn data_plane(readings: &Readings) -> Vec<Family> {
-    let Readings { counters, refused, cut, .. } = readings;
-    let by_reason = |counts: &std::collections::BTreeMap<String, u64>| -> Vec<(Labels, Value)> {
-        counts.iter().map(|(reason, count)| (vec![("reason", reason.clone())], Value::Count(*count))).collect()
+    let Readings { counters, refused, limits, .. } = readings;
+    let by = |label, counts: &BTreeMap<String, u64>| -> Vec<(Labels, Value)> {
+        counts.iter().map(|(code, count)| (vec![(label, code.clone())], Value::Count(*count))).collect()
     };
     let one = |kind, name, help, count| Family::new(kind, name, "", help).with([(Vec::new(), Value::Count(count))]);
     vec![
@@ -172,9 +174,14 @@ fn data_plane(readings: &Readings) -> Vec<Family> {
             "",
             "Requests that the data plane answered itself or that broke off, and heads that could not be read, by reason.",
         )
-        .with(by_reason(refused)),
-        Family::new(Kind::Counter, "atoll_connections_cut", "", "Connections that a limit closed without an answer.")
-            .with(by_reason(cut)),
+        .with(by("reason", refused)),
+        Family::new(
+            Kind::Counter,
+            "atoll_limit_reached",
+            "",
+            "How often each limit of [gateway.limits] was met: a request refused, an answer or a connection cut, an idle connection to an instance closed.",
+        )
+        .with(by("limit", limits)),
         one(Kind::Counter, "atoll_connections", "Clients' connections accepted.", counters.connections),
         one(Kind::Gauge, "atoll_connections_active", "Clients' connections open.", counters.connections_active),
         one(

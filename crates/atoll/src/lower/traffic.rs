@@ -37,6 +37,10 @@ pub fn limits(plan: &Plan) -> proxy::Limits {
         upstream_idle_timeout,
         upstream_max_age,
         response_idle_timeout,
+        response_rate_min,
+        trailers,
+        chunk_extensions,
+        interim_responses,
     } = plan.gateway.limits.clone();
     let bytes = |size| usize::try_from(size).unwrap_or(usize::MAX);
     let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
@@ -56,6 +60,10 @@ pub fn limits(plan: &Plan) -> proxy::Limits {
         upstream_idle_timeout,
         upstream_age_max: upstream_max_age,
         upstream_body_timeout: response_idle_timeout,
+        response_rate_min,
+        trailer_bytes_max: bytes(trailers),
+        chunk_extension_bytes_max: u32::try_from(chunk_extensions).unwrap_or(u32::MAX),
+        interim_responses_max: interim_responses,
     }
 }
 

@@ -81,6 +81,13 @@ fn doctor_judges_machine_and_application() {
     let doctor = app.atoll(&["doctor"]);
     assert_eq!(doctor.code(), 1);
     assert!(doctor.stdout.contains("no-such-program-here"), "{}", doctor.stdout);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    let manifest = format!("name = \"test\"\n[dashboard]\nlisten = \"{listen}\"\n[services.web]\ncommand = \"true\"\n");
+    app.write("atoll.toml", &manifest);
+    let doctor = app.atoll(&["doctor"]);
+    assert_eq!(doctor.code(), 1);
+    assert!(doctor.stdout.contains("the dashboard cannot listen on 127.0.0.1:"), "{}", doctor.stdout);
 }
 
 #[test]

@@ -112,6 +112,10 @@ fn limits(table: &Table<'_>) -> Limits {
         upstream_idle_timeout: table.duration("upstream_idle_timeout"),
         upstream_max_age: table.duration("upstream_max_age"),
         response_idle_timeout: table.duration("response_idle_timeout"),
+        response_rate_min: table.size("response_rate_min"),
+        trailers: table.size("trailers"),
+        chunk_extensions: table.size("chunk_extensions"),
+        interim_responses: table.count("interim_responses"),
     }
 }
 

@@ -88,16 +88,20 @@ const WAIT: Kind = Kind::Duration { min: Duration::from_millis(100), max: DAY };
 
 static GATEWAY_LIMITS: Table = Table {
     name: "gateway limits",
-    doc: "Bounds of what clients and services can make grow or last, at the gateway and at every edge. `/metrics` counts who meets one. A change of them starts the data plane anew; no request is lost by it.",
+    doc: "Bounds of what clients and services can make grow or last, at the gateway and at every edge. `/metrics` counts how often each is met (`atoll_limit_reached_total`). A change of them starts the data plane anew; no request is lost by it.",
     keys: &[
         key(
             "request_head",
             Kind::Size { min: 1 << 10, max: 16 << 20 },
-            "Request line and header fields together. More is answered 431.",
+            "Request line and header fields together. More is answered 431. The head of a response too, where more is answered 502.",
         )
         .default("32KiB"),
-        key("request_headers", Kind::Integer { min: 1, max: 10_000 }, "Header fields of a request. More is answered 431.")
-            .default("100"),
+        key(
+            "request_headers",
+            Kind::Integer { min: 1, max: 10_000 },
+            "Header fields of a request; above 256, 256 counts. More is answered 431. Of a response too, where more is answered 502.",
+        )
+        .default("100"),
         key(
             "request_target",
             Kind::Size { min: 16, max: 1 << 20 },
@@ -121,7 +125,7 @@ static GATEWAY_LIMITS: Table = Table {
         key(
             "idle_timeout",
             WAIT,
-            "How long a client's connection may be without a request, a request body without progress (answered 408), and a response without the client reading any of it. Tunnels and quiet event streams are not limited.",
+            "How long a client's connection may be without a request, a request body without progress (answered 408), and a response without the client reading any of it. Also a service that takes nothing of a body (answered 504), where the `timeout` of its route is not longer. Tunnels and quiet event streams are not limited.",
         )
         .default("1m"),
         key(
@@ -163,6 +167,30 @@ static GATEWAY_LIMITS: Table = Table {
             "How long a service may be silent in the middle of a response; then that breaks off. Keep it above the pauses of event streams.",
         )
         .default("1h"),
+        key(
+            "response_rate_min",
+            Kind::Size { min: 0, max: 1 << 30 },
+            "Bytes a second that a client takes of a response, on average over each `idle_timeout` in which the response waits for it; else that breaks off. Time in which the service is waited for does not count, so a quiet event stream meets it only with events that nobody reads; tunnels are not limited. `0B`: anything is enough. How long a whole response may take has no bound.",
+        )
+        .default("240B"),
+        key(
+            "trailers",
+            Kind::Size { min: 0, max: 64 << 10 },
+            "The trailer section behind a chunked body. More is answered 400; a response breaks off.",
+        )
+        .default("8KiB"),
+        key(
+            "chunk_extensions",
+            Kind::Size { min: 0, max: 64 << 10 },
+            "The extensions of one chunk, which are not passed on. More is answered 400; a response breaks off.",
+        )
+        .default("256B"),
+        key(
+            "interim_responses",
+            Kind::Integer { min: 1, max: 1_000 },
+            "Interim responses of a service (100 to 199) before the one that answers. More is answered 502.",
+        )
+        .default("32"),
     ],
     later: &[],
     one_of: OneOf::Nothing,

@@ -205,13 +205,13 @@ fn it_is_half_open_at_the_first_call_after_its_time_and_judged_when_all_have_end
 fn who_goes_away_gives_a_half_open_call_back() {
     check(
         &policy(),
-        "0 fail fail\n6000 a? b? c?\n6001 a:gone b:gone\n6002 a:gone c? d? e?\n6003 c:ok e? c:gone e?\n6004 d:ok",
+        "0 fail fail\n6000 a? b? c?\n6001 a:gone b:gone\n6002 a:gone c? d? e?\n6003 c:ok e? c:gone c:gone e? f?\n6004 d:ok",
         &expect![[r#"
             0 fail fail [Closed→Open] = Open 2f 0s of 2, 5s left
             6000 a? [Open→HalfOpen] b? c?!0ns = HalfOpen 0f 0s of 0
             6001 a:gone b:gone = HalfOpen 0f 0s of 0
             6002 a:gone c? d? e?!0ns = HalfOpen 0f 0s of 0
-            6003 c:ok e?!0ns c:gone e? = HalfOpen 0f 0s of 1
+            6003 c:ok e?!0ns c:gone c:gone e? f?!0ns = HalfOpen 0f 0s of 1
             6004 d:ok [HalfOpen→Closed] = Closed 0f 0s of 0
         "#]],
     );

@@ -53,11 +53,14 @@ fn places_then_a_queue_then_nothing() {
     let (first, second) = (enter(&gate), enter(&gate));
     let (mut third, mut fourth) = (wait(&gate), wait(&gate));
     assert!(matches!(gate.try_enter(), Entered::Full { running: 2, waiting: 2 }));
-    let counts: [Arc<Count>; 2] = Default::default();
+    let mut counts: [Arc<Count>; 2] = Default::default();
     assert!(poll(&mut third, &counts[0]).is_none() && poll(&mut fourth, &counts[1]).is_none());
+    let former = std::mem::take(&mut counts[0]);
+    assert!(poll(&mut third, &counts[0]).is_none(), "who asks again is woken as it asked last");
     assert_eq!(gate.reading(), GateReading { running: 2, waiting: 2, max: 2 });
     drop(first);
     let woken = || counts.each_ref().map(|count| count.0.load(Ordering::SeqCst));
+    assert_eq!(former.0.load(Ordering::SeqCst), 0);
     assert_eq!((woken(), stand(&gate)), ([1, 0], (2, 1)), "the first who waits, and only it");
     let fifth = wait(&gate);
     drop(second);

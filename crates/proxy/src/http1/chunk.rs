@@ -1,23 +1,46 @@
 //! The chunked transfer coding (RFC 9112 §7.1), read in place: what stays of the bytes is the content, moved together.
 //! Strict: nothing but hexadecimal digits is a size, lines end with CR LF, extensions are short. Pure.
 
+use crate::config::Limits;
 use crate::http1::parse;
+use crate::limit::Limit;
 use crate::message::Fields;
 
 // Limit: digits of one chunk's size; 16 already go up to 2^64.
 const SIZE_DIGITS_MAX: u32 = 16;
 
-// Limit: bytes of one chunk's extensions. They mean nothing to us and are not passed on; without a bound they are a way
-// to keep a reader busy without content (CVE-2023-39326).
-const EXTENSION_BYTES_MAX: u32 = 256;
+/// How much a body may say beside its content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Of one chunk. Extensions mean nothing to us and are not passed on; without a bound they are a way to keep a reader
+    /// busy without content (CVE-2023-39326).
+    extension_bytes_max: u32,
+    trailer_bytes_max: usize,
+}
 
-// Limit: bytes of a trailer section.
-const TRAILER_BYTES_MAX: usize = 8 * 1024;
+impl Bounds {
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self { extension_bytes_max: limits.chunk_extension_bytes_max, trailer_bytes_max: limits.trailer_bytes_max }
+    }
+}
 
 /// The bytes break the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the chunks are malformed")]
-pub struct Malformed;
+pub enum Malformed {
+    #[error("the chunks are malformed")]
+    Syntax,
+    #[error("the chunks are beyond `{}`", .0.code())]
+    Beyond(Limit),
+}
+
+impl Malformed {
+    pub(crate) const fn limit(self) -> Option<Limit> {
+        match self {
+            Self::Syntax => None,
+            Self::Beyond(limit) => Some(limit),
+        }
+    }
+}
 
 /// How far one look at the bytes has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,15 +77,14 @@ pub(crate) struct Decoder {
     left: u64,
     /// Digits of the size, or bytes of the extension.
     count: u32,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { state: State::Size, left: 0, count: 0 }
-    }
+    bounds: Bounds,
 }
 
 impl Decoder {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { state: State::Size, left: 0, count: 0, bounds }
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
@@ -92,7 +114,7 @@ impl Decoder {
                         self.state = State::DataCr;
                     }
                 }
-                State::Trailers => match trailers.read(&bytes[raw..])? {
+                State::Trailers => match trailers.read(&bytes[raw..], self.bounds.trailer_bytes_max)? {
                     Some(count) => {
                         raw += count;
                         self.state = State::Done;
@@ -118,17 +140,20 @@ impl Decoder {
                 State::Extension
             }
             (State::Size, digit) => {
-                let digit = char::from(digit).to_digit(16).ok_or(Malformed)?;
+                let digit = char::from(digit).to_digit(16).ok_or(Malformed::Syntax)?;
                 self.count += 1;
                 if self.count > SIZE_DIGITS_MAX {
-                    return Err(Malformed);
+                    return Err(Malformed::Syntax);
                 }
                 self.left = self.left << 4 | u64::from(digit);
                 State::Size
             }
             (State::Extension, b'\r') => State::SizeLf,
-            (State::Extension, b'\t' | b' '..=b'~' | 0x80..) if self.count < EXTENSION_BYTES_MAX => {
+            (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => {
                 self.count += 1;
+                if self.count > self.bounds.extension_bytes_max {
+                    return Err(Malformed::Beyond(Limit::ChunkExtensions));
+                }
                 State::Extension
             }
             (State::SizeLf, b'\n') => {
@@ -137,7 +162,7 @@ impl Decoder {
             }
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size,
-            _ => return Err(Malformed),
+            _ => return Err(Malformed::Syntax),
         };
         Ok(())
     }
@@ -153,13 +178,13 @@ pub struct Decoded {
     pub rest: Vec<u8>,
 }
 
-/// Reads a chunked body that arrives in these pieces, as a connection would. `None` when it has not ended. For whoever
-/// compares this reading with another.
+/// Reads a chunked body that arrives in these pieces, as a connection would, within the standard limits. `None` when it has
+/// not ended. For whoever compares this reading with another.
 ///
 /// # Errors
 /// When the rules are broken.
 pub fn decode_chunked(pieces: &[&[u8]]) -> Result<Option<Decoded>, Malformed> {
-    let (mut decoder, mut trailers) = (Decoder::default(), Trailers::default());
+    let (mut decoder, mut trailers) = (Decoder::new(Bounds::of(&Limits::standard())), Trailers::default());
     let (mut buffer, mut at) = (Vec::new(), Progress { raw: 0, content: 0 });
     for piece in pieces {
         buffer.extend_from_slice(piece);
@@ -177,14 +202,17 @@ pub(crate) struct Trailers {
 }
 
 impl Trailers {
-    fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
-        if bytes.starts_with(b"\r\n") {
-            return Ok(Some(2));
+    fn read(&mut self, bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, Malformed> {
+        // The end of a body without trailers is none of them.
+        match bytes {
+            [b'\r', b'\n', ..] => return Ok(Some(2)),
+            b"\r" => return Ok(None),
+            _ => {}
         }
         let mut fields = Fields::default();
-        let bounded = &bytes[..bytes.len().min(TRAILER_BYTES_MAX)];
-        let Some(length) = parse::trailers(bounded, &mut fields).map_err(|_| Malformed)? else {
-            return if bytes.len() >= TRAILER_BYTES_MAX { Err(Malformed) } else { Ok(None) };
+        let bounded = &bytes[..bytes.len().min(bytes_max)];
+        let Some(length) = parse::trailers(bounded, &mut fields).map_err(|_| Malformed::Syntax)? else {
+            return if bytes.len() >= bytes_max { Err(Malformed::Beyond(Limit::Trailers)) } else { Ok(None) };
         };
         for field in &fields.lines {
             if crate::headers::may_trail(field.known, field.name.of(bytes)) {

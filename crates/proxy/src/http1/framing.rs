@@ -4,6 +4,7 @@
 use http::Method;
 
 use crate::config::Limits;
+use crate::limit::Limit;
 use crate::message::{Fields, Length, Name, RequestHead, ResponseHead, Version};
 use crate::reason::{Reason, Refusal};
 
@@ -17,7 +18,7 @@ pub(crate) fn check_request(head: &mut RequestHead, bytes: &[u8], limits: &Limit
         Coding::None => match length(&head.fields, bytes) {
             Ok(None | Some(0)) => Length::None,
             Ok(Some(length)) if length > limits.body_bytes_max => {
-                return Err(Refusal::new(Reason::BodyTooLarge, "The body is larger than this listener takes."));
+                return Err(TOO_LARGE);
             }
             Ok(Some(length)) => Length::Exact(length),
             Err(detail) => return Err(bad(detail)),
@@ -114,6 +115,9 @@ fn keeps_alive(fields: &Fields, version: Version, bytes: &[u8]) -> bool {
     }
     keeps_alive
 }
+
+pub(crate) const TOO_LARGE: Refusal =
+    Refusal::new(Reason::BodyTooLarge, "The body is larger than this listener takes.").by(Limit::RequestBody);
 
 const fn bad(detail: &'static str) -> Refusal {
     Refusal::new(Reason::BadRequest, detail)

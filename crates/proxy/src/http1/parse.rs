@@ -6,11 +6,15 @@ use std::mem::MaybeUninit;
 use http::Method;
 
 use crate::config::Limits;
+use crate::limit::Limit;
 use crate::message::{Field, Fields, Name, RequestHead, ResponseHead, Span, Version};
 use crate::reason::{Reason, Refusal};
 
 // Limit: fields of one head, whatever `Limits::headers_max` says.
 pub(crate) const FIELDS_MAX: usize = 256;
+
+// Limit: fields of one trailer section. One more is malformed.
+const TRAILERS_MAX: usize = 64;
 
 // Limit: bytes of the empty lines before a request.
 const EMPTY_BYTES_MAX: usize = 16;
@@ -29,7 +33,7 @@ pub(crate) enum Parsed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unfit {
     Invalid,
-    TooLarge,
+    Beyond(Limit),
 }
 
 /// Reads the head of a request at the beginning of `bytes`. Its target is not looked at.
@@ -82,13 +86,18 @@ pub(crate) fn response(bytes: &[u8], limits: &Limits, head: &mut ResponseHead) -
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut lines);
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if bytes.len() >= limits.head_bytes_max => return Err(Unfit::TooLarge),
+        Ok(httparse::Status::Partial) if bytes.len() >= limits.head_bytes_max => {
+            return Err(Unfit::Beyond(Limit::RequestHead));
+        }
         Ok(httparse::Status::Partial) => return Ok(Parsed::Partial),
-        Err(httparse::Error::TooManyHeaders) => return Err(Unfit::TooLarge),
+        Err(httparse::Error::TooManyHeaders) => return Err(Unfit::Beyond(Limit::RequestHeaders)),
         Err(_) => return Err(Unfit::Invalid),
     };
-    if length > limits.head_bytes_max || response.headers.len() > limits.headers_max {
-        return Err(Unfit::TooLarge);
+    if length > limits.head_bytes_max {
+        return Err(Unfit::Beyond(Limit::RequestHead));
+    }
+    if response.headers.len() > limits.headers_max {
+        return Err(Unfit::Beyond(Limit::RequestHeaders));
     }
     let (Some(status), Some(version)) = (response.code, response.version) else { return Err(Unfit::Invalid) };
     let first = response.headers.first().map_or(length - 2, |field| place(bytes, field.name.as_bytes()));
@@ -113,7 +122,7 @@ pub(crate) fn response(bytes: &[u8], limits: &Limits, head: &mut ResponseHead) -
 /// When it is malformed.
 pub(crate) fn trailers(bytes: &[u8], fields: &mut Fields) -> Result<Option<usize>, Unfit> {
     fields.clear();
-    let mut lines = [httparse::EMPTY_HEADER; 64];
+    let mut lines = [httparse::EMPTY_HEADER; TRAILERS_MAX];
     match httparse::parse_headers(bytes, &mut lines) {
         Ok(httparse::Status::Complete((length, lines))) => {
             let first = lines.first().map_or(length - 2.min(length), |field| place(bytes, field.name.as_bytes()));
@@ -171,9 +180,12 @@ fn check_size(target: usize, length: usize, fields: usize, limits: &Limits) -> R
     Ok(())
 }
 
-const URI_TOO_LONG: Refusal = Refusal::new(Reason::UriTooLong, "The request target is too long.");
-const HEAD_TOO_LARGE: Refusal = Refusal::new(Reason::HeadTooLarge, "The header fields are too large.");
-const TOO_MANY_FIELDS: Refusal = Refusal::new(Reason::TooManyHeaders, "There are too many header fields.");
+const URI_TOO_LONG: Refusal =
+    Refusal::new(Reason::UriTooLong, "The request target is too long.").by(Limit::RequestTarget);
+const HEAD_TOO_LARGE: Refusal =
+    Refusal::new(Reason::HeadTooLarge, "The header fields are too large.").by(Limit::RequestHead);
+const TOO_MANY_FIELDS: Refusal =
+    Refusal::new(Reason::TooManyHeaders, "There are too many header fields.").by(Limit::RequestHeaders);
 
 /// A head that has grown beyond the limits is refused before it ends.
 fn partial(bytes: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {

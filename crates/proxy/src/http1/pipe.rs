@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
-use crate::http1::chunk::{Decoder, Progress, Trailers};
+use crate::http1::chunk::{Bounds, Decoder, Malformed, Progress, Trailers};
 use crate::message::Length;
 use crate::stock::{BUFFER_BYTES, Stock};
 use crate::timers::Moment;
@@ -28,7 +28,7 @@ const ROOM_BYTES_MIN: usize = 4096;
 #[derive(Debug)]
 pub(crate) enum Cut {
     /// The framing of what came breaks the rules.
-    Malformed,
+    Malformed(Malformed),
     TooLarge,
     /// The source ended before the content did.
     Incomplete,
@@ -89,6 +89,7 @@ pub(crate) struct Pipe {
     /// Whether the round is the last.
     is_last: bool,
     trailers: Trailers,
+    bounds: Bounds,
     /// Content read so far.
     pub(crate) bytes: u64,
     bytes_max: u64,
@@ -101,17 +102,21 @@ pub(crate) struct Pipe {
     pub(crate) waits: Waits,
     /// Whether any sink took any content.
     is_touched: bool,
-    /// Whether the sink took anything.
-    has_sent: bool,
+    /// Bytes that the sink took, framing and head too.
+    pub(crate) sent: u64,
 }
 
 impl Pipe {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
     /// Begins with content of this length that begins at `raw` of the buffer; what is before `base` stays there.
     pub(crate) fn begin(&mut self, content: Length, base: usize, raw: usize, bytes_max: u64, now: Moment) {
         self.source = match content {
             Length::None => Source::Ended,
             Length::Exact(length) => Source::Exact(length),
-            Length::Chunked => Source::Chunked(Decoder::default()),
+            Length::Chunked => Source::Chunked(Decoder::new(self.bounds)),
             Length::UntilClose => Source::UntilClose,
         };
         (self.base, self.ready_start, self.ready_end, self.raw) = (base, raw, raw, raw);
@@ -131,7 +136,7 @@ impl Pipe {
         }
         self.sink = sink;
         self.end_round();
-        (self.is_last, self.has_sent, self.waits) = (false, false, Waits::Nobody);
+        (self.is_last, self.sent, self.waits) = (false, 0, Waits::Nobody);
         &mut self.lead
     }
 
@@ -167,7 +172,7 @@ impl Pipe {
 
     /// Whether the sink took anything since the beginning.
     pub(crate) fn has_sent(&self) -> bool {
-        self.has_sent
+        self.sent > 0
     }
 
     /// Where in the buffer begins what does not belong to this content. To be asked when it has ended.
@@ -199,7 +204,7 @@ impl Pipe {
             }
             Source::Chunked(decoder) => {
                 let from = Progress { raw: self.raw, content: self.ready_end };
-                let to = decoder.decode(buffer, from, &mut self.trailers).map_err(|_| Cut::Malformed)?;
+                let to = decoder.decode(buffer, from, &mut self.trailers).map_err(Cut::Malformed)?;
                 (self.raw, self.ready_end) = (to.raw, to.content);
                 if decoder.is_done() {
                     self.source = Source::Ended;
@@ -366,7 +371,7 @@ impl Pipe {
         if count == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.has_sent = true;
+        self.sent += count as u64;
         self.is_touched |= self.carries;
         let of_lead = count.min(self.lead.len() - self.lead_sent);
         let of_content = (count - of_lead).min(self.staged);

@@ -156,8 +156,8 @@ pub struct Readings {
     pub counters: Counters,
     /// Requests and heads that were refused or broke, by [`crate::Reason::code`]. Every code is there.
     pub refused: BTreeMap<String, u64>,
-    /// Connections that a limit has closed without an answer, by [`crate::Cut::code`]. Every code is there.
-    pub cut: BTreeMap<String, u64>,
+    /// How often each limit was met, by [`crate::Limit::code`]. Every code is there.
+    pub limits: BTreeMap<String, u64>,
     #[serde(with = "pairs")]
     pub meters: BTreeMap<Subject, Reading>,
     /// How routes and edges stand at this moment: of processes that are on their way out, only what no other one has.
@@ -185,7 +185,7 @@ impl Readings {
 impl AddAssign<&Self> for Readings {
     fn add_assign(&mut self, other: &Self) {
         self.counters += other.counters;
-        for (sums, counts) in [(&mut self.refused, &other.refused), (&mut self.cut, &other.cut)] {
+        for (sums, counts) in [(&mut self.refused, &other.refused), (&mut self.limits, &other.limits)] {
             for (code, count) in counts {
                 *sums.entry(code.clone()).or_default() += count;
             }

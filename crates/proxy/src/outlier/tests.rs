@@ -84,6 +84,8 @@ fn a_rate_is_judged_at_failures_once_there_are_enough_calls_in_the_window() {
             (44, "x", &[40]),
         ],
     );
+    let short = Ejection { time: Duration::from_secs(1), ..policy.clone() };
+    check(&short, &[(0, "xxxx", &[1]), (1, "xxx", &[]), (2, "x", &[2])]);
     check(&Ejection { failure_rate: None, ..policy.clone() }, &[(0, "xxxxxxxxxxxx", &[])]);
     check(&Ejection { consecutive_failures: 2, ..policy }, &[(0, "xx", &[10])]);
 }
@@ -145,7 +147,11 @@ fn cores_that_decide_at_once_eject_no_more_than_the_share() {
             for health in &endpoints {
                 scope.spawn(|| {
                     for _ in 0..5 {
-                        health.record(&policy(), true, at(1), || may_eject(&policy(), 8, ejected()));
+                        health.record(&policy(), true, at(1), || {
+                            let ejected = ejected();
+                            std::thread::yield_now();
+                            may_eject(&policy(), 8, ejected)
+                        });
                     }
                 });
             }

@@ -25,7 +25,7 @@ use crate::plane::AccessLog;
 use crate::snapshot::Snapshot;
 
 /// Version of everything in this file. Only the first fields of [`Hello`] keep their form for ever.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 
 // Limit: one message. A snapshot of 5,000 routes is about 2 MiB.
 const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -7,6 +7,7 @@ use testkit::client::Client;
 use testkit::server::{Answer, Server};
 use testkit::wait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 use crate::support::{BOUND, Proxy, all_to, limits, problem};
 
@@ -167,6 +168,27 @@ async fn one_connection_too_many_is_told_so() {
     let gone = || async { (proxy.handle.counters().connections_active == 0).then_some(()) };
     wait::until("the connections to close", BOUND, gone).await;
     assert_eq!(Client::connect(proxy.gateway).await.get("/").await.unwrap().status(), 200);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn one_too_many_that_says_nothing_is_closed_soon_and_one_that_uploads_can_read_why() {
+    let origin = Server::http(|_| Answer::ok("x")).await;
+    let proxy = Proxy::start(Limits { connections_max: 1, ..limits() }, all_to(&[origin.address])).await;
+    let mut first = proxy.client().await;
+    assert_eq!(first.get("/").await.unwrap().status(), 200);
+    let began = Instant::now();
+    let mut silent = proxy.client().await;
+    assert_eq!(silent.stream.read(&mut [0; 8]).await.unwrap(), 0);
+    // Long before `idle_timeout`; at once it would reset who has just sent its request.
+    assert!((Duration::from_millis(90)..BOUND).contains(&began.elapsed()), "{:?}", began.elapsed());
+    let mut upload = proxy.client().await;
+    upload.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 8000000\r\n\r\n").await.unwrap();
+    let sent = upload.send(vec![b'x'; 1_000_000]).await;
+    assert_eq!(problem(&upload.response().await.unwrap()), (503, "too_many_connections".to_owned()));
+    drop(sent);
+    assert_eq!(proxy.handle.read().limits["connections"], 2);
+    assert_eq!(first.get("/").await.unwrap().status(), 200, "who was there first is served on");
     proxy.stop().await;
 }
 

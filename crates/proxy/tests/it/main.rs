@@ -12,6 +12,7 @@ mod lifecycle;
 mod limits;
 mod meters;
 mod plane;
+mod reached;
 mod retries;
 mod streams;
 mod support;

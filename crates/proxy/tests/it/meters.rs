@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use proxy::{Handle, Limits, Reading, Subject};
+use proxy::{Handle, Reading, Subject};
 use testkit::client::{Client, get};
 use testkit::server::{Answer, Server};
 use testkit::wait;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, BufReader};
+use tokio::time::Instant;
 
-use crate::support::{BOUND, Proxy, all_to, limits, route, snapshot};
+use crate::support::{BOUND, Proxy, limits, route, snapshot};
 
 fn of_route(name: &str) -> Subject {
     Subject::Route { listener: "gateway".into(), route: name.into() }
@@ -96,59 +97,53 @@ async fn tries_failures_and_clients_that_leave_are_told_apart() {
     proxy.stop().await;
 }
 
+/// A service that answers as soon as it has the head, with ten bytes of which it says five, and then takes what comes.
+async fn hasty() -> Server {
+    Server::raw(|stream| async move {
+        let mut client = Client { stream: BufReader::new(stream) };
+        client.head().await.unwrap();
+        client.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello").await.unwrap();
+        while client.stream.read(&mut [0; 4096]).await.is_ok_and(|count| count > 0) {}
+    })
+    .await
+}
+
 #[tokio::test]
-async fn who_reads_nothing_and_who_is_far_too_many_is_cut_and_counted() {
-    // More than all buffers on the way hold.
-    let origin = Server::http(|_| Answer::ok(vec![b'x'; 32 << 20])).await;
-    let limits = Limits { idle_timeout: Duration::from_millis(200), connections_max: 1, ..limits() };
-    let proxy = Proxy::start(limits, all_to(&[origin.address])).await;
-    let mut deaf = proxy.client().await;
-    deaf.send(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
-    let cut = |code: &'static str| {
-        let handle = proxy.handle.clone();
-        move || {
-            let count = handle.read().cut[code];
-            async move { (count >= 1).then_some(()) }
-        }
-    };
-    wait::until("the one who reads nothing to be cut", BOUND, cut("stalled")).await;
-    // Beyond those that are told so there is a bound of silence.
-    let mut crowd = Vec::new();
-    let look = || {
-        crowd.push(std::net::TcpStream::connect(proxy.gateway).unwrap());
-        let count = proxy.handle.read().cut["too_many_connections"];
-        async move { (count >= 1).then_some(()) }
-    };
-    wait::until("one too many to be cut", BOUND, look).await;
-    drop((deaf, crowd));
+async fn what_a_client_does_wrong_after_the_head_of_its_answer_is_no_failure_of_the_service() {
+    let origin = hasty().await;
+    let proxy = Proxy::start(limits(), snapshot(1, vec![route("all", "/", "a")], &[origin.address])).await;
+    let mut client = proxy.client().await;
+    client.send("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n").await.unwrap();
+    assert_eq!(client.head().await.unwrap().status(), 200);
+    client.stream.read_exact(&mut [0; 5]).await.unwrap();
+    client.send("no size\r\n").await.unwrap();
+    // A reset is an end as well.
+    assert_eq!(client.stream.read(&mut [0; 5]).await.unwrap_or(0), 0, "the answer breaks off");
+    let reading = ended(&proxy.handle, of_route("all"), 1).await;
+    assert_eq!((outcomes(&reading), reading.failed()), (vec![("POST", 200, Some("bad_request"), 1)], 0));
     proxy.stop().await;
 }
 
 #[tokio::test]
-async fn each_limit_that_is_met_is_counted() {
-    let origin = Server::http(|_| Answer::ok("12345")).await;
-    let brief = Duration::from_millis(200);
-    let limits = Limits { head_bytes_max: 1000, uri_bytes_max: 100, body_bytes_max: 10, ..limits() };
-    let limits = Limits { head_timeout: brief, idle_timeout: brief, ..limits };
-    let proxy = Proxy::start(limits, snapshot(1, vec![route("all", "/", "a")], &[origin.address])).await;
-    let long = "x".repeat(1000);
-    let status = async |target: &str, fields: &[(&str, &str)], body: &[u8]| {
-        let mut client = proxy.client().await;
-        client.request("POST", target, fields, body).await.unwrap().status()
-    };
-    assert_eq!(status("/", &[("x-long", &long)], b"").await, 431);
-    assert_eq!(status(&format!("/{}", &long[..200]), &[], b"").await, 414);
-    assert_eq!(status("/", &[], b"more than ten bytes").await, 413);
-    let mut slow = proxy.client().await;
-    slow.send(b"GET / HT").await.unwrap();
-    assert_eq!(slow.response().await.unwrap().status(), 408);
-    let mut idle = proxy.client().await;
-    assert_eq!(idle.request("GET", "/", &[], &[]).await.unwrap().status(), 200);
-    let look = || async {
-        let readings = proxy.handle.read();
-        let met = ["head_too_large", "uri_too_long", "body_too_large", "request_timeout"];
-        (met.iter().all(|code| readings.refused[*code] == 1) && readings.cut["idle"] >= 1).then_some(())
-    };
-    wait::until("every limit to be counted", BOUND, look).await;
+async fn a_duration_ends_with_the_answer_and_not_with_the_upload() {
+    let origin = Server::raw(|stream| async move {
+        let mut client = Client { stream: BufReader::new(stream) };
+        client.head().await.unwrap();
+        client.send("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly").await.unwrap();
+        while client.stream.read(&mut [0; 4096]).await.is_ok_and(|count| count > 0) {}
+    })
+    .await;
+    let proxy = Proxy::start(limits(), snapshot(1, vec![route("all", "/", "a")], &[origin.address])).await;
+    let mut client = proxy.client().await;
+    let began = Instant::now();
+    client.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\nhello").await.unwrap();
+    assert_eq!(client.response().await.unwrap().text(), "early");
+    let answered = began.elapsed();
+    let pause = Duration::from_millis(300);
+    wait::until("the upload to last", BOUND, || async { (began.elapsed() > answered + pause).then_some(()) }).await;
+    assert_eq!(proxy.handle.counters().requests_active, 1, "the upload goes on");
+    client.send("world").await.unwrap();
+    let millis = proxy.lines(1).await[0]["duration_ms"].as_f64().unwrap();
+    assert!(millis < (answered + pause).as_secs_f64() * 1e3, "{millis} ms");
     proxy.stop().await;
 }

@@ -144,7 +144,7 @@ fn readings() -> Readings {
         (Subject::NoEdge, reading),
     ];
     let refused = [("no_route".to_owned(), 3)].into();
-    Readings { meters: meters.into(), refused, cut: [("idle".to_owned(), 0)].into(), ..Readings::default() }
+    Readings { meters: meters.into(), refused, limits: [("idle_timeout".to_owned(), 4)].into(), ..Readings::default() }
 }
 
 fn usages() -> Vec<Usage> {
@@ -202,6 +202,7 @@ fn what_is_written_is_well_formed_and_says_the_same_in_both_formats() {
     assert_eq!(value("http_server_request_body_size_bytes_sum", &[route]), 10.0);
     assert_eq!(value("atoll_retries_total", &edge), 2.0);
     assert_eq!(value("atoll_requests_refused_total", &[("reason", "no_route")]), 3.0);
+    assert_eq!(value("atoll_limit_reached_total", &[("limit", "idle_timeout")]), 4.0);
     assert_eq!(value("process_cpu_seconds_total", &[("process", "daemon")]), 1.25);
     assert!(!prometheus.contains_key("process_max_fds"), "what is not known is not there");
 }
