@@ -80,6 +80,7 @@ codes! {
     Empty = "E0211": "nothing to run",
     UpdateEndless = "E0212": "an update that could never finish",
     WatchIdle = "E0213": "a `watch` that could do nothing",
+    PolicyContradicts = "E0214": "a policy that contradicts itself",
 
     Listen = "E0301": "an address cannot be listened on",
     ListenExposed = "W0302": "a listener can be reached from other machines",
@@ -113,6 +114,8 @@ codes! {
     ChainDeep = "W0511": "a chain of calls is deep",
     FanOutWide = "W0512": "a service calls many others",
     AllowIdle = "W0513": "an `allow` that silences nothing",
+    PolicyIdle = "W0514": "a part of a policy never acts",
+    FallbackPretends = "W0515": "a fallback tells a writer that all is well",
 }
 
 impl Code {

@@ -13,6 +13,7 @@ mod lint;
 mod listeners;
 mod matches;
 mod paths;
+mod policies;
 mod ports;
 mod probes;
 mod routes;

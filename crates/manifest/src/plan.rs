@@ -8,6 +8,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+mod policy;
+
+pub use policy::{
+    Algorithm, Balance, Breaker, Concurrency, Ejection, Fallback, Key, Policy, RateLimit, Retry, Share, Window,
+};
+
 /// Everything that an application needs to run.
 #[derive(Clone, Debug, Hash, PartialEq, Serialize)]
 pub struct Plan {
@@ -33,6 +39,8 @@ pub struct Gateway {
     pub written: bool,
     /// Of the edges, too.
     pub access_log: bool,
+    /// Whether its answers say in a header, `atoll-reason`, what was decided. Those of the edges always do.
+    pub reason_header: bool,
     pub limits: Limits,
 }
 
@@ -92,11 +100,8 @@ pub struct Route {
     /// Any of them; never empty.
     pub matches: Vec<Match>,
     pub filters: Vec<Filter>,
-    /// From the request's head to the response's head.
-    #[serde(serialize_with = "crate::text::duration")]
-    pub timeout: Duration,
-    #[serde(skip_serializing_if = "Retry::is_off")]
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub policy: Policy,
     /// At least one, unless a `RequestRedirect` filter answers.
     pub backends: Vec<Backend>,
 }
@@ -293,34 +298,8 @@ pub struct Instance {
 #[derive(Clone, Debug, Hash, PartialEq, Serialize)]
 pub struct Edge {
     pub port: u16,
-    #[serde(serialize_with = "crate::text::duration")]
-    pub timeout: Duration,
-    #[serde(skip_serializing_if = "Retry::is_off")]
-    pub retry: Retry,
-}
-
-/// Whether a request that was answered badly, or not at all, is sent again. The words of the Gateway API, GEP-1731. What
-/// reached no instance is sent to another one in any case, and does not count here.
-#[derive(Clone, Debug, Default, Hash, PartialEq, Eq, Serialize)]
-pub struct Retry {
-    /// Tries after the first one, at most 5; 0 is no retry, and then the rest is empty.
-    pub attempts: u32,
-    /// Statuses of 400 to 599 that are followed by another try, in order. A connection that breaks before an answer is,
-    /// too.
-    pub codes: Vec<u16>,
-    /// From the first try to the second; twice as long each time.
-    #[serde(serialize_with = "crate::text::duration")]
-    pub backoff: Duration,
-    /// Whether methods that are not idempotent (RFC 9110 §9.2.2), such as POST and PATCH, are sent again too.
-    pub unsafe_methods: bool,
-}
-
-impl Retry {
-    /// Whether nothing is sent again.
-    #[must_use]
-    pub const fn is_off(&self) -> bool {
-        self.attempts == 0
-    }
+    #[serde(flatten)]
+    pub policy: Policy,
 }
 
 /// When a dependency counts as fulfilled.

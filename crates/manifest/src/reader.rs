@@ -16,8 +16,8 @@ use crate::shape::check::fits;
 use crate::shape::{Kind, Table as Shape};
 use crate::syntax::Value;
 use crate::text::{
-    Lookup, Problem, expand, format_cpu, format_duration, format_size, nearest, parse_cpu, parse_duration, parse_size,
-    quoted_list,
+    Lookup, Problem, expand, format_cpu, format_duration, format_size, is_token, nearest, parse_cpu, parse_duration,
+    parse_size, quoted_list,
 };
 
 /// Stands for a table that is not written: all of its keys have their defaults.
@@ -150,6 +150,22 @@ impl<'d> Table<'d> {
     /// The integer as a number of things.
     pub(crate) fn count(&self, name: &str) -> u32 {
         u32::try_from(self.integer(name)).unwrap_or_default()
+    }
+
+    /// The part of a whole, or the default of the shape.
+    pub(crate) fn share(&self, name: &str) -> plan::Share {
+        let written = self.get(name).and_then(|item| item.share());
+        written.or_else(|| self.default(name).parse().ok().map(share)).unwrap_or(plan::Share::of_millionths(0))
+    }
+
+    /// The duration, only where it is written.
+    pub(crate) fn written_duration(&self, name: &str) -> Option<Duration> {
+        self.get(name)?.duration()
+    }
+
+    /// The number of things, only where it is written.
+    pub(crate) fn written_count(&self, name: &str) -> Option<u32> {
+        u32::try_from(self.get(name)?.integer()?).ok()
     }
 
     pub(crate) fn boolean(&self, name: &str) -> bool {
@@ -368,6 +384,52 @@ impl<'d> Item<'d> {
         None
     }
 
+    pub(crate) fn share(&self) -> Option<plan::Share> {
+        let Kind::Share { min, max } = self.kind else { return None };
+        let written = match self.value.get_ref() {
+            DeValue::Integer(number) => number.to_string(),
+            DeValue::Float(number) => number.to_string(),
+            _ => return None,
+        };
+        match written.parse::<f64>() {
+            // What is no number is not within either.
+            Ok(part) if (*min..=*max).contains(&part) => Some(share(part)),
+            _ => {
+                let message = format!("`{}` cannot be {written}", self.key);
+                let hint = format!("write a part of the whole, from {min} to {max}: `0.5` is a half");
+                self.report_quantity(Code::Range, message, "out of range", &hint)
+            }
+        }
+    }
+
+    /// What of a request tells it from others.
+    pub(crate) fn key(&self) -> Option<plan::Key> {
+        let Kind::Key { words, prefixes, later } = self.kind else { return None };
+        let text = self.text()?;
+        let (code, message, label) = match text.value.split_once('.') {
+            None if words.contains(&text.value.as_str()) => {
+                return Some(if text.value == "address" { plan::Key::Address } else { plan::Key::Route });
+            }
+            Some((prefix, name)) if prefixes.contains(&prefix) && is_token(name) => {
+                return Some(match prefix {
+                    "cookie" => plan::Key::Cookie(name.to_owned()),
+                    _ => plan::Key::Header(name.to_ascii_lowercase()),
+                });
+            }
+            Some((prefix, name)) if prefixes.contains(&prefix) => {
+                (Code::Header, format!("`{name}` is not the name of a {prefix}"), "letters, digits and `-`")
+            }
+            Some((prefix, _)) if later.contains(&prefix) => {
+                let message = format!("`{} = \"{}\"` is not supported by this version", self.key, text.value);
+                (Code::NotYet, message, "known, but not built yet")
+            }
+            _ => (Code::Choice, format!("`{}` cannot be `{}`", self.key, text.value), "not one of the allowed values"),
+        };
+        let hint = format!("write {}", quoted_list(&self.kind.forms()));
+        self.cx.report(Diagnostic::new(code, &text.place, message).label(label).hint(hint));
+        None
+    }
+
     pub(crate) fn table(&self) -> Option<Table<'d>> {
         match (self.kind, self.value.get_ref()) {
             (Kind::Table(shape), DeValue::Table(entries)) => {
@@ -434,6 +496,11 @@ impl Context<'_> {
         self.report(Diagnostic::new(Code::Pattern, &text.place, message).hint(hint));
         false
     }
+}
+
+/// `part` is in `[0, 1]`.
+fn share(part: f64) -> plan::Share {
+    plan::Share::of_millionths((part * 1e6).round() as u32)
 }
 
 /// Takes `.` and `..` out of an absolute path by its words alone.

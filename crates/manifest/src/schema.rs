@@ -54,6 +54,7 @@ fn property(key: &'static Key, definitions: &mut Object<String, Value>) -> Value
     if let Need::Default(text) = key.need {
         schema["default"] = match key.kind {
             Kind::Integer { .. } | Kind::Number(_) => json!(text.parse::<i64>().ok()),
+            Kind::Share { .. } => json!(text.parse::<f64>().ok()),
             Kind::Boolean => json!(text == "true"),
             _ => json!(text),
         };
@@ -80,6 +81,11 @@ fn value(kind: &'static Kind, definitions: &mut Object<String, Value>) -> Value 
                 { "type": "number", "minimum": cores(min), "maximum": cores(max) },
                 { "type": "string", "pattern": text },
             ] })
+        }
+        Kind::Share { min, max } => json!({ "type": "number", "minimum": min, "maximum": max }),
+        Kind::Key { words, prefixes, .. } => {
+            let named = format!(r"^({})\..+$|{EXPANSION}", prefixes.join("|"));
+            json!({ "anyOf": [{ "enum": words }, { "type": "string", "pattern": named }] })
         }
         Kind::List(kind, max) => json!({ "type": "array", "items": value(kind, definitions), "maxItems": max }),
         Kind::Map(map) => {

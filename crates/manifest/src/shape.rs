@@ -5,6 +5,7 @@ use std::time::Duration;
 
 pub(crate) mod check;
 mod keys;
+mod policy;
 #[cfg(test)]
 mod tests;
 
@@ -100,6 +101,18 @@ pub(crate) enum Kind {
         min: u32,
         max: u32,
     },
+    /// A part of a whole: an integer or a float.
+    Share {
+        min: f64,
+        max: f64,
+    },
+    /// What of a request tells it from others: a word, or the name of something behind one of the prefixes and a dot.
+    Key {
+        words: &'static [&'static str],
+        prefixes: &'static [&'static str],
+        /// Prefixes of the design that this version does not have.
+        later: &'static [&'static str],
+    },
     List(&'static Kind, usize),
     Table(&'static Table),
     Map(&'static Map),
@@ -133,11 +146,19 @@ impl Kind {
             Self::Boolean => "`true` or `false`".to_owned(),
             Self::Size { .. } => "a size in quotes, such as \"128MiB\"".to_owned(),
             Self::Cpu { .. } => "an amount of CPU, such as \"500m\" or 0.5".to_owned(),
+            Self::Share { min, max } => format!("a number from {min} to {max}"),
+            Self::Key { .. } => format!("one of {}", crate::text::quoted_list(&self.forms())),
             Self::List(Self::Table(_), _) => "a list of tables".to_owned(),
             Self::List(Self::Integer { .. }, _) => "a list of integers".to_owned(),
             Self::List(..) => "a list of strings".to_owned(),
             Self::Table(_) | Self::Map(_) => "a table".to_owned(),
             Self::Either(one, other) => format!("{} or {}", one.name(), other.name()),
         }
+    }
+    /// What a [`Kind::Key`] may look like.
+    pub(crate) fn forms(&self) -> Vec<String> {
+        let Self::Key { words, prefixes, .. } = self else { return Vec::new() };
+        let named = prefixes.iter().map(|prefix| format!("{prefix}.<name>"));
+        words.iter().map(|word| (*word).to_owned()).chain(named).collect()
     }
 }

@@ -10,7 +10,9 @@ mod quantity;
 
 pub(crate) use command::{Shell, shell_syntax, split};
 pub(crate) use dotenv::parse_dotenv;
-pub(crate) use duration::{format_duration, parse_duration, serialize as duration};
+pub(crate) use duration::{
+    format_duration, parse_duration, serialize as duration, serialize_optional as duration_optional,
+};
 pub(crate) use expand::{Lookup, Problem, expand};
 pub(crate) use nearest::nearest;
 pub(crate) use path::normal_path;
@@ -47,6 +49,15 @@ pub(crate) fn is_environment_name(text: &str) -> bool {
     !text.is_empty() && !text.contains(|c: char| c == '=' || c.is_whitespace() || c.is_control())
 }
 
+/// Limit: bytes of the name of a header or a cookie.
+const TOKEN_BYTES_MAX: usize = 100;
+
+/// Whether it can name a header or a cookie: a token of RFC 9110 §5.6.2.
+pub(crate) fn is_token(text: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.len() <= TOKEN_BYTES_MAX && text.bytes().all(inside)
+}
+
 /// The prefix of a thing's variables: upper case, `-` as `_`.
 pub(crate) fn as_variable(name: &str) -> String {
     name.to_ascii_uppercase().replace('-', "_")
@@ -54,7 +65,10 @@ pub(crate) fn as_variable(name: &str) -> String {
 
 /// With its article: there is one manifest and one gateway.
 pub(crate) fn article(noun: &str) -> String {
-    if matches!(noun, "manifest" | "gateway" | "gateway limits" | "dashboard" | "probes" | "resources" | "limits") {
+    if matches!(
+        noun,
+        "manifest" | "gateway" | "gateway limits" | "dashboard" | "probes" | "resources" | "limits" | "load balancing"
+    ) {
         return format!("the {noun}");
     }
     let vowel = noun.starts_with(['a', 'e', 'i', 'o', 'u']) && !noun.starts_with("url");

@@ -88,7 +88,12 @@ impl Exchange<'_> {
                     (self.occupied, self.condition) = (Some(chosen.occupied), chosen.condition);
                 }
                 Err(_) if tries.is_kept => return Ok(()),
-                Err(refusal) => return Err(refusal),
+                Err(refusal) => {
+                    // A call that reached nobody, neither here nor elsewhere, has failed.
+                    let call = self.call.take().filter(|_| tries.failure.is_some());
+                    self.end_call(call, true, Duration::ZERO);
+                    return Err(refusal);
+                }
             }
             let began = self.now();
             let outcome = match self.attempt().await {
@@ -136,7 +141,10 @@ impl Exchange<'_> {
 
     /// The breaker's leave for one try.
     fn pass_breaker(&mut self) -> Result<(), Refusal> {
-        self.call = None;
+        // A try that reached nobody was no call yet.
+        if self.call.is_some() {
+            return Ok(());
+        }
         let Some(breaker) = self.guard().filter(|_| !self.is_fallback).and_then(|guard| guard.breaker.clone()) else {
             return Ok(());
         };
@@ -169,11 +177,11 @@ impl Exchange<'_> {
         let Some(endpoint) = self.occupied.as_ref().map(|occupied| Arc::clone(occupied.endpoint())) else { return };
         let instance = endpoint.instance;
         self.note(Event::Tried { instance, outcome: told(outcome), took });
-        if let Some((from, to)) = self.call.take().and_then(|call| call.end(is_failure, took, now)) {
-            self.note(Event::BreakerTurned { from, to });
-        }
+        let is_unsent = matches!(outcome, Outcome::Failed(Failure::Unsent(_)));
+        let call = if is_unsent { None } else { self.call.take() };
+        self.end_call(call, is_failure, took);
         let Some(condition) = self.condition.take() else { return };
-        if !matches!(outcome, Outcome::Failed(Failure::Unsent(_))) {
+        if !is_unsent {
             condition.ewma.observe(took, now);
         }
         let (route, slot) = (self.route(), self.record.service);
@@ -188,6 +196,12 @@ impl Exchange<'_> {
         if let Verdict::Ejected(time) = condition.health.record(policy, is_failure, now, may_eject) {
             tracing::info!(instance, ?time, "ejected");
             self.note(Event::Ejected { instance, time });
+        }
+    }
+
+    fn end_call(&mut self, call: Option<Call>, is_failure: bool, took: Duration) {
+        if let Some((from, to)) = call.and_then(|call| call.end(is_failure, took, self.now())) {
+            self.note(Event::BreakerTurned { from, to });
         }
     }
 

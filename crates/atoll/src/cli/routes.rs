@@ -101,7 +101,7 @@ impl Routes {
         Rule {
             rule: seen.rule,
             backends: route.map(backends).unwrap_or_default(),
-            timeout_ms: route.map_or(0, |route| route.timeout.as_millis()),
+            timeout_ms: route.map_or(0, |route| route.policy.timeout.as_millis()),
             verdict: self.explain.is_some().then_some(verdict),
             route: seen.route,
         }

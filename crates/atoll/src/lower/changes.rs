@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use manifest::Plan;
-use manifest::plan::{Database, Edge, Route, Service};
+use manifest::plan::{Database, Edge, Policy, Route, Service};
 
 use crate::api::dto::{Change, Verb};
 
@@ -14,6 +14,7 @@ pub fn changes(before: &Plan, after: &Plan) -> Vec<Change> {
     let moved = |from: SocketAddr, to| (from != to).then(|| format!("listen {from} → {to}"));
     let keys = [
         ("access_log", before.gateway.access_log != after.gateway.access_log),
+        ("reason_header", before.gateway.reason_header != after.gateway.reason_header),
         ("limits", before.gateway.limits != after.gateway.limits),
     ];
     let gateway = moved(before.gateway.listen, after.gateway.listen).into_iter().chain(differing(&keys)).collect();
@@ -97,31 +98,50 @@ fn service(before: &Service, after: &Service) -> Vec<String> {
 }
 
 fn edge(before: &Edge, after: &Edge) -> Vec<String> {
-    if before == after {
-        return Vec::new();
-    }
-    let mut details = differing(&[("port", before.port != after.port), ("timeout", before.timeout != after.timeout)]);
-    if details.is_empty() {
-        details.push("policy".to_owned());
-    }
+    let mut details = differing(&[("port", before.port != after.port)]);
+    details.extend(policy(&before.policy, &after.policy));
     details
 }
 
 fn route(before: &&Route, after: &&Route) -> Vec<String> {
-    if before == after {
-        return Vec::new();
-    }
     let mut details = differing(&[
         ("hostnames", before.hostnames != after.hostnames),
         ("matches", before.matches != after.matches),
         ("filters", before.filters != after.filters),
-        ("timeout", before.timeout != after.timeout),
         ("backends", before.backends != after.backends),
     ]);
-    if details.is_empty() {
-        details.push("policy".to_owned());
-    }
+    details.extend(policy(&before.policy, &after.policy));
     details
+}
+
+/// A part that is new does not compile before it is here.
+fn policy(before: &Policy, after: &Policy) -> Vec<String> {
+    let Policy {
+        timeout,
+        total_timeout,
+        connect_timeout,
+        idle_timeout,
+        retry,
+        load_balancing,
+        outlier_ejection,
+        circuit_breaker,
+        concurrency_limit,
+        rate_limit,
+        fallback,
+    } = before;
+    differing(&[
+        ("timeout", *timeout != after.timeout),
+        ("total_timeout", *total_timeout != after.total_timeout),
+        ("connect_timeout", *connect_timeout != after.connect_timeout),
+        ("idle_timeout", *idle_timeout != after.idle_timeout),
+        ("retry", *retry != after.retry),
+        ("load_balancing", *load_balancing != after.load_balancing),
+        ("outlier_ejection", *outlier_ejection != after.outlier_ejection),
+        ("circuit_breaker", *circuit_breaker != after.circuit_breaker),
+        ("concurrency_limit", *concurrency_limit != after.concurrency_limit),
+        ("rate_limit", *rate_limit != after.rate_limit),
+        ("fallback", *fallback != after.fallback),
+    ])
 }
 
 fn database(before: &Database, after: &Database) -> Vec<String> {
@@ -130,4 +150,34 @@ fn database(before: &Database, after: &Database) -> Vec<String> {
         ("path", before.path != after.path),
         ("migrations", before.migrations != after.migrations),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use manifest::plan::Fallback;
+
+    use super::*;
+
+    #[test]
+    fn a_changed_policy_is_told_by_its_keys() {
+        let before = crate::lower::tests::plan();
+        let mut after = before.clone();
+        after.routes[0].policy.rate_limit = None;
+        after.routes[0].policy.total_timeout = None;
+        let edge = after.services.get_mut("web").and_then(|web| web.edges.get_mut("orders")).unwrap();
+        edge.policy.retry.backoff = Duration::from_millis(51);
+        edge.policy.fallback = Some(Fallback::Service { service: "spare".to_owned() });
+        after.gateway.reason_header = true;
+        let told: Vec<(String, Vec<String>)> =
+            changes(&before, &after).into_iter().map(|change| (change.name, change.details)).collect();
+        let expected = [
+            ("gateway", vec!["reason_header"]),
+            ("web", vec!["edges.orders (retry, fallback)"]),
+            ("orders", vec!["total_timeout", "rate_limit"]),
+        ];
+        assert_eq!(told, expected.map(|(name, keys)| (name.to_owned(), keys.into_iter().map(str::to_owned).collect())));
+        assert!(changes(&before, &before).is_empty());
+    }
 }

@@ -6,6 +6,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use manifest::Plan;
 use manifest::plan;
 
+mod policy;
+
+use policy::policy;
+
 /// Name of the north–south listener.
 pub const GATEWAY: &str = "gateway";
 
@@ -79,7 +83,7 @@ pub fn snapshot<'p>(
         role: proxy::Role::Gateway,
         routes: plan.routes.iter().map(route).collect(),
         is_logged,
-        tells_reason: false,
+        tells_reason: plan.gateway.reason_header,
     };
     let all = retiring.into_iter().flat_map(edges).chain(edges(plan));
     proxy::Snapshot {
@@ -137,7 +141,7 @@ fn edge_listener(caller: &str, upstream: &str, edge: &plan::Edge) -> proxy::List
         hostnames: Vec::new(),
         matches: vec![everything],
         filters: Vec::new(),
-        policy: proxy::Policy { retry: retry(&edge.retry), ..proxy::Policy::plain(edge.timeout) },
+        policy: policy(&edge.policy),
         backends: vec![proxy::Backend { service: upstream.to_owned(), weight: 1 }],
     };
     let role = proxy::Role::Edge { caller: caller.to_owned(), upstream: upstream.to_owned() };
@@ -162,20 +166,8 @@ fn route(route: &plan::Route) -> proxy::Route {
         hostnames: route.hostnames.clone(),
         matches: route.matches.iter().map(condition).collect(),
         filters: route.filters.iter().map(filter).collect(),
-        policy: proxy::Policy { retry: retry(&route.retry), ..proxy::Policy::plain(route.timeout) },
+        policy: policy(&route.policy),
         backends: route.backends.iter().map(backend).collect(),
-    }
-}
-
-fn retry(from: &plan::Retry) -> proxy::Retry {
-    let plan::Retry { attempts, codes, backoff, unsafe_methods } = from.clone();
-    proxy::Retry {
-        attempts: attempts + 1,
-        codes,
-        backoff,
-        backoff_max: backoff * 16,
-        try_timeout: None,
-        unsafe_methods,
     }
 }
 

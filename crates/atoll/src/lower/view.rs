@@ -108,7 +108,7 @@ pub fn description(plan: &Plan, snapshot: &Snapshot, name: &str) -> Option<dto::
             .map(|(upstream, edge)| dto::Upstream {
                 service: upstream.clone(),
                 url: format!("http://127.0.0.1:{}", edge.port),
-                timeout_ms: ms(edge.timeout),
+                timeout_ms: ms(edge.policy.timeout),
             })
             .collect(),
         callers: plan.services.iter().filter(calls).map(|(caller, _)| caller.clone()).collect(),

@@ -1,21 +1,18 @@
-//! What is agreed on calls to an upstream: the policy of an edge, its own before the one for all; and what a route and an
-//! edge have in common.
+//! What is agreed on calls to an upstream: the policy of an edge, its own before the one for all.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
+use super::policies::{Written, fallback_service};
 use super::wiring::Unit;
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
-use crate::plan::{Edge, Retry};
+use crate::plan::Edge;
 use crate::reader::{Table, Text};
-use crate::text::{nearest, parse_duration, quoted_list};
+use crate::text::{nearest, quoted_list};
 
 /// Names the policy for all upstreams.
 pub(crate) const ALL: &str = "*";
-/// What `codes` is when it is not written: the answers of whoever stands between.
-const CODES: [u16; 3] = [502, 503, 504];
 
 /// The policy tables of one service.
 #[derive(Debug)]
@@ -38,13 +35,6 @@ impl<'d> Policies<'d> {
     }
 }
 
-/// What is written of one edge, or of all.
-#[derive(Default)]
-struct Policy {
-    timeout: Option<Duration>,
-    retry: Option<Retry>,
-}
-
 pub(crate) fn compile(cx: &Context<'_>, unit: &Unit<'_>, port: impl Fn(&str) -> u16) -> BTreeMap<String, Edge> {
     let upstreams: Vec<&str> = unit.upstreams.iter().map(|name| name.value.as_str()).collect();
     for (name, _) in unit.table.map("edges") {
@@ -53,45 +43,40 @@ pub(crate) fn compile(cx: &Context<'_>, unit: &Unit<'_>, port: impl Fn(&str) -> 
         }
     }
     let policies = Policies::of(unit);
-    let mut written: BTreeMap<&str, Policy> = policies.iter().map(|(name, table)| (name, policy(table))).collect();
+    let mut written: BTreeMap<&str, Written> =
+        policies.iter().map(|(name, table)| (name, Written::of(cx, table))).collect();
+    policies.iter().filter_map(|(_, table)| fallback_service(table)).for_each(|service| {
+        check_fallback(cx, unit, &upstreams, &service);
+    });
     let all = written.remove(ALL).unwrap_or_default();
     let edges = upstreams.into_iter().map(|name| {
         let own = written.remove(name).unwrap_or_default();
-        let timeout = own.timeout.or(all.timeout).unwrap_or_else(default_timeout);
-        let retry = own.retry.or_else(|| all.retry.clone()).unwrap_or_default();
-        (name.to_owned(), Edge { port: port(name), timeout, retry })
+        let policy = own.or(&all.clone().without_fallback_to(name)).complete();
+        (name.to_owned(), Edge { port: port(name), policy })
     });
     edges.collect()
 }
 
-fn policy(table: &Table<'_>) -> Policy {
-    Policy { timeout: table.get("timeout").and_then(|item| item.duration()), retry: retry(table) }
+/// What is called is declared, also when it is called instead of another.
+fn check_fallback(cx: &Context<'_>, unit: &Unit<'_>, upstreams: &[&str], service: &Text<'_>) {
+    if upstreams.contains(&service.value.as_str()) || is_named(unit, service) {
+        return;
+    }
+    let message = format!("the fallback `{}` is not an upstream of `{}`", service.value, unit.name.value);
+    let hint = match nearest(&service.value, upstreams.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("add `\"{}\"` to `upstreams`: it would be called too", service.value),
+    };
+    cx.report(Diagnostic::new(Code::EdgeWithoutUpstream, &service.place, message).label("not an upstream").hint(hint));
 }
 
-/// The shape's own default of an edge's timeout.
-fn default_timeout() -> Duration {
-    crate::shape::EDGE.default_of("timeout").and_then(parse_duration).unwrap_or_default()
-}
-
-/// The retry policy that the table of a route or an edge has written.
-pub(crate) fn retry(table: &Table<'_>) -> Option<Retry> {
-    let table = table.table("retry")?;
-    let codes: BTreeSet<u16> = match table.has("codes") {
-        true => table.list("codes").iter().filter_map(|item| u16::try_from(item.integer()?).ok()).collect(),
-        false => CODES.into(),
-    };
-    let retry = Retry {
-        attempts: u32::try_from(table.integer("attempts")).unwrap_or_default(),
-        codes: codes.into_iter().collect(),
-        backoff: table.duration("backoff"),
-        unsafe_methods: table.boolean("unsafe_methods"),
-    };
-    Some(if retry.is_off() { Retry::default() } else { retry })
+/// Whether it is written as an upstream: one that is not declared is reported there, and is not a second mistake here.
+fn is_named(unit: &Unit<'_>, name: &Text<'_>) -> bool {
+    unit.table.texts("upstreams").iter().any(|upstream| upstream.value == name.value)
 }
 
 fn report_no_upstream(cx: &Context<'_>, unit: &Unit<'_>, upstreams: &[&str], name: &Text<'_>) {
-    // An upstream that is not declared is reported where it stands; its edge is not a second mistake.
-    if unit.table.texts("upstreams").iter().any(|upstream| upstream.value == name.value) {
+    if is_named(unit, name) {
         return;
     }
     let message = format!("`{}` is not an upstream of `{}`", name.value, unit.name.value);

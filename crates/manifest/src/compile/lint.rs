@@ -4,6 +4,7 @@
 
 mod calls;
 mod graph;
+mod policies;
 mod retries;
 mod routes;
 mod services;
@@ -62,6 +63,7 @@ pub(crate) fn check<'d>(cx: &Context<'_>, declared: &Declared<'d>, wired: &Wired
     calls::check(&lint);
     timeouts::check(&lint);
     retries::check(&lint);
+    policies::check(&lint);
     services::check(&lint);
     routes::check(&lint);
     lint.tell(cx);

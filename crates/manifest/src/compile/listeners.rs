@@ -65,6 +65,7 @@ pub(crate) struct Listeners<'d> {
     pub gateway: Listener<'d>,
     pub dashboard: Listener<'d>,
     access_log: bool,
+    reason_header: bool,
     limits: Limits,
 }
 
@@ -74,12 +75,13 @@ impl<'d> Listeners<'d> {
     }
 
     pub(crate) fn settle(&self, ports: &BTreeMap<String, u16>) -> (Gateway, Dashboard) {
-        let Self { gateway, dashboard, access_log, limits } = self;
+        let Self { gateway, dashboard, access_log, reason_header, limits } = self;
         (
             Gateway {
                 listen: gateway.settled(ports),
                 written: gateway.written,
                 access_log: *access_log,
+                reason_header: *reason_header,
                 limits: limits.clone(),
             },
             Dashboard { listen: dashboard.settled(ports), written: dashboard.written },
@@ -91,8 +93,13 @@ pub(crate) fn listeners<'d>(cx: &Context<'_>, root: &Table<'d>) -> Listeners<'d>
     let gateway = listener(cx, root, Which::Gateway, None);
     let dashboard = listener(cx, root, Which::Dashboard, Some(gateway.address.port()));
     let table = root.table_or_default("gateway");
-    let (access_log, limits) = (table.boolean("access_log"), limits(&table.table_or_default("limits")));
-    Listeners { gateway, dashboard, access_log, limits }
+    Listeners {
+        gateway,
+        dashboard,
+        access_log: table.boolean("access_log"),
+        reason_header: table.boolean("reason_header"),
+        limits: limits(&table.table_or_default("limits")),
+    }
 }
 
 fn limits(table: &Table<'_>) -> Limits {

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::diagnostic::Diagnostic;
 use crate::plan::{Match, NamedMatch, PathMatch, ValueMatch};
 use crate::reader::{Table, Text};
-use crate::text::nearest;
+use crate::text::{is_token, nearest};
 
 /// Limit: characters of a regular expression, and bytes of what it compiles to.
 const REGEX_BYTES_MAX: usize = 1_000;
@@ -132,8 +132,7 @@ pub(crate) fn hostname(cx: &Context<'_>, text: &Text<'_>, wildcard: Wildcard) ->
 
 /// A header name in lower case, if it is a token of RFC 9110 §5.6.2.
 pub(crate) fn header_name(cx: &Context<'_>, text: &Text<'_>) -> Option<String> {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if !text.value.is_empty() && text.value.len() <= 100 && text.value.bytes().all(token) {
+    if is_token(&text.value) {
         return Some(text.value.to_ascii_lowercase());
     }
     let diagnostic = Diagnostic::new(Code::Header, &text.place, format!("`{}` is not a header name", text.value));

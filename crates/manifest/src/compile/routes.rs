@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::declared::{Declared, is_service};
-use super::{edges, filters, matches};
+use super::policies::{Written, fallback_service};
+use super::{filters, matches};
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::{Diagnostic, Place};
@@ -50,6 +51,9 @@ fn route(cx: &Context<'_>, declared: &Declared<'_>, table: &Table<'_>) -> Route 
     let filters = filters::compile(cx, table, &matches);
     let backends = backends(cx, declared, table);
     check_answer(cx, table, &filters, &backends);
+    if let Some(service) = fallback_service(table) {
+        is_service(cx, declared, &service);
+    }
     let hostnames = table.texts("hostnames");
     Route {
         name: String::new(),
@@ -59,8 +63,7 @@ fn route(cx: &Context<'_>, declared: &Declared<'_>, table: &Table<'_>) -> Route 
             .collect(),
         matches,
         filters,
-        timeout: table.duration("timeout"),
-        retry: edges::retry(table).unwrap_or_default(),
+        policy: Written::of(cx, table).complete(),
         backends,
     }
 }

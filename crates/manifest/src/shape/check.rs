@@ -85,7 +85,13 @@ fn check_value(cx: &Context<'_>, name: &str, kind: &'static Kind, value: &Spanne
 /// Whether the outermost type is right.
 pub(crate) fn fits(kind: &Kind, value: &DeValue<'_>) -> bool {
     match kind {
-        Kind::Text | Kind::Command | Kind::Duration { .. } | Kind::Size { .. } | Kind::Choice { .. } => value.is_str(),
+        Kind::Text
+        | Kind::Command
+        | Kind::Duration { .. }
+        | Kind::Size { .. }
+        | Kind::Choice { .. }
+        | Kind::Key { .. } => value.is_str(),
+        Kind::Share { .. } => value.is_integer() || value.is_float(),
         Kind::Integer { .. } | Kind::Number(_) => value.is_integer(),
         Kind::Cpu { .. } => value.is_str() || value.is_integer() || value.is_float(),
         Kind::Boolean => value.is_bool(),
@@ -136,6 +142,9 @@ fn as_wanted(kind: &Kind, value: &DeValue<'_>) -> Option<String> {
         }
         (Kind::List(Kind::Text, _), DeValue::String(text)) => format!("write `[\"{text}\"]`"),
         (Kind::List(Kind::Integer { .. }, _), DeValue::Integer(number)) => format!("write `[{number}]`"),
+        (Kind::Share { .. }, DeValue::String(text)) if text.parse::<f64>().is_ok() => {
+            format!("write `{text}`, without quotes")
+        }
         (Kind::Integer { .. } | Kind::Number(_), DeValue::String(text)) if text.parse::<i64>().is_ok() => {
             format!("write `{text}`, without quotes")
         }
@@ -172,6 +181,8 @@ fn example(kind: &Kind) -> String {
         Kind::True | Kind::Boolean => "true".to_owned(),
         Kind::Size { .. } => "\"128MiB\"".to_owned(),
         Kind::Cpu { .. } => "\"500m\"".to_owned(),
+        Kind::Share { .. } => "0.5".to_owned(),
+        Kind::Key { words, .. } => format!("\"{}\"", words.first().unwrap_or(&"…")),
         Kind::List(kind, _) => format!("[{}]", example(kind)),
         Kind::Table(shape) => {
             let required = shape.keys.iter().find(|key| key.need == Need::Required);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Key, Kind, Map, Need, OneOf, Table};
+use super::{Key, Kind, Map, Need, OneOf, Table, policy};
 
 /// Limit: entries of a list that names things.
-const LIST_MAX: usize = 100;
+pub(super) const LIST_MAX: usize = 100;
 /// Limit: entries of a map, and included files.
 const ENTRIES_MAX: usize = 1_000;
 /// Limit: services, databases, and routes of one file.
@@ -14,23 +14,23 @@ const DECLARATIONS_MAX: usize = 1_000;
 /// Limit: instances of a service.
 const INSTANCES_MAX: i64 = 100;
 
-const HOUR: Duration = Duration::from_secs(3600);
-const TIMEOUT: Kind = Kind::Duration { min: Duration::from_millis(1), max: HOUR };
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const TIMEOUT: Kind = Kind::Duration { min: Duration::from_millis(1), max: HOUR };
 const NAMES: Kind = Kind::List(&Kind::Text, LIST_MAX);
 const SWITCH: Kind = Kind::True;
 const CONDITION: Kind = Kind::Choice { known: &["started", "healthy", "completed"], later: &[] };
 
-const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+pub(super) const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
     Key { name, kind, need: Need::Optional, doc }
 }
 
 impl Key {
-    const fn required(mut self) -> Self {
+    pub(super) const fn required(mut self) -> Self {
         self.need = Need::Required;
         self
     }
 
-    const fn default(mut self, value: &'static str) -> Self {
+    pub(super) const fn default(mut self, value: &'static str) -> Self {
         self.need = Need::Default(value);
         self
     }
@@ -76,15 +76,30 @@ static GATEWAY: Table = Table {
             "Whether each request, at the gateway and at every edge, has a line in `.atoll/logs/access.jsonl`. Metrics count in any case; `atoll top` knows requests by instance only from this log.",
         )
         .default("true"),
+        key(
+            "reason_header",
+            Kind::Boolean,
+            "Whether its answers say in a header, `atoll-reason`, what was decided: a retry, an open breaker, a limit, a fallback. Those of the edges always do.",
+        )
+        .default("false"),
         key("limits", Kind::Table(&GATEWAY_LIMITS), "Bounds of what clients and services can make grow or last."),
     ],
-    later: &["auth", "rate_limit", "retry", "circuit_breaker", "fallback"],
+    later: &[
+        "auth",
+        "rate_limit",
+        "retry",
+        "load_balancing",
+        "outlier_ejection",
+        "circuit_breaker",
+        "concurrency_limit",
+        "fallback",
+    ],
     one_of: OneOf::Nothing,
 };
 
 /// Limits of durations that may be long: an event stream is silent for hours.
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const WAIT: Kind = Kind::Duration { min: Duration::from_millis(100), max: DAY };
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const WAIT: Kind = Kind::Duration { min: Duration::from_millis(100), max: DAY };
 
 static GATEWAY_LIMITS: Table = Table {
     name: "gateway limits",
@@ -210,15 +225,6 @@ static DASHBOARD: Table = Table {
 };
 
 const ALLOW: Key = key("allow", NAMES, "Codes of lints that are not told of this table, such as `W0504`.");
-const REQUEST_TIMEOUT: Key =
-    key("timeout", TIMEOUT, "From the head of the request to the head of the response, all tries together.")
-        .default("15s");
-const RETRY_KEY: Key = key(
-    "retry",
-    Kind::Table(&RETRY),
-    "When a request is sent again. Not written: an answer is final, and an exchange that broke before one is repeated at once, twice at most, on other instances, where method and body allow it.",
-);
-
 static ROUTE: Table = Table {
     name: "route",
     doc: "One rule of the gateway. Of all routes that match a request the most specific one answers, as in the Gateway API.",
@@ -231,12 +237,21 @@ static ROUTE: Table = Table {
         ),
         key("matches", Kind::List(&Kind::Table(&MATCH), LIST_MAX), "Any of them must hold. Not written: every path."),
         key("filters", Kind::List(&Kind::Table(&FILTER), LIST_MAX), "What is changed on the way."),
-        REQUEST_TIMEOUT,
-        RETRY_KEY,
+        policy::TIMEOUT,
+        policy::TOTAL_TIMEOUT,
+        policy::CONNECT_TIMEOUT,
+        policy::IDLE_TIMEOUT,
+        policy::RETRY,
+        policy::LOAD_BALANCING,
+        policy::OUTLIER_EJECTION,
+        policy::CIRCUIT_BREAKER,
+        policy::CONCURRENCY_LIMIT,
+        policy::RATE_LIMIT,
+        policy::FALLBACK,
         key("backends", Kind::List(&Kind::Table(&BACKEND), LIST_MAX), "Where requests go, shared out by weight."),
         ALLOW,
     ],
-    later: &["auth", "rate_limit", "circuit_breaker", "fallback"],
+    later: &["auth"],
     one_of: OneOf::Nothing,
 };
 
@@ -488,35 +503,21 @@ static ENVIRONMENT: Map = Map { key: "variable", value: Kind::Text, max: ENTRIES
 pub(crate) static EDGE: Table = Table {
     name: "edge",
     doc: "Policy for calls from a service to one upstream.",
-    keys: &[REQUEST_TIMEOUT, RETRY_KEY, ALLOW],
-    later: &["circuit_breaker", "fallback", "rate_limit", "auth"],
-    one_of: OneOf::Nothing,
-};
-
-static RETRY: Table = Table {
-    name: "retry",
-    doc: "When a request is sent again, as in the Gateway API (GEP-1731): to another instance first, and to one that was asked before where there is none. A body can be sent again up to 64 KiB. Retries of a service are bounded: within ten seconds, 20 % of the requests that have a `retry`, and 3 for each second; beyond that, what came is passed on. Each try is a request to the upstream, so that tries along a path multiply.",
     keys: &[
-        key("attempts", Kind::Integer { min: 0, max: 5 }, "Tries after the first one that reached an instance. 0: none but those that are made without a `retry`, too.").required(),
-        key(
-            "codes",
-            Kind::List(&Kind::Integer { min: 400, max: 599 }, LIST_MAX),
-            "Statuses that are followed by another try, as is a connection that breaks before an answer. Not written: 502, 503 and 504.",
-        ),
-        key(
-            "backoff",
-            Kind::Duration { min: Duration::from_millis(1), max: Duration::from_secs(60) },
-            "The longest pause before the second try; twice as long each time. The pause is a random part of it. One that would last beyond the `timeout` is not begun: what came is passed on.",
-        )
-        .default("50ms"),
-        key(
-            "unsafe_methods",
-            Kind::Boolean,
-            "Whether methods that are not idempotent, such as POST and PATCH, are sent again too.",
-        )
-        .default("false"),
+        policy::TIMEOUT,
+        policy::TOTAL_TIMEOUT,
+        policy::CONNECT_TIMEOUT,
+        policy::IDLE_TIMEOUT,
+        policy::RETRY,
+        policy::LOAD_BALANCING,
+        policy::OUTLIER_EJECTION,
+        policy::CIRCUIT_BREAKER,
+        policy::CONCURRENCY_LIMIT,
+        policy::RATE_LIMIT,
+        policy::FALLBACK,
+        ALLOW,
     ],
-    later: &[],
+    later: &["auth"],
     one_of: OneOf::Nothing,
 };
 

@@ -56,6 +56,8 @@ fn defaults_and_exclusions_fit_their_tables() {
                 Kind::Number(known) => text.parse().is_ok_and(|n| known.contains(&n)),
                 Kind::Size { min, max } => parse_size(text).is_some_and(|size| size >= *min && size <= *max),
                 Kind::Boolean => text.parse::<bool>().is_ok(),
+                Kind::Share { min, max } => text.parse().is_ok_and(|part: f64| part >= *min && part <= *max),
+                Kind::Key { words, .. } => words.contains(&text),
                 Kind::Text => true,
                 _ => false,
             };
@@ -150,6 +152,8 @@ fn describe(kind: &'static Kind) -> String {
         Kind::Boolean => "`true` or `false`".to_owned(),
         Kind::Size { min, max } => format!("size, {} to {}", format_size(*min), format_size(*max)),
         Kind::Cpu { min, max } => format!("CPU, {} to {}", format_cpu(*min), format_cpu(*max)),
+        Kind::Share { min, max } => format!("number, {min} to {max}"),
+        Kind::Key { .. } => kind.forms().iter().map(|form| format!("`\"{form}\"`")).collect::<Vec<_>>().join(", "),
         Kind::List(kind, max) => format!("list of at most {max}: {}", describe(kind)),
         Kind::Table(table) => format!("[{}](#{})", table.name, table.name.replace(' ', "-")),
         Kind::Map(map) => format!("table by {}: {}", map.key, describe(&map.value)),

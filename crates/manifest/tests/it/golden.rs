@@ -192,6 +192,53 @@ fn a_fingerprint_changes_with_what_an_update_a_watch_and_limits_say() {
 }
 
 #[test]
+fn a_policy_has_every_default_and_an_own_key_wins_over_that_for_all() {
+    let plan = |edges: &str| {
+        let text = format!("name = \"s\"\n[services.a]\ncommand = \"a\"\nupstreams = [\"b\"]\n{edges}\n");
+        let compiled = Compiled::of(&format!("{text}[services.b]\ncommand = \"b\"\n"));
+        compiled.plan.unwrap_or_else(|| panic!("{edges}: {:#?}", compiled.diagnostics))
+    };
+    let policy = |edges: &str| plan(edges).services["a"].edges["b"].policy.clone();
+    let all = "outlier_ejection = {}, circuit_breaker = {}, rate_limit = { requests = 7, per = \"1s\" }";
+    assert_eq!(policy(&format!("edges.\"*\" = {{ {all} }}")), policy(&format!("edges.b = {{ {all} }}")));
+    let both = policy(&format!("edges.b.circuit_breaker.open_for = \"9s\"\nedges.\"*\" = {{ {all} }}"));
+    let (own, other) = (both.circuit_breaker.unwrap(), policy(&format!("edges.b = {{ {all} }}")));
+    assert_eq!((own.open_for.as_secs(), own.minimum_calls), (9, 10));
+    assert_eq!((both.outlier_ejection, both.rate_limit), (other.outlier_ejection, other.rate_limit));
+    // What is written as it is anyway changes nothing.
+    for (short, long) in [
+        ("retry.attempts = 1", "retry = { attempts = 1, backoff = \"1s\", try_timeout = \"1s\" }"),
+        ("retry.attempts = 2", "retry = { attempts = 2, codes = [504, 503, 502], backoff_max = \"10s\" }"),
+        ("timeout = \"15s\"", "load_balancing = { policy = \"least_requests\", slow_start = \"0s\" }"),
+        (
+            "circuit_breaker = { window_calls = 4 }",
+            "circuit_breaker = { window_calls = 4, minimum_calls = 4, failure_rate = 0.50, slow_call_rate = 1, slow_call = \"1s\" }",
+        ),
+        ("total_timeout = \"3s\"", "total_timeout = \"3s\", timeout = \"3s\""),
+    ] {
+        let (short, long) = (policy(&format!("edges.b = {{ {short} }}")), policy(&format!("edges.b = {{ {long} }}")));
+        let without_slow = |mut policy: manifest::plan::Policy| {
+            policy.circuit_breaker.iter_mut().for_each(|breaker| breaker.slow_call = None);
+            policy
+        };
+        assert_eq!(short, without_slow(long));
+    }
+    assert_eq!(policy("edges.b.retry = { attempts = 2, backoff = \"30s\" }").retry.backoff_max.as_secs(), 30);
+}
+
+#[test]
+fn a_fixed_answer_is_bounded() {
+    let text = |length: usize| {
+        let fallback = format!("fallback = {{ status = 503, body = \"{}\" }}", "x".repeat(length));
+        format!(
+            "name = \"s\"\n[[routes]]\nname = \"a\"\n{fallback}\nbackends = [{{ service = \"a\" }}]\n[services.a]\ncommand = \"a\"\n"
+        )
+    };
+    assert_eq!(Compiled::of(&text(64 << 10)).codes(), [""; 0]);
+    assert_eq!(Compiled::of(&text((64 << 10) + 1)).codes(), ["E0003"]);
+}
+
+#[test]
 fn a_diagnostic_tells_programs_its_line_and_column() {
     let compiled =
         Compiled::of("name = \"store\"\n[services.hello]\ncommand = \"hello\"\nowner = \"ä\" # ö\nreplcas = 1\n");

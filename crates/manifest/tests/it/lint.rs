@@ -215,13 +215,13 @@ fn an_update_that_takes_every_instance_is_an_outage() {
 #[test]
 fn a_retry_is_told_where_it_may_do_something_twice() {
     let route = |more: &str| routes(&[("a", more)]) + &services(&[("a", "")]);
-    let again = "retry = { attempts = 1, unsafe_methods = true }";
+    let again = "retry = { attempts = 2, unsafe_methods = true }";
     finds(&route(again), &["W0509"]);
     let some = "matches = [{ methods = ['GET'] }, { methods = ['PUT', 'PATCH'] }]";
     finds(&route(&format!("{again}\n{some}")), &["W0509"]);
     finds(&route(&format!("{again}\nmatches = [{{ methods = ['GET', 'PUT', 'DELETE'] }}]")), &[]);
-    finds(&route("retry = { attempts = 5 }"), &[]);
-    finds(&route("retry = { attempts = 0, unsafe_methods = true }"), &[]);
+    finds(&route("retry = { attempts = 6 }"), &[]);
+    finds(&route("retry = { attempts = 1, unsafe_methods = true }"), &[]);
     for name in ["b", "'*'"] {
         let caller = format!("upstreams = ['b', 'c']\nedges.{name}.{again}");
         finds(&services(&[("a", &caller), ("b", ""), ("c", "")]), &["W0509"]);
@@ -238,15 +238,78 @@ fn tries_multiply_along_the_worst_path() {
         routes(&[("a", &format!("retry.attempts = {route}")), ("a", "matches = [{ path.prefix = '/b' }]")])
             + &services(&[("a", &edge("b", first, "9s")), ("b", &edge("c", second, "5s")), ("c", ""), ("z", "")])
     };
-    finds(&path(1, 1, 1), &[]);
-    let found = finds(&path(2, 2, 0), &["W0510"]);
+    finds(&path(2, 2, 2), &[]);
+    let found = finds(&path(3, 3, 1), &["W0510"]);
     assert_eq!(messages(&found), ["one request may become 9 tries: gateway → a ×3 → b ×3"]);
-    let found = finds(&path(0, 2, 3), &["W0510"]);
+    let found = finds(&path(1, 3, 4), &["W0510"]);
     assert_eq!(messages(&found), ["one request may become 12 tries: gateway → a → b ×3 → c ×4"]);
     assert_eq!(found.diagnostics[0].to_json(&found.sources)["line"], 13, "{}", found.rendered());
     // A worker begins a path too.
-    let found = finds(&path(0, 2, 3).replace("service = \"a\"", "service = \"z\""), &["W0510"]);
+    let found = finds(&path(1, 3, 4).replace("service = \"a\"", "service = \"z\""), &["W0510"]);
     assert_eq!(messages(&found), ["one request may become 12 tries: a → b ×3 → c ×4"]);
+}
+
+#[test]
+fn a_part_of_a_policy_that_never_acts_is_told() {
+    let route = |more: &str| routes(&[("a", more)]) + &services(&[("a", "depends_on = ['b']"), ("b", "")]);
+    for (idle, acting) in [
+        ("circuit_breaker.slow_call = '15s'", "circuit_breaker.slow_call = '14s'"),
+        ("timeout = '2s'\ncircuit_breaker.slow_call = '2s'", "timeout = '2s'\ncircuit_breaker.slow_call = '1s'"),
+        (
+            "retry = { attempts = 2, try_timeout = '1s' }\ncircuit_breaker.slow_call = '1s'",
+            "retry = { attempts = 1, try_timeout = '1s' }\ncircuit_breaker.slow_call = '1s'",
+        ),
+        ("retry = { attempts = 2, try_timeout = '15s' }", "retry = { attempts = 2, try_timeout = '14s' }"),
+        ("timeout = '1s'\nconnect_timeout = '1s'", "timeout = '1s'\nconnect_timeout = '999ms'"),
+        ("timeout = '5s'\ntotal_timeout = '4s'", "timeout = '5s'\ntotal_timeout = '5s'"),
+        ("total_timeout = '5s'\nidle_timeout = '5s'", "total_timeout = '5s'\nidle_timeout = '4s'"),
+        (
+            "timeout = '1s'\nconcurrency_limit = { max = 1, queue = 1, wait = '1s' }",
+            "timeout = '1s'\nconcurrency_limit = { max = 1, queue = 0, wait = '1s' }",
+        ),
+        ("fallback.service = 'a'", "fallback.service = 'b'"),
+    ] {
+        finds(&route(idle), &["W0514"]);
+        finds(&route(acting), &[]);
+        finds(&route(&format!("{idle}\nallow = ['W0514']")), &[]);
+    }
+    // More time to the head than for all of it is nobody's wish where it is not written.
+    finds(&route("total_timeout = '5s'"), &[]);
+}
+
+#[test]
+fn what_is_written_for_many_edges_is_idle_only_where_it_is_so_on_all() {
+    let with = |edges: &str| services(&[("a", &format!("upstreams = ['b', 'c']\n{edges}")), ("b", ""), ("c", "")]);
+    finds(&with("edges.'*' = { timeout = '1s', circuit_breaker.slow_call = '1s' }"), &["W0514"]);
+    finds(&with("edges.'*' = { circuit_breaker.slow_call = '1s' }\nedges.b.timeout = '1s'"), &[]);
+    finds(&with("edges.b = { circuit_breaker.slow_call = '1s' }\nedges.'*'.timeout = '1s'"), &["W0514"]);
+    // A fallback for all is none for the one that it leads to.
+    finds(&with("edges.b.fallback.service = 'b'"), &["W0514"]);
+    let plan = finds(&with("edges.'*'.fallback.service = 'b'"), &[]).plan.unwrap();
+    let edges = &plan.services["a"].edges;
+    assert!(edges["b"].policy.fallback.is_none() && edges["c"].policy.fallback.is_some());
+}
+
+#[test]
+fn a_fallback_that_tells_a_writer_that_all_is_well_is_told() {
+    let route = |more: &str| routes(&[("a", more)]) + &services(&[("a", "")]);
+    let fallback = "fallback = { status = 200, body = '[]' }";
+    finds(&route(fallback), &["W0515"]);
+    finds(&route(&format!("{fallback}\nmatches = [{{ methods = ['GET'] }}, {{ methods = ['DELETE'] }}]")), &["W0515"]);
+    finds(&route(&format!("{fallback}\nmatches = [{{ methods = ['GET', 'HEAD', 'OPTIONS'] }}]")), &[]);
+    finds(&route("fallback = { status = 503, body = 'closed', content_type = 'text/plain' }"), &[]);
+    finds(&services(&[("a", &format!("upstreams = ['b']\nedges.b.{fallback}")), ("b", "")]), &[]);
+}
+
+#[test]
+fn a_service_that_others_fall_back_to_is_used_and_waited_for() {
+    let more = "timeout = '1s'\nfallback.service = 'b'";
+    let behind = "upstreams = ['c']\nedges.c.timeout = '2s'";
+    finds(&(routes(&[("a", more)]) + &services(&[("a", ""), ("b", "")])), &[]);
+    finds(&(routes(&[("a", more)]) + &services(&[("a", ""), ("b", behind), ("c", "")])), &["W0504"]);
+    // The shorter of two timeouts is what a caller waits.
+    let total = more.replace("timeout", "total_timeout");
+    finds(&(routes(&[("a", &total)]) + &services(&[("a", ""), ("b", behind), ("c", "")])), &["W0504"]);
 }
 
 #[test]

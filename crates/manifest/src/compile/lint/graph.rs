@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::compile::edges::{ALL, Policies};
-use crate::plan::Plan;
+use crate::plan::{Fallback, Plan};
 
 /// Services by their position in the plan, which is that of their names in order.
 pub(super) struct Graph<'l> {
@@ -56,19 +56,23 @@ impl<'l> Graph<'l> {
         let number = |name: &str| names.binary_search(&name).ok();
         let calls = plan.services.values().zip(policies).map(|(service, policies)| {
             let written: BTreeSet<&str> =
-                policies.iter().filter(|(_, table)| table.has("timeout")).map(|(name, _)| name).collect();
+                policies.iter().filter(|(_, table)| super::timeouts::is_written(table)).map(|(name, _)| name).collect();
             let otherwise = if written.contains(ALL) { Written::ForAll } else { Written::Nowhere };
             let calls = service.edges.iter().filter_map(|(upstream, edge)| {
                 let timeout_written = if written.contains(upstream.as_str()) { Written::ForOne } else { otherwise };
-                let tries = 1 + u64::from(edge.retry.attempts);
-                Some(Call { to: number(upstream)?, timeout: edge.timeout, timeout_written, tries })
+                let (timeout, tries) = (edge.policy.waits(), u64::from(edge.policy.retry.attempts));
+                Some(Call { to: number(upstream)?, timeout, timeout_written, tries })
             });
             calls.collect()
         });
         let calls = calls.collect();
         let entries = plan.routes.iter().enumerate().flat_map(|(route, rule)| {
             let taking = rule.backends.iter().filter(|backend| backend.weight > 0);
-            let services = taking.filter_map(|backend| number(&backend.service));
+            let fallback = match &rule.policy.fallback {
+                Some(Fallback::Service { service }) => Some(service.as_str()),
+                _ => None,
+            };
+            let services = taking.map(|backend| backend.service.as_str()).chain(fallback).filter_map(number);
             services.map(move |service| Entry { route, service }).collect::<Vec<_>>()
         });
         let entries = entries.collect();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::graph::Call;
 use super::{Lint, Site, path};
 use crate::Code;
-use crate::compile::edges::{self, ALL};
+use crate::compile::edges::ALL;
+use crate::compile::policies;
 use crate::diagnostic::Diagnostic;
 use crate::plan::Match;
 use crate::reader::Table;
@@ -25,7 +26,7 @@ pub(super) fn check(lint: &Lint<'_, '_>) {
 
 fn check_methods(lint: &Lint<'_, '_>) {
     for (at, route) in lint.plan.routes.iter().enumerate() {
-        if route.retry.unsafe_methods
+        if route.policy.retry.unsafe_methods
             && !route.backends.is_empty()
             && let Some(method) = route.matches.iter().find_map(unsafe_method)
         {
@@ -42,7 +43,7 @@ fn check_methods(lint: &Lint<'_, '_>) {
                 None if unit.upstreams.is_empty() => continue,
                 None => ALL,
             };
-            if edges::retry(table).is_some_and(|retry| retry.unsafe_methods) {
+            if table.table("retry").is_some_and(|table| policies::retry(&table).unsafe_methods) {
                 let to = if upstream == ALL { "every upstream".to_owned() } else { format!("`{upstream}`") };
                 let diagnostic = repeated(table, &format!("the edge from `{caller}` to {to}"), "POST");
                 lint.find(diagnostic, [Site::Edge(caller, upstream), Site::Service(caller)]);
@@ -75,7 +76,7 @@ fn check_amplification(lint: &Lint<'_, '_>) {
     let uncalled = (0..graph.names.len()).filter(|service| callers[*service] == 0);
     let mut starts: BTreeMap<usize, Option<Retrying>> = uncalled.map(|service| (service, None)).collect();
     for entry in &graph.entries {
-        let tries = 1 + u64::from(lint.plan.routes[entry.route].retry.attempts);
+        let tries = u64::from(lint.plan.routes[entry.route].policy.retry.attempts);
         let start = starts.entry(entry.service).or_default();
         if start.is_none_or(|(_, most)| tries > most) {
             *start = Some((entry.route, tries));
@@ -108,7 +109,7 @@ fn report_amplification<'l>(
     let message = format!("one request may become {tries} tries: {}", shown(lint, start, route, calls));
     let mut diagnostic = Diagnostic::new(Code::RetryAmplification, &first, message)
         .label(format!("up to {tries_first} tries"))
-        .hint("retry at one place of the path only: write `attempts = 0` at the others");
+        .hint("retry at one place of the path only: write `attempts = 1` at the others");
     if let Some(call) = repeated.next_back() {
         let last = place(call);
         if (last.file, last.span.start) != (first.file, first.span.start) {

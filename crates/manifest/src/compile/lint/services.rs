@@ -6,7 +6,7 @@ use super::{Lint, Site};
 use crate::Code;
 use crate::compile::wiring::Unit;
 use crate::diagnostic::{Diagnostic, Place};
-use crate::plan::{Check, Origin, Restart, Service, Strategy, Text as Word};
+use crate::plan::{Check, Fallback, Origin, Restart, Service, Strategy, Text as Word};
 use crate::reader::Text;
 use crate::text::as_variable;
 
@@ -69,7 +69,11 @@ fn check_unused<'l>(lint: &Lint<'l, '_>, users: &Users<'l, '_>) {
     }
     let backends = lint.plan.routes.iter().flat_map(|route| &route.backends).map(|backend| backend.service.as_str());
     let waited_for = lint.plan.services.values().flat_map(|service| service.depends_on.keys().map(String::as_str));
-    let led_to: BTreeSet<&str> = backends.chain(waited_for).collect();
+    let fallbacks = lint.plan.routes.iter().filter_map(|route| match &route.policy.fallback {
+        Some(Fallback::Service { service }) => Some(service.as_str()),
+        _ => None,
+    });
+    let led_to: BTreeSet<&str> = backends.chain(fallbacks).chain(waited_for).collect();
     let callers = lint.graph.callers();
     for ((unit, service), callers) in lint.units.iter().zip(lint.plan.services.values()).zip(callers) {
         let name = unit.name.value.as_str();

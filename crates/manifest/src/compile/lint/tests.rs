@@ -68,7 +68,7 @@ fn dense(policy: &str, upstreams: impl Fn(usize) -> Vec<usize>) -> String {
 
 #[test]
 fn five_hundred_dense_services_cost_no_more_than_their_edges() {
-    let policy = "edges.\"*\" = { timeout = \"1s\", retry.attempts = 5 }";
+    let policy = "edges.\"*\" = { timeout = \"1s\", retry.attempts = 6 }";
     let ahead = |n: usize| (n + 1..(n + 101).min(500)).collect();
     let around = |n: usize| (1..=100).map(|step| (n + step) % 500).collect();
     for (shape, text) in

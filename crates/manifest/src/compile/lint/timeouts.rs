@@ -8,6 +8,7 @@ use super::graph::{Call, Written};
 use super::{Lint, Site};
 use crate::Code;
 use crate::diagnostic::{Diagnostic, Place};
+use crate::reader::Table;
 use crate::text::format_duration;
 
 /// A call, or a route to a service, and how long it waits.
@@ -60,8 +61,8 @@ pub(super) fn check(lint: &Lint<'_, '_>) {
         }
     };
     for entry in &graph.entries {
-        let written = if lint.route_table(entry.route).has("timeout") { Written::ForAll } else { Written::Nowhere };
-        let timeout = lint.plan.routes[entry.route].timeout;
+        let written = if is_written(lint.route_table(entry.route)) { Written::ForAll } else { Written::Nowhere };
+        let timeout = lint.plan.routes[entry.route].policy.waits();
         let outer = Wait { from: From::Route(entry.route), to: entry.service, timeout, written };
         let inner = behind[entry.service].any.filter(|inner| outlasts(inner, &outer));
         inner.into_iter().for_each(|inner| tell((outer, inner)));
@@ -110,11 +111,24 @@ fn excess(outer: &Wait, inner: &Wait) -> Duration {
     inner.timeout.saturating_sub(outer.timeout)
 }
 
+/// Whether a route or an edge says how long it waits.
+pub(super) fn is_written(table: &Table<'_>) -> bool {
+    table.has("timeout") || table.has("total_timeout")
+}
+
 fn place<'d>(lint: &Lint<'_, 'd>, wait: &Wait) -> Place<'d> {
+    const KEYS: [&str; 2] = ["timeout", "total_timeout"];
     match wait.from {
-        From::Route(route) if wait.is_written() => lint.route_table(route).place_of("timeout"),
-        From::Route(route) => lint.place_of_backend(route, lint.name(wait.to)),
-        From::Service(caller) => lint.place_of_policy(caller, lint.name(wait.to), "timeout"),
+        From::Route(route) => {
+            let table = lint.route_table(route);
+            let key = KEYS.into_iter().find(|key| table.has(key));
+            key.map_or_else(|| lint.place_of_backend(route, lint.name(wait.to)), |key| table.place_of(key))
+        }
+        From::Service(caller) => {
+            let to = lint.name(wait.to);
+            let key = KEYS.into_iter().find(|key| lint.policies[caller].saying(to, key).is_some());
+            lint.place_of_policy(caller, to, key.unwrap_or("timeout"))
+        }
     }
 }
 
