@@ -72,6 +72,7 @@ pub struct Limits {
     pub connections: u32,
     pub connections_per_listener: u32,
     pub connections_per_address: u32,
+    pub requests: u32,
     #[serde(serialize_with = "crate::text::duration")]
     pub connect_timeout: Duration,
     pub upstream_idle_connections: u32,

@@ -1,5 +1,5 @@
-//! What a request passes before any instance is asked: the rate limit of its route or edge, then a place of its concurrency
-//! limit. What is decided is noted; who is refused is told when to come again.
+//! What a request passes before any instance is asked: the limit of the whole process, the rate limit of its route or edge,
+//! a place of its concurrency limit. What is decided is noted; who is refused is told when to come again.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::exchange::Exchange;
 use crate::gate::Entered;
+use crate::limit::Limit;
 use crate::policy::{Algorithm, Key};
 use crate::reason::{Reason, Refusal};
 use crate::ring;
@@ -15,6 +16,24 @@ use crate::story::Event;
 use crate::table::Compiled;
 
 impl Exchange<'_> {
+    /// Refuses what is too much for the whole process. As long as its own core has no more than its share, nobody looks at
+    /// what all cores share.
+    pub(crate) fn pass_load(&mut self) -> Result<(), Refusal> {
+        let core = &self.client.core;
+        let (limit, all) = (core.limits.requests_max, &core.shared.counts);
+        if core.counts.active() <= limit / all.len() as u64 {
+            return Ok(());
+        }
+        // This one is among them.
+        let active = all.iter().map(|core| core.active()).sum::<u64>() - 1;
+        if active < limit {
+            return Ok(());
+        }
+        self.note(Event::Shed { active, limit });
+        let detail = "The data plane answers as many requests as it takes at a time.";
+        Err(Refusal::new(Reason::Overloaded, detail).by(Limit::Requests))
+    }
+
     /// Takes a token out of the bucket of the request's key, and says in the answer how many are left
     /// (draft-ietf-httpapi-ratelimit-headers-10).
     pub(crate) fn pass_rate(&mut self, route: &Compiled) -> Result<(), Refusal> {

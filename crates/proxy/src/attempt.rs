@@ -1,5 +1,5 @@
-//! The tries of one request: who gets it, what goes wrong with it, what becomes of an answer that another try is to
-//! replace. Whether there is another is `retry`'s to decide.
+//! One try of a request, over both sockets: faults that are set for it, a connection, the request, the head of the answer;
+//! and what becomes of an answer that another try is to replace. Whether there is one is decided in `tries`.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -11,8 +11,6 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
-use crate::breaker::{self, Breaker, Permit, Refused};
-use crate::candidates::{Candidates, Chosen};
 use crate::endpoint::Endpoint;
 use crate::exchange::Exchange;
 use crate::headers;
@@ -22,15 +20,13 @@ use crate::http1::parse::{self, Parsed, Unfit};
 use crate::http1::pipe::{Cut, Sink, Waits};
 use crate::limit::Limit;
 use crate::message::{Length, Version};
-use crate::outlier::{self, Verdict};
-use crate::policy::Retry;
 use crate::reason::{Reason, Refusal};
-use crate::retry::{self, Failure, Next, Outcome, Unsent};
+use crate::retry::{Failure, Unsent};
 use crate::stock::Slate;
-use crate::story::{BreakerState, Event, NoMore, Tried};
+use crate::story::Event;
 use crate::switches::{self, Effect, FaultTarget};
-use crate::tally::Tally;
 use crate::timers::Moment;
+use crate::tries::no_endpoint;
 use crate::upstream::{Line, Trust};
 
 // Limit: what is read of an answer that nobody wants, and for how long, to keep its connection. Beyond either, closing
@@ -46,7 +42,7 @@ const AHEAD_BYTES_MAX: usize = 4096;
 const PARTING: Duration = Duration::from_millis(500);
 
 /// Why an attempt gave no response.
-enum Fault {
+pub(crate) enum Fault {
     Failed(Failure),
     /// The whole request is over.
     Over(Refusal),
@@ -58,221 +54,9 @@ impl From<Refusal> for Fault {
     }
 }
 
-/// The tries of one request.
-struct Tries {
-    candidates: Candidates,
-    /// Those that reached an instance.
-    exchanges: u32,
-    /// How the last one failed.
-    failure: Option<Refusal>,
-    /// Whether an answer is there that is the client's if no other try comes about.
-    is_kept: bool,
-}
-
 impl Exchange<'_> {
-    /// Sends the request to one endpoint after another, as long as that is safe and wanted, until the head of a response
-    /// is there. Its connection is then in `line`, and what was read in `answer`.
-    pub(crate) async fn attempts(&mut self, slot: usize) -> Result<(), Refusal> {
-        self.record.service = Some(slot);
-        let candidates = Candidates::new(slot, self.balance_hash());
-        let mut tries = Tries { candidates, exchanges: 0, failure: None, is_kept: false };
-        if let Some(guard) = self.guard() {
-            guard.budget.add_request(self.client.core.counts.core, self.now());
-        }
-        loop {
-            match self.seek(&mut tries) {
-                Ok(chosen) => {
-                    if tries.is_kept {
-                        self.discard().await;
-                    }
-                    (self.occupied, self.condition) = (Some(chosen.occupied), chosen.condition);
-                }
-                Err(_) if tries.is_kept => return Ok(()),
-                Err(refusal) => {
-                    // A call that reached nobody, neither here nor elsewhere, has failed.
-                    let call = self.call.take().filter(|_| tries.failure.is_some());
-                    self.end_call(call, true, Duration::ZERO);
-                    return Err(refusal);
-                }
-            }
-            let began = self.now();
-            let outcome = match self.attempt().await {
-                Ok(()) => self.answered(),
-                Err(Fault::Failed(failure)) => Outcome::Failed(failure),
-                Err(Fault::Over(refusal)) => {
-                    self.is_unsent = false;
-                    if refusal.reason == Reason::UpstreamTimeout {
-                        self.judge(Outcome::Failed(Failure::TimedOut), began);
-                    }
-                    return Err(refusal);
-                }
-            };
-            self.judge(outcome, began);
-            match self.settle(&mut tries, outcome) {
-                Next::Keep(_) => return tries.failure.map_or(Ok(()), Err),
-                Next::After { pause, .. } => {
-                    tries.candidates.may_repeat = true;
-                    self.pause(pause).await?;
-                }
-                Next::Elsewhere | Next::Anew | Next::Another => {}
-            }
-        }
-    }
-
-    /// Who gets the request next, if anybody may.
-    fn seek(&mut self, tries: &mut Tries) -> Result<Chosen, Refusal> {
-        let now = self.now();
-        if self.record.attempts == 0 && self.patience.is_over_for_caller(now) {
-            return Err(Refusal::new(Reason::DeadlinePassed, "The time that the caller gave was over already."));
-        }
-        self.patience.check(&self.slate.upload, now)?;
-        let chosen = tries.candidates.choose(self);
-        let last = |tries: &Tries| tries.failure.unwrap_or_else(no_endpoint);
-        let chosen = chosen.ok_or_else(|| last(tries))?;
-        // Where nobody good is left, asking one after another would only make a failure larger.
-        let is_first = self.record.attempts == 0;
-        if chosen.is_last_resort && !is_first && tries.failure.is_some() && !self.takes_from_budget() {
-            self.note(Event::NoMore { why: NoMore::BudgetSpent });
-            return Err(last(tries));
-        }
-        self.pass_breaker()?;
-        Ok(chosen)
-    }
-
-    /// The breaker's leave for one try.
-    fn pass_breaker(&mut self) -> Result<(), Refusal> {
-        // A try that reached nobody was no call yet.
-        if self.call.is_some() {
-            return Ok(());
-        }
-        let Some(breaker) = self.guard().filter(|_| !self.is_fallback).and_then(|guard| guard.breaker.clone()) else {
-            return Ok(());
-        };
-        let now = self.now();
-        match breaker.try_acquire(now) {
-            Ok(permit) => {
-                if let Some((from, to)) = permit.turned {
-                    self.note(Event::BreakerTurned { from, to });
-                }
-                if permit.state != BreakerState::Closed {
-                    let state = permit.state;
-                    self.note(Event::Breaker { state, is_admitted: true, failures: 0, slow: 0, calls: 0 });
-                }
-                self.call = Some(Call { breaker, permit: Some(permit) });
-                Ok(())
-            }
-            Err(refused) => {
-                let Refused { state, tally: Tally { failures, slow, calls }, retry_after } = refused;
-                self.note(Event::Breaker { state, is_admitted: false, failures, slow, calls });
-                let detail = "The circuit breaker is open: too many calls to the service failed or were slow.";
-                Err(Refusal::new(Reason::CircuitOpen, detail).with_retry_after(retry_after))
-            }
-        }
-    }
-
-    /// What a try means for those who come after it.
-    fn judge(&mut self, outcome: Outcome, began: Moment) {
-        let (now, is_failure) = (self.now(), outcome.is_failure());
-        let took = now.since(began);
-        let Some(endpoint) = self.occupied.as_ref().map(|occupied| Arc::clone(occupied.endpoint())) else { return };
-        let instance = endpoint.instance;
-        self.note(Event::Tried { instance, outcome: told(outcome), took });
-        let is_unsent = matches!(outcome, Outcome::Failed(Failure::Unsent(_)));
-        let call = if is_unsent { None } else { self.call.take() };
-        self.end_call(call, is_failure, took);
-        let Some(condition) = self.condition.take() else { return };
-        if !is_unsent {
-            condition.ewma.observe(took, now);
-        }
-        let (route, slot) = (self.route(), self.record.service);
-        let Some((policy, slot)) = route.and_then(|route| route.policy.ejection.as_ref()).zip(slot) else { return };
-        let service = self.view.current.slots[slot].as_ref();
-        let may_eject = || {
-            service.is_some_and(|service| {
-                let (ready, ejected) = service.ejected(now);
-                outlier::may_eject(policy, ready, ejected)
-            })
-        };
-        if let Verdict::Ejected(time) = condition.health.record(policy, is_failure, now, may_eject) {
-            tracing::info!(instance, ?time, "ejected");
-            self.note(Event::Ejected { instance, time });
-        }
-    }
-
-    fn end_call(&mut self, call: Option<Call>, is_failure: bool, took: Duration) {
-        if let Some((from, to)) = call.and_then(|call| call.end(is_failure, took, self.now())) {
-            self.note(Event::BreakerTurned { from, to });
-        }
-    }
-
-    /// What follows the outcome of a try.
-    fn settle(&mut self, tries: &mut Tries, outcome: Outcome) -> Next {
-        let is_unsent = matches!(outcome, Outcome::Failed(Failure::Unsent(_)));
-        tries.exchanges += u32::from(!is_unsent);
-        self.is_unsent &= is_unsent;
-        let request = self.as_tried(tries.exchanges);
-        let mut next = retry::next(self.retry_policy(), request, outcome, fastrand::f64());
-        if matches!(next, Next::After { .. } | Next::Another) && !self.takes_from_budget() {
-            next = Next::Keep(NoMore::BudgetSpent);
-        }
-        let Some(endpoint) = self.occupied.as_ref().map(|occupied| occupied.endpoint().id) else { return next };
-        match outcome {
-            Outcome::Answered { .. } => (tries.is_kept, tries.failure) = (true, None),
-            Outcome::Failed(failed) => {
-                (tries.is_kept, tries.failure) = (false, Some(refused(failed)));
-                self.line = None;
-                if next == Next::Anew {
-                    self.client.core.pool.forget(endpoint);
-                    tries.candidates.again = self.occupied.take();
-                }
-                self.occupied = if matches!(next, Next::Keep(_)) { self.occupied.take() } else { None };
-            }
-        }
-        tries.candidates.tried.push(endpoint);
-        match next {
-            Next::After { pause, is_told } => self.note(Event::Again { pause, is_told }),
-            Next::Keep(NoMore::Final) => {}
-            Next::Keep(why) => self.note(Event::NoMore { why }),
-            Next::Elsewhere | Next::Anew | Next::Another => {
-                self.note(Event::Again { pause: Duration::ZERO, is_told: false });
-            }
-        }
-        next
-    }
-
-    fn retry_policy(&self) -> &Retry {
-        const NONE: &Retry = &Retry::NONE;
-        match self.route() {
-            Some(route) if !self.is_fallback => &route.policy.retry,
-            _ => NONE,
-        }
-    }
-
-    fn as_tried(&self, exchanges: u32) -> retry::Request {
-        let upload = &self.slate.upload;
-        retry::Request {
-            is_repeatable: self.is_repeatable,
-            is_whole: upload.is_whole(),
-            exchanges,
-            left: self.patience.left(upload, self.now()),
-        }
-    }
-
-    fn takes_from_budget(&self) -> bool {
-        self.guard().is_some_and(|guard| guard.budget.take(self.now()))
-    }
-
-    /// What came, as far as it decides about another try.
-    fn answered(&self) -> Outcome {
-        let status = self.slate.response.status;
-        let is_asked = self.retry_policy().codes.contains(&status);
-        let unix = self.client.core.timers.clock.unix();
-        let told = || headers::retry_after(&self.slate.response.fields, &self.answer, unix);
-        Outcome::Answered { status, retry_after: if is_asked { told() } else { None } }
-    }
-
     /// One try: over the connections that wait, as long as these turn out to be closed, then over a new one.
-    async fn attempt(&mut self) -> Result<(), Fault> {
+    pub(crate) async fn attempt(&mut self) -> Result<(), Fault> {
         let Some(endpoint) = self.occupied.as_ref().map(|occupied| Arc::clone(occupied.endpoint())) else {
             return Err(no_endpoint().into());
         };
@@ -645,7 +429,7 @@ impl Exchange<'_> {
     }
 
     /// Waits between two tries.
-    async fn pause(&mut self, pause: Duration) -> Result<(), Refusal> {
+    pub(crate) async fn pause(&mut self, pause: Duration) -> Result<(), Refusal> {
         let end = self.now().after(pause);
         poll_fn(|context| {
             if self.now() >= end {
@@ -681,42 +465,6 @@ impl Exchange<'_> {
     }
 }
 
-/// A try for which the breaker gave leave. Dropped without an outcome, it counts nothing.
-#[derive(Debug)]
-pub(crate) struct Call {
-    breaker: Arc<Breaker>,
-    permit: Option<Permit>,
-}
-
-impl Call {
-    fn end(mut self, is_failure: bool, took: Duration, now: Moment) -> Option<(BreakerState, BreakerState)> {
-        self.breaker.record(self.permit.take()?, breaker::Outcome { is_failure, took }, now)
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            self.breaker.release(permit);
-        }
-    }
-}
-
-/// How a try is told of.
-fn told(outcome: Outcome) -> Tried {
-    match outcome {
-        Outcome::Answered { status, .. } | Outcome::Failed(Failure::Fault(status)) => Tried::Answered(status),
-        Outcome::Failed(Failure::Unsent(Unsent::Refused)) => Tried::ConnectRefused,
-        Outcome::Failed(Failure::Unsent(Unsent::TimedOut)) => Tried::ConnectTimeout,
-        Outcome::Failed(Failure::Unsent(Unsent::Other)) => Tried::ConnectFailed,
-        Outcome::Failed(Failure::Broken) => Tried::Broken { is_reused: false },
-        Outcome::Failed(Failure::BrokenReused) => Tried::Broken { is_reused: true },
-        Outcome::Failed(Failure::TimedOut) => Tried::TimedOut,
-        Outcome::Failed(Failure::Invalid) => Tried::Invalid,
-        Outcome::Failed(Failure::HeadTooLarge) => Tried::HeadTooLarge,
-    }
-}
-
 const STALLED: Refusal = Refusal::new(Reason::RequestTimeout, "The body stopped coming.");
 const INCOMPLETE: Refusal = Refusal::new(Reason::BadRequest, "The body ended before its announced length.");
 const GONE: Refusal = Refusal::new(Reason::ClientClosed, "The client went away.");
@@ -745,9 +493,4 @@ pub(crate) fn refused(failure: Failure) -> Refusal {
         }
         _ => refusal,
     }
-}
-
-/// There is nobody to ask.
-pub(crate) fn no_endpoint() -> Refusal {
-    Refusal::new(Reason::NoEndpoint, "No instance of the service is ready.")
 }

@@ -46,6 +46,9 @@ pub struct Limits {
     pub connections_listener_max: usize,
     /// Of them, those from one client address; more are answered 503.
     pub connections_client_max: usize,
+    /// Requests that are being answered at a time in the whole process; more are answered 503. Looked at core by core, so
+    /// that a core may exceed it by its own share.
+    pub requests_max: u64,
     /// For one connection to one instance. A timeout counts as a failure to connect.
     pub connect_timeout: Duration,
     /// Idle connections kept for one endpoint on one core; the oldest goes when there is one too many.
@@ -75,7 +78,7 @@ impl Limits {
     ///
     /// Head 32 KiB, 100 fields, target 8 KiB, body 1 GiB; 10 s for a head, an hour for a body, 60 s idle; 32,768
     /// connections, three quarters of them for one listener, half of them for one client address, so that neither takes
-    /// all of it from the others; 1 s to connect, 64 idle connections for 4 s (Node.js closes its own after 5 s), none
+    /// all of it from the others, and 16,384 requests at a time; 1 s to connect, 64 idle connections for 4 s (Node.js closes its own after 5 s), none
     /// older than ten minutes, an hour of silence in a response; 240 bytes a second (as Kestrel's MinResponseDataRate),
     /// 8 KiB of trailers, 256 bytes of extensions a chunk, 32 interim responses.
     #[must_use]
@@ -91,6 +94,7 @@ impl Limits {
             connections_max: 32_768,
             connections_listener_max: 24_576,
             connections_client_max: 16_384,
+            requests_max: 16_384,
             connect_timeout: Duration::from_secs(1),
             upstream_idle_max: 64,
             upstream_idle_timeout: Duration::from_secs(4),

@@ -79,6 +79,12 @@ impl Counts {
         }
     }
 
+    /// Requests without a complete answer. Exact for its own core.
+    pub(crate) fn active(&self) -> u64 {
+        let ended = self.requests_ended.get();
+        self.requests.get().saturating_sub(ended)
+    }
+
     /// A request, or a head that could not be read, was refused or broke off.
     pub(crate) fn refuse(&self, reason: Reason) {
         self.refused[reason as usize].add(1);

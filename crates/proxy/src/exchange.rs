@@ -9,7 +9,6 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::access::{Line as Entry, Time, milliseconds};
-use crate::attempt::{Call, no_endpoint};
 use crate::connection::Client;
 use crate::cores::View;
 use crate::endpoint::Occupied;
@@ -29,6 +28,7 @@ use crate::route::{Decision, route};
 use crate::stock::Slate;
 use crate::table::{Compiled, Table};
 use crate::timers::Moment;
+use crate::tries::{Call, no_endpoint};
 use crate::upstream::Line;
 
 /// What becomes of the client's connection.
@@ -273,6 +273,7 @@ impl<'c> Exchange<'c> {
             return Ok(Served::Redirect(redirect.status, redirect.location(&self.head(), matched)));
         }
         self.prepare(&route.policy);
+        self.pass_load()?;
         self.pass_rate(route)?;
         self.pass_gate(route).await?;
         if self.is_repeatable {

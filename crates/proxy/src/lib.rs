@@ -2,9 +2,10 @@
 //! sockets, [`Bound::run`] serves on one thread a core, [`Handle::apply`] swaps in what is served. It is told
 //! everything by [`Config`] and [`Snapshot`] and decides nothing that a plan could have decided.
 //!
-//! Deciding is pure and knows no sockets: `message`, `http1::{parse, framing, chunk}`, `head`, `path`, `table`, [`route()`],
-//! `filter`, `balance`, `retry`, `pace`, `headers`. Acting is `connection` → `exchange` → `attempt` → `relay` or `tunnel`, over
-//! `http1::pipe` and `upstream`: one task a client's connection, which polls the service's socket as well.
+//! Deciding is pure: `message`, `http1::{parse, framing, chunk}`, `head`, `path`, `table`, [`route()`], `filter`, `balance`,
+//! `retry`, `breaker`, `budget`, `gate`, `outlier`, `rate`, `ring`, `pace`, `headers`. Acting is `connection` → `exchange` →
+//! `admission` → `tries` → `attempt` → `fallback` → `relay` or `tunnel`, over `http1::pipe` and `upstream`: one task a
+//! client's connection, which polls the service's socket as well. What is decided is written down by `recording`.
 
 mod access;
 mod admission;
@@ -56,6 +57,7 @@ mod switches;
 mod table;
 mod tally;
 mod timers;
+mod tries;
 mod tunnel;
 mod upstream;
 

@@ -114,6 +114,7 @@ fn limits(table: &Table<'_>) -> Limits {
         connections: table.count("connections"),
         connections_per_listener: table.count("connections_per_listener"),
         connections_per_address: table.count("connections_per_address"),
+        requests: table.count("requests"),
         connect_timeout: table.duration("connect_timeout"),
         upstream_idle_connections: table.count("upstream_idle_connections"),
         upstream_idle_timeout: table.duration("upstream_idle_timeout"),

@@ -67,6 +67,7 @@ fn by_clients() -> Vec<(Limit, Limits, String, Option<u16>)> {
         (Connections, with(|all| all.connections_max = 0), GET.into(), Some(503)),
         (ConnectionsPerListener, with(|all| all.connections_listener_max = 0), GET.into(), Some(503)),
         (ConnectionsPerAddress, with(|all| all.connections_client_max = 0), GET.into(), Some(503)),
+        (Requests, with(|all| all.requests_max = 0), GET.into(), Some(503)),
         (UpstreamIdleConnections, with(|all| all.upstream_idle_max = 0), GET.into(), Some(200)),
         (UpstreamIdleTimeout, with(|all| all.upstream_idle_timeout = BRIEF), GET.into(), Some(200)),
         (UpstreamMaxAge, with(|all| all.upstream_age_max = Duration::ZERO), GET.into(), Some(200)),
