@@ -10,7 +10,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use proxy::{Backend, Config, Endpoint, Limits, Listener, Match, PathMatch, Retry, Role, Route, Snapshot, State};
+use proxy::{Backend, Config, Endpoint, Limits, Listener, Match, PathMatch, Policy, Role, Route, Snapshot, State};
 
 /// The proxy, and the way to what the service is to say and to what it was told.
 struct Rig {
@@ -67,12 +67,11 @@ fn run(service: SocketAddr, sender: &Sender<SocketAddr>) {
             hostnames: vec![],
             matches: vec![Match { path, methods: vec![], headers: vec![], query: vec![] }],
             filters: vec![],
-            timeout: Duration::from_millis(200),
-            retry: Retry::default(),
+            policy: Policy::plain(Duration::from_millis(200)),
             backends: vec![Backend { service: "s".to_owned(), weight: 1 }],
         };
         let endpoint = Endpoint { instance: 0, address: service, state: State::Ready };
-        let listener = Listener { role: Role::Gateway, routes: vec![route], is_logged: true };
+        let listener = Listener { role: Role::Gateway, routes: vec![route], is_logged: true, tells_reason: false };
         let snapshot = Snapshot {
             generation: 1,
             listeners: BTreeMap::from([("gateway".to_owned(), listener)]),

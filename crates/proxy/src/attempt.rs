@@ -148,7 +148,7 @@ impl Exchange<'_> {
                 return Poll::Ready(Ok(Some(connected)));
             }
             if self.now() >= deadline {
-                self.client.core.counts.reach(Limit::ConnectTimeout);
+                self.client.core.counts.reach(own.is_none().then_some(Limit::ConnectTimeout));
                 return Poll::Ready(Ok(None));
             }
             self.poll_bounds(context, deadline).map(Err)
@@ -474,7 +474,7 @@ fn malformed(flaw: Malformed) -> Refusal {
         Malformed::Syntax => "The chunks of the body are malformed.",
         Malformed::Beyond(_) => "The chunks of the body have more extensions or trailers than this listener takes.",
     };
-    Refusal { limit: flaw.limit(), ..Refusal::new(Reason::BadRequest, detail) }
+    Refusal::new(Reason::BadRequest, detail).with_limit(flaw.limit())
 }
 
 pub(crate) fn refused(failure: Failure) -> Refusal {

@@ -35,7 +35,7 @@ impl Patience {
         } else {
             ("The service stopped taking the body.", (self.timeout <= self.idle).then_some(Limit::IdleTimeout))
         };
-        Err(Refusal { limit, ..Refusal::new(Reason::UpstreamTimeout, detail) })
+        Err(Refusal::new(Reason::UpstreamTimeout, detail).with_limit(limit))
     }
 
     /// Whether the time is over that the caller gave.

@@ -214,17 +214,26 @@ pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     /// A sentence for whoever reads the answer. Never quotes what the client sent.
     pub(crate) detail: &'static str,
-    /// Instead of the one of the reason.
-    pub(crate) status: Option<StatusCode>,
-    /// When another try may fare better.
-    pub(crate) retry_after: Option<Duration>,
     /// The limit that is behind it.
     pub(crate) limit: Option<Limit>,
+    /// Instead of the one of the reason.
+    status: Option<StatusCode>,
+    /// When another try may fare better.
+    retry_after: Option<Duration>,
 }
 
 impl Refusal {
     pub(crate) const fn new(reason: Reason, detail: &'static str) -> Self {
-        Self { reason, detail, status: None, retry_after: None, limit: None }
+        Self { reason, detail, limit: None, status: None, retry_after: None }
+    }
+
+    /// It is for this limit.
+    pub(crate) const fn by(self, limit: Limit) -> Self {
+        self.with_limit(Some(limit))
+    }
+
+    pub(crate) const fn with_limit(self, limit: Option<Limit>) -> Self {
+        Self { limit, ..self }
     }
 
     pub(crate) const fn with_status(self, status: StatusCode) -> Self {
@@ -244,11 +253,6 @@ impl Refusal {
         let passing = self.reason.is_passing().then_some(Duration::from_secs(1));
         let time = self.retry_after.or(passing)?;
         Some((time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1))
-    }
-
-    /// It is for this limit.
-    pub(crate) const fn by(self, limit: Limit) -> Self {
-        Self { limit: Some(limit), ..self }
     }
 }
 

@@ -39,6 +39,14 @@ enum Broken {
     Unsaid(Failure),
 }
 
+/// The time of an answer on its way is over.
+struct Expired {
+    /// Of the listener, if it is one of its limits.
+    limit: Option<Limit>,
+    /// `None`: the client's fault.
+    reason: Option<Reason>,
+}
+
 impl Exchange<'_> {
     /// Passes the service's answer on.
     pub(crate) async fn pass_on(mut self) -> Fate {
@@ -160,18 +168,12 @@ impl Exchange<'_> {
     /// What bounds an answer on its way.
     fn wait(&mut self, context: &mut Context<'_>, waits: Waits) -> Poll<Result<(), Broken>> {
         let now = self.now();
-        let whole = self.total_end();
-        if whole <= now {
-            self.record.reason = Some(Reason::UpstreamTimeout);
-            return Poll::Ready(Err(Broken::Underway));
-        }
         let end = match self.answer_end(now, waits) {
             Ok(end) => end,
-            Err(limit) => {
+            Err(Expired { limit, reason }) => {
                 self.client.core.counts.reach(limit);
-                if limit == Limit::ResponseIdleTimeout {
-                    self.record.reason = Some(Reason::UpstreamTimeout);
-                } else {
+                self.record.reason = reason;
+                if reason.is_none() {
                     // What the kernel still has for a client that does not take it would stay for minutes.
                     let _ = SockRef::from(&self.client.stream).set_linger(Some(Duration::ZERO));
                 }
@@ -181,34 +183,43 @@ impl Exchange<'_> {
         if let Err(refusal) = self.watch(context).and_then(|()| self.check_upload(now)) {
             return Poll::Ready(Err(self.breaks_off(refusal)));
         }
-        self.client.timer.set(end.min(whole).min(self.upload_end()).min(self.parting_end()));
+        self.client.timer.set(end.min(self.upload_end()).min(self.parting_end()));
         Poll::Pending
     }
 
-    /// When the whole answer has had its time, where its route gives it one.
-    fn total_end(&self) -> Moment {
-        let total = self.route().and_then(|route| route.policy.total_timeout).filter(|_| !self.is_endless);
-        total.map_or(Moment::NEVER, |total| self.record.began.after(total))
-    }
-
-    /// When whoever is waited for has had its time, or the limit that it has met.
-    fn answer_end(&mut self, now: Moment, waits: Waits) -> Result<Moment, Limit> {
+    /// When whoever is waited for has had its time.
+    fn answer_end(&mut self, now: Moment, waits: Waits) -> Result<Moment, Expired> {
         let limits = &self.client.core.limits;
-        match waits {
-            // Only a fault holds an answer back.
-            Waits::Nobody if self.bandwidth.is_some() => Ok(now.after(HELD_BACK)),
-            Waits::Nobody => Ok(Moment::NEVER),
+        let policy = self.route().map(|route| &route.policy);
+        let idle = policy.and_then(|policy| policy.idle_timeout);
+        let total = policy.and_then(|policy| policy.total_timeout).filter(|_| !self.is_endless);
+        let whole = total.map_or(Moment::NEVER, |total| self.record.began.after(total));
+        let late = |limit| Expired { limit, reason: Some(Reason::UpstreamTimeout) };
+        if whole <= now {
+            return Err(late(None));
+        }
+        let end = match waits {
             Waits::Source(since) => {
                 self.pace.leave(since);
-                let own = self.route().and_then(|route| route.policy.idle_timeout);
-                let end = since.after(own.unwrap_or(limits.upstream_body_timeout));
-                if end <= now { Err(Limit::ResponseIdleTimeout) } else { Ok(end) }
+                let end = since.after(idle.unwrap_or(limits.upstream_body_timeout));
+                if end <= now {
+                    return Err(late(idle.is_none().then_some(Limit::ResponseIdleTimeout)));
+                }
+                end
             }
             Waits::Sink(since) => {
                 let (sent, stream) = (self.slate.download.sent, &self.client.stream);
-                self.pace.check(since, now, limits, || sent.cast_signed() - sockets::unacknowledged(stream))
+                let taken = || sent.cast_signed() - sockets::unacknowledged(stream);
+                let slow = |limit| Expired { limit: Some(limit), reason: None };
+                self.pace.check(since, now, limits, taken).map_err(slow)?
             }
-        }
+            // Only a fault holds an answer back.
+            Waits::Nobody => {
+                self.pace.leave(now);
+                if self.bandwidth.is_some() { now.after(HELD_BACK) } else { Moment::NEVER }
+            }
+        };
+        Ok(end.min(whole))
     }
 
     /// The service answered before it had everything: what is on its way may still arrive, so that both connections serve

@@ -16,7 +16,7 @@ pub(crate) const BUFFER_BYTES: usize = 32 * 1024;
 const KEPT_MAX: usize = 64;
 
 /// All that one request reads and writes on.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Slate {
     /// From the client: the request's head, what is there of its content, and what follows.
     pub(crate) inbound: Vec<u8>,
@@ -40,14 +40,9 @@ impl Slate {
     fn new(bounds: Bounds) -> Self {
         Self {
             inbound: Vec::with_capacity(BUFFER_BYTES),
-            began: None,
-            looked: 0,
-            request: RequestHead::default(),
-            response: ResponseHead::default(),
-            story: Vec::new(),
-            marks: Vec::new(),
             upload: Pipe::new(bounds),
             download: Pipe::new(bounds),
+            ..Self::default()
         }
     }
 
