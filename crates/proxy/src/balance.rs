@@ -63,6 +63,16 @@ pub(crate) struct Choice {
     pub(crate) passed_over: u32,
 }
 
+/// How all of them are at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Crowd {
+    ready: u32,
+    /// Ejected or set aside.
+    passed_over: u32,
+    /// So many are ejected that they cannot all be bad. Who refuses connections is no part of it.
+    is_panic: bool,
+}
+
 /// A pick among some of the members: the place of the winner, and why.
 type Pick = (usize, How);
 
@@ -106,8 +116,8 @@ impl Service {
     pub(crate) fn choose(&self, ask: &Ask<'_>, mut random: impl FnMut(usize) -> usize) -> Option<Choice> {
         loop {
             let fits = |place: usize| self.members[place].fits(ask);
-            let is_good = |place: usize| fits(place) && !self.members[place].is_passed_over(ask.now);
-            if let Some((place, how)) = self.pick_at_once(is_good, ask, &mut random)
+            let is_best = |place: usize| fits(place) && !self.members[place].is_passed_over(ask.now);
+            if let Some((place, how)) = self.pick_at_once(is_best, ask, &mut random)
                 && let Some(occupied) = self.members[place].endpoint.occupy()
             {
                 return Some(Choice {
@@ -120,17 +130,15 @@ impl Service {
                     passed_over: 0,
                 });
             }
-            let places = 0..self.members.len();
-            let ready = places.clone().filter(|place| self.members[*place].endpoint.is_ready()).count() as u64;
-            let is_over = |place: &usize| {
-                self.members[*place].endpoint.is_ready() && self.members[*place].is_passed_over(ask.now)
+            let crowd = self.crowd(ask.now);
+            let is_good = |place: &usize| {
+                let member = &self.members[*place];
+                !member.endpoint.is_aside(ask.now) && (crowd.is_panic || !member.is_ejected(ask.now))
             };
-            let passed_over = places.clone().filter(is_over).count() as u64;
-            let is_panic = passed_over > 0 && !self.panic_threshold.is_reached(ready - passed_over, ready);
-            let mut some: Vec<usize> = places.clone().filter(|place| fits(*place)).collect();
-            let has_good = some.iter().any(|place| is_good(*place));
-            if has_good && !is_panic {
-                some.retain(|place| is_good(*place));
+            let mut some: Vec<usize> = (0..self.members.len()).filter(|place| fits(*place)).collect();
+            let has_good = some.iter().any(is_good);
+            if has_good {
+                some.retain(is_good);
             }
             let (place, how) = self.pick(&some, ask, &mut random)?;
             // It may have been retired between the look and the step; then it is not picked again.
@@ -140,12 +148,21 @@ impl Service {
                     condition: self.members[place].condition.clone(),
                     how,
                     is_last_resort: !has_good,
-                    is_panic,
-                    ready: ready as u32,
-                    passed_over: passed_over as u32,
+                    is_panic: crowd.is_panic,
+                    ready: crowd.ready,
+                    passed_over: crowd.passed_over,
                 });
             }
         }
+    }
+
+    fn crowd(&self, now: Moment) -> Crowd {
+        let count = |is: &dyn Fn(&Member) -> bool| {
+            self.members.iter().filter(|member| member.endpoint.is_ready() && is(member)).count() as u32
+        };
+        let (ready, ejected) = (count(&|_| true), count(&|member| member.is_ejected(now)));
+        let is_reached = self.panic_threshold.is_reached(u64::from(ready - ejected), u64::from(ready));
+        Crowd { ready, passed_over: count(&|member| member.is_passed_over(now)), is_panic: ejected > 0 && !is_reached }
     }
 
     /// By a look at those alone that the rule picks: the ordinary case, however many there are. `None` if one does not

@@ -136,7 +136,7 @@ pub struct Balance {
     /// How long an instance that became ready gets less than its share, growing to all of it. Zero for at once. Not with
     /// [`Algorithm::RingHash`].
     pub slow_start: Duration,
-    /// When fewer than this part of the ready instances are neither ejected nor set aside, all of them are asked.
+    /// When fewer than this part of the ready instances are not ejected, no ejection counts.
     pub panic_threshold: Share,
 }
 

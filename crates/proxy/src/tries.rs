@@ -14,6 +14,7 @@ use crate::policy::Retry;
 use crate::reason::{Reason, Refusal};
 use crate::retry::{self, Failure, Next, Outcome, Unsent};
 use crate::story::{BreakerState, Event, NoMore, Tried};
+use crate::table::Compiled;
 use crate::tally::Tally;
 use crate::timers::Moment;
 
@@ -153,13 +154,15 @@ impl Exchange<'_> {
             })
         };
         if let Verdict::Ejected(time) = condition.health.record(policy, is_failure, now, may_eject) {
-            tracing::info!(instance, ?time, "ejected");
+            let service = self.service().unwrap_or_default();
+            tracing::info!(service, instance, route = self.route().map(Compiled::name), ?time, "ejected");
             self.note(Event::Ejected { instance, time });
         }
     }
 
     fn end_call(&mut self, call: Option<Call>, is_failure: bool, took: Duration) {
         if let Some((from, to)) = call.and_then(|call| call.end(is_failure, took, self.now())) {
+            tracing::info!(route = self.route().map(Compiled::name), ?from, ?to, "circuit breaker");
             self.note(Event::BreakerTurned { from, to });
         }
     }
