@@ -1,5 +1,6 @@
 //! The command line: one file a command. Data goes to stdout, the rest to stderr.
 
+mod breaker;
 mod check;
 mod config;
 mod daemon;
@@ -9,7 +10,9 @@ mod down;
 mod edges;
 mod events;
 mod exec;
+mod explain;
 mod failure;
+mod fault;
 mod init;
 mod kill;
 mod lifecycle;
@@ -81,6 +84,14 @@ enum Command {
     Top(top::Top),
     /// Show rate, durations and errors of every route and of every edge between services
     Edges(edges::Edges),
+    /// See circuit breakers, and switch them
+    #[command(subcommand)]
+    Breaker(breaker::Breaker),
+    /// Have things go wrong on purpose, for a drill
+    #[command(subcommand)]
+    Fault(fault::Fault),
+    /// Say what happened to a request, and why
+    Explain(explain::Explain),
     /// Run a command with the environment of an instance
     Exec(exec::Exec),
     /// Run one more copy of a service, or another command in its place, in the foreground
@@ -145,6 +156,9 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Events(events) => events.run(context),
         Command::Top(top) => top.run(context),
         Command::Edges(edges) => edges.run(context),
+        Command::Breaker(breaker) => breaker.run(context),
+        Command::Fault(fault) => fault.run(context),
+        Command::Explain(explain) => explain.run(context),
         Command::Exec(exec) => exec.run(),
         Command::Run(run) => run.run(),
         Command::Plan(plan) => plan.run(context),

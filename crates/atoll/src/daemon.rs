@@ -13,6 +13,7 @@ mod instances;
 mod log;
 pub mod plane;
 mod record;
+mod switches;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -36,6 +37,7 @@ use crate::api::{dto, server};
 use crate::lower;
 use crate::project::{self, Accepted, Claims, Loaded, Project, Record};
 use record::Succession;
+use switches::Switchboard;
 
 pub use control::Control;
 use dashboard::Dashboard;
@@ -222,6 +224,8 @@ impl Daemon {
         let supervisor = supervisor::bind(supervise(&project, &plan, (instances, before), open_files_soft, between))?;
         // Order: once the registry has what was taken over, so that a data plane that serves goes on serving all of it.
         proxy.handle().apply(served.snapshot(&registry.snapshot()))?;
+        let switchboard = Switchboard::load(&project);
+        proxy.handle().switch(switchboard.switches());
         let api = listen(&project).context("cannot open the daemon's socket")?;
 
         let (end, ends) = watch::channel(None);
@@ -237,6 +241,7 @@ impl Daemon {
             ground: ground.into(),
             supervisor: supervisor.handle(),
             proxy: proxy.handle(),
+            switchboard,
             dashboard,
             endpoints: registry.watch(),
             history,
@@ -325,6 +330,7 @@ impl Daemon {
         if end == End::Stop {
             // Nothing of it runs any more.
             project.remove_record();
+            project.remove_switches();
         }
         // A socket without a daemon would only mislead; the lock is what counts.
         let _ = std::fs::remove_file(project.socket());
@@ -351,6 +357,7 @@ fn attend(
     tasks.spawn(dashboard::run(Arc::clone(control)));
     tasks.spawn(record::keep(Arc::clone(control), project.clone()));
     tasks.spawn(plane::tell_losses(Arc::clone(control)));
+    tasks.spawn(switches::expire(Arc::clone(control)));
 }
 
 fn supervise(

@@ -2,20 +2,26 @@
 //! sockets, no clock. The only place besides `daemon` that knows more than one engine.
 
 mod changes;
+mod drills;
+mod edges;
 mod metrics;
+mod names;
 mod program;
+mod story;
 mod traffic;
 mod units;
 mod view;
 
 pub use changes::changes;
+pub use drills::{breakers, effects, fault, forced, no_breaker, words};
+pub use edges::edges;
 pub use metrics::{Format as MetricsFormat, Usage, families, write as write_metrics};
+pub use names::{find_subject, find_target, is_declared};
 pub use program::program;
+pub use story::story;
 pub use traffic::{GATEWAY, ledger, limits, listeners, snapshot};
 pub use units::{databases, services};
-pub use view::{
-    description, edges, endpoint, event, given_up, hopeless, instances, line, services as service_views, skipped,
-};
+pub use view::{description, endpoint, event, given_up, hopeless, instances, line, services as service_views, skipped};
 
 #[cfg(test)]
 pub mod tests {
@@ -44,6 +50,12 @@ pub mod tests {
         let sources = sources(PathBuf::from("/app/atoll.toml"), include_str!("lower/golden.toml"));
         assert_eq!(manifest::wanted(&sources), []);
         let (plan, diagnostics) = manifest::compile(&sources);
+        plan.unwrap_or_else(|| panic!("{diagnostics:#?}"))
+    }
+
+    /// The plan of a manifest in `/app`.
+    pub fn compiled(text: &str) -> Plan {
+        let (plan, diagnostics) = manifest::compile(&sources(PathBuf::from("/app/atoll.toml"), text));
         plan.unwrap_or_else(|| panic!("{diagnostics:#?}"))
     }
 

@@ -6,6 +6,7 @@ mod load;
 mod ports;
 mod record;
 pub mod scale;
+mod switches;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -21,6 +22,7 @@ use thiserror::Error;
 pub use load::{Loaded, Variables, process};
 pub use ports::Claims;
 pub use record::{Accepted, RETIRING_MAX, Record, Stored as StoredRecord};
+pub use switches::Switched;
 
 /// The name that is searched for, upwards from the present folder.
 pub const MANIFEST: &str = "atoll.toml";
@@ -122,6 +124,10 @@ impl Project {
 
     fn record_file(&self) -> PathBuf {
         self.run().join("record.json")
+    }
+
+    fn switches_file(&self) -> PathBuf {
+        self.run().join("switches.json")
     }
 
     pub fn logs(&self) -> PathBuf {

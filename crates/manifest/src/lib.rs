@@ -24,6 +24,7 @@ pub use diagnostic::{Diagnostic, Related, Severity};
 pub use plan::Plan;
 pub use render::{Color, render};
 pub use schema::schema;
+pub use text::{format_duration, format_size, nearest, parse_duration, parse_size};
 
 use context::Context;
 

@@ -10,13 +10,13 @@ mod quantity;
 
 pub(crate) use command::{Shell, shell_syntax, split};
 pub(crate) use dotenv::parse_dotenv;
-pub(crate) use duration::{
-    format_duration, parse_duration, serialize as duration, serialize_optional as duration_optional,
-};
+pub use duration::{format_duration, parse_duration};
+pub(crate) use duration::{serialize as duration, serialize_optional as duration_optional};
 pub(crate) use expand::{Lookup, Problem, expand};
-pub(crate) use nearest::nearest;
+pub use nearest::nearest;
 pub(crate) use path::normal_path;
-pub(crate) use quantity::{format_cpu, format_size, parse_cpu, parse_size, serialize_size as size};
+pub(crate) use quantity::{format_cpu, parse_cpu, serialize_size as size};
+pub use quantity::{format_size, parse_size};
 
 /// Longest name of a thing: a DNS label, RFC 1123 §2.1.
 pub(crate) const NAME_BYTES_MAX: usize = 63;

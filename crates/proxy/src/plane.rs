@@ -16,6 +16,7 @@ mod log;
 mod process;
 mod read;
 mod serve;
+mod stories;
 mod wire;
 
 use std::ffi::OsString;

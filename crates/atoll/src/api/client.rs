@@ -87,6 +87,12 @@ impl Client {
         parse(&self.order(path, value).await?)
     }
 
+    /// Has something cleared; returns what it was when that is done.
+    pub async fn delete<R: DeserializeOwned>(&self, path: &str) -> Result<R, Error> {
+        let answer = async { collect(self.call(Method::DELETE, path, Bytes::new()).await?).await };
+        parse(&self.in_time(answer).await?)
+    }
+
     /// What is ordered may take long; a daemon that answers nothing else meanwhile does not do it.
     async fn order<T: Serialize>(&self, path: &str, value: &T) -> Result<Vec<u8>, Error> {
         let body = serde_json::to_vec(value).map_err(|source| Error::Answer { source })?;

@@ -134,6 +134,183 @@ pub struct Edge {
     /// How many took how long: the least duration of a bucket in microseconds, and the requests in it. Four buckets are an
     /// octave.
     pub durations_us: Vec<(u64, u64)>,
+    /// Where the manifest asks for one. Absent, as all below, in the answer of an older daemon.
+    #[serde(default)]
+    pub breaker: Option<BreakerState>,
+    /// Where the manifest has a concurrency limit.
+    #[serde(default)]
+    pub concurrency: Option<Concurrency>,
+    /// Ready instances, those that are ejected included.
+    #[serde(default)]
+    pub ready: u32,
+    #[serde(default)]
+    pub ejected: Vec<Ejected>,
+    #[serde(default)]
+    pub retry_budget: RetryBudget,
+}
+
+/// "front → back", and "gateway → catalog (route products)" where it is one of the gateway.
+pub fn edge_name(from: &str, to: &[String], route: Option<&str>) -> String {
+    match (route, to) {
+        (Some(route), []) => format!("{from} (route {route})"),
+        (Some(route), to) => format!("{from} → {} (route {route})", to.join(", ")),
+        (None, []) => format!("{from} (no route)"),
+        (None, to) => format!("{from} → {}", to.join(", ")),
+    }
+}
+
+/// How a circuit breaker stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerState {
+    /// `closed`, `open`, `half_open`, `forced_open`, `forced_closed`; `unknown` while no data plane says it.
+    pub state: String,
+    /// Of the calls in its window; where it is open, of those that have opened it.
+    pub failures: u32,
+    pub slow: u32,
+    pub calls: u32,
+    /// Of an open one: until it lets calls through to try.
+    pub open_left_ms: u64,
+}
+
+/// How a concurrency limit stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concurrency {
+    pub running: u32,
+    pub waiting: u32,
+    pub max: u32,
+}
+
+/// An instance that gets no requests for a time because of what it answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ejected {
+    pub service: String,
+    pub instance: u32,
+    pub left_ms: u64,
+}
+
+/// Retries of the last ten seconds, and how many the requests of that time allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryBudget {
+    pub requests: u64,
+    pub retries: u64,
+    pub retries_max: u64,
+}
+
+/// Body of `POST /v1/faults`: at least one effect.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultWish {
+    /// A route, an edge, a service or an instance, by the names that `GET /v1/edges` and `GET /v1/instances` have.
+    pub target: String,
+    /// At most an hour.
+    #[serde(default)]
+    pub delay_ms: Option<u64>,
+    #[serde(default)]
+    pub bytes_per_second: Option<u64>,
+    /// A status from 400 to 599.
+    #[serde(default)]
+    pub abort: Option<u16>,
+    #[serde(default)]
+    pub drop: bool,
+    /// Of the requests, above 0 and up to 1; all if absent.
+    #[serde(default)]
+    pub share: Option<f64>,
+    /// Up to 86,400; ten minutes if absent.
+    #[serde(default)]
+    pub seconds: Option<f64>,
+}
+
+/// An element of `GET /v1/faults`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    pub id: u64,
+    pub target: String,
+    /// `delay`, `bandwidth`, `abort` or `drop`.
+    pub effect: String,
+    pub delay_ms: Option<u64>,
+    pub bytes_per_second: Option<u64>,
+    pub status: Option<u16>,
+    pub share: f64,
+    pub until: Timestamp,
+    pub seconds_left: f64,
+}
+
+/// Body of `POST /v1/breakers`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BreakerWish {
+    /// A route or an edge.
+    pub target: String,
+    pub action: BreakerAction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerAction {
+    /// By force, until it is reset.
+    Open,
+    /// By force, until it is reset.
+    Close,
+    /// Takes the force back, closes it, and forgets what it has counted.
+    Reset,
+}
+
+/// An element of `GET /v1/breakers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaker {
+    pub name: String,
+    pub from: String,
+    pub to: Vec<String>,
+    pub route: Option<String>,
+    #[serde(flatten)]
+    pub state: BreakerState,
+}
+
+/// Query of `GET /v1/explain`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Explain {
+    /// At most so many of the newest.
+    pub max: Option<usize>,
+}
+
+/// An element of `GET /v1/explain/{request_id}` and, of the newest requests, of `GET /v1/explain`: what happened to a
+/// request at the gateway or on an edge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Story {
+    pub request_id: String,
+    pub trace_id: String,
+    pub began: Timestamp,
+    /// `gateway`, or the service that called.
+    pub from: String,
+    pub client: String,
+    pub method: String,
+    pub host: String,
+    /// Without its query.
+    pub path: String,
+    pub route: Option<String>,
+    pub service: Option<String>,
+    pub status: u16,
+    /// Why it was not simply an answer of the service; as in the access log.
+    pub reason: Option<String>,
+    /// `static`, or the service that answered instead.
+    pub fallback: Option<String>,
+    pub attempts: u32,
+    pub duration_ms: f64,
+    /// `failed`, `unusual`, or `sampled` of the rest.
+    pub kept: String,
+    /// In order, from the head to the end.
+    pub told: Vec<Told>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// Since the head.
+    pub after_ms: f64,
+    /// One word for programs.
+    pub kind: String,
+    pub instance: Option<u32>,
+    /// A sentence without its full stop.
+    pub text: String,
 }
 
 /// Body of `POST /v1/apply`: takes the manifest over as it is on disk now.

@@ -1,6 +1,7 @@
 //! Answers for the daemon: state as JSON, streams as JSON lines, commands that return when they are done.
 
 mod discovery;
+mod drills;
 mod instances;
 
 use std::convert::Infallible;
@@ -46,6 +47,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/v1/restart", post(restart))
         .route("/v1/down", post(down))
         .merge(discovery::router())
+        .merge(drills::router())
         .merge(instances::router())
         .fallback(async || refuse(StatusCode::NOT_FOUND, "the daemon knows no such path".into(), None))
         .with_state(control)

@@ -100,6 +100,7 @@ async fn clean_up(project: &Project) -> Result<&'static str, project::Error> {
     let data_planes = proxy::plane::stop(&project.run(), DRAIN_MAX).await;
     // Nothing of what it tells is left, and nobody listens: the lock is ours.
     project.remove_record();
+    project.remove_switches();
     let _ = fs::remove_file(project.socket());
     Ok(match stopped.len() + data_planes {
         0 => "was not running",

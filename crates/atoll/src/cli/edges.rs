@@ -9,19 +9,29 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::api::client::Client;
-use crate::api::dto::{Edge, Service};
+use crate::api::dto::{self, BreakerState, Concurrency, Edge, Ejected, RetryBudget, Service};
 use crate::cli::output::{self, Format};
 use crate::cli::target::{Target, Words};
-use crate::cli::{Context, Failure, block_on, screen};
+use crate::cli::{Context, Failure, block_on, breaker, screen};
 
 /// Over which time things are measured.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 const HEADINGS: [&str; 9] = ["edge", "requests/s", "p50", "p99", "errors", "tries", "active", "requests", "failed"];
 
+/// A column that is shown where any row has something to say in it.
+type Extra = (&'static str, fn(&Row) -> Option<String>);
+
+const EXTRAS: [Extra; 3] = [
+    ("breaker", |row| row.breaker.as_ref().map(breaker::in_words)),
+    ("ejected", |row| (!row.ejected.is_empty()).then(|| ejected(&row.ejected, row.ready))),
+    ("queue", |row| row.concurrency.map(|gate| format!("{}/{}/{}", gate.waiting, gate.running, gate.max))),
+];
+
 /// One row a route of the gateway and a row an edge. Rate, durations, errors and tries are those of the second in which
 /// this was measured; requests and failed those since counting began. Errors are answers of 500 and above, and those that
-/// broke off. Durations are exact to an eighth.
+/// broke off. Durations are exact to an eighth. Where the manifest asks for them: the state of the circuit breaker, instances
+/// that are ejected, and the concurrency limit as waiting/running/most.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  atoll edges\n  atoll edges -w cart\n  atoll edges -o json")]
 pub struct Edges {
@@ -51,6 +61,11 @@ struct Row {
     failed: u64,
     bytes_in: u64,
     bytes_out: u64,
+    breaker: Option<BreakerState>,
+    concurrency: Option<Concurrency>,
+    ready: u32,
+    ejected: Vec<Ejected>,
+    retry_budget: RetryBudget,
 }
 
 impl Edges {
@@ -66,14 +81,21 @@ impl Edges {
         let mut sampler = Sampler { client, target, before: Vec::new(), at: Instant::now() };
         sampler.sample().await?;
         if self.watch && format == Format::Table && std::io::stdout().is_terminal() {
-            let lines = async || Ok(output::table_lines(&HEADINGS, sampler.sample().await?.iter().map(cells)));
+            let lines = async || {
+                let rows = sampler.sample().await?;
+                let (headings, cells) = table(&rows);
+                Ok(output::table_lines(&headings, cells))
+            };
             return screen::watch(INTERVAL, INTERVAL, lines).await;
         }
         loop {
             tokio::time::sleep(INTERVAL).await;
             let rows = sampler.sample().await?;
             match format {
-                Format::Table => output::table(&HEADINGS, rows.iter().map(cells))?,
+                Format::Table => {
+                    let (headings, cells) = table(&rows);
+                    output::table(&headings, cells)?;
+                }
                 Format::Json if self.watch => output::line(&serde_json::to_string(&rows)?)?,
                 Format::Json => output::json(&rows)?,
             }
@@ -120,7 +142,7 @@ fn row(edge: &Edge, before: Option<&Edge>, seconds: f64) -> Row {
     let quantile = |q| durations.quantile(q).map(|duration| duration.as_secs_f64() * 1000.0);
     let share = |part: u64| (requests > 0).then(|| part as f64 / requests as f64);
     Row {
-        name: name(edge),
+        name: dto::edge_name(&edge.from, &edge.to, edge.route.as_deref()),
         from: edge.from.clone(),
         to: edge.to.clone(),
         route: edge.route.clone(),
@@ -134,6 +156,11 @@ fn row(edge: &Edge, before: Option<&Edge>, seconds: f64) -> Row {
         failed: edge.failed,
         bytes_in: edge.bytes_in,
         bytes_out: edge.bytes_out,
+        breaker: edge.breaker.clone(),
+        concurrency: edge.concurrency,
+        ready: edge.ready,
+        ejected: edge.ejected.clone(),
+        retry_budget: edge.retry_budget,
     }
 }
 
@@ -145,14 +172,25 @@ fn histogram(edge: &Edge) -> proxy::Histogram {
     histogram
 }
 
-/// As in "gateway → catalog (route products)" and "storefront → cart".
-fn name(edge: &Edge) -> String {
-    match (&edge.route, edge.to.as_slice()) {
-        (Some(route), []) => format!("{} (route {route})", edge.from),
-        (Some(route), to) => format!("{} → {} (route {route})", edge.from, to.join(", ")),
-        (None, []) => format!("{} (no route)", edge.from),
-        (None, to) => format!("{} → {}", edge.from, to.join(", ")),
-    }
+/// Headings and cells: terminals are narrow, and what nobody has is left out.
+fn table(rows: &[Row]) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let extras: Vec<Extra> =
+        EXTRAS.into_iter().filter(|(_, cell)| rows.iter().any(|row| cell(row).is_some())).collect();
+    let headings = HEADINGS.into_iter().chain(extras.iter().map(|(heading, _)| *heading)).collect();
+    let all = rows.iter().map(|row| {
+        let more = extras.iter().map(|(_, cell)| cell(row).unwrap_or_else(|| "-".to_owned()));
+        cells(row).into_iter().chain(more).collect()
+    });
+    (headings, all.collect())
+}
+
+/// As in "2 of 3: back.1 4.2 s, back.0 0.10 ms".
+fn ejected(ejected: &[Ejected], ready: u32) -> String {
+    let left = |ejected: &Ejected| {
+        format!("{}.{} {}", ejected.service, ejected.instance, output::milliseconds(ejected.left_ms as f64))
+    };
+    let all: Vec<String> = ejected.iter().map(left).collect();
+    format!("{} of {ready}: {}", ejected.len(), all.join(", "))
 }
 
 fn cells(row: &Row) -> Vec<String> {
@@ -186,6 +224,11 @@ mod tests {
             bytes_in: 0,
             bytes_out: 0,
             durations_us: durations_us.to_vec(),
+            breaker: None,
+            concurrency: None,
+            ready: 2,
+            ejected: Vec::new(),
+            retry_budget: RetryBudget::default(),
         }
     }
 
@@ -204,10 +247,29 @@ mod tests {
     }
 
     #[test]
+    fn what_no_edge_has_is_no_column() {
+        let plain = row(&edge(1, 0, 0, &[]), None, 1.0);
+        assert_eq!(table(&[plain]).0, HEADINGS);
+        let breaker = BreakerState { state: "half_open".into(), failures: 1, slow: 0, calls: 2, open_left_ms: 0 };
+        let broken = Edge { breaker: Some(breaker), ..edge(1, 0, 0, &[]) };
+        let aside = Ejected { service: "catalog".into(), instance: 1, left_ms: 4200 };
+        let full = Edge {
+            concurrency: Some(Concurrency { running: 8, waiting: 2, max: 8 }),
+            ejected: vec![aside],
+            ..edge(1, 0, 0, &[])
+        };
+        let rows = [broken, full].map(|edge| row(&edge, None, 1.0));
+        let (headings, cells) = table(&rows);
+        assert_eq!(headings[9..], ["breaker", "ejected", "queue"]);
+        assert_eq!(cells[0][9..], ["half open", "-", "-"]);
+        assert_eq!(cells[1][9..], ["-", "1 of 2: catalog.1 4.2 s", "2/8/8"]);
+    }
+
+    #[test]
     fn a_name_says_who_calls_whom() {
         let named = |to: &[&str], route: Option<&str>| {
             let to = to.iter().map(|name| (*name).to_owned()).collect();
-            name(&Edge { from: "a".into(), to, route: route.map(str::to_owned), ..edge(0, 0, 0, &[]) })
+            row(&Edge { from: "a".into(), to, route: route.map(str::to_owned), ..edge(0, 0, 0, &[]) }, None, 1.0).name
         };
         assert_eq!(named(&["b", "c"], Some("r")), "a → b, c (route r)");
         assert_eq!(named(&[], Some("old")), "a (route old)");

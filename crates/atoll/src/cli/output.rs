@@ -95,6 +95,11 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
+/// The same for lines of our own that hold such text.
+pub fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
 /// Bytes of the SGR sequence (ECMA-48 §8.3.117) that `text` begins with, or 0.
 fn colour_length(text: &str) -> usize {
     let Some(parameters) = text.strip_prefix("\x1b[") else {

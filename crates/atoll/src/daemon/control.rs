@@ -16,6 +16,7 @@ use crate::daemon::End;
 use crate::daemon::change::{Grounds, Served};
 use crate::daemon::dashboard::Dashboard;
 use crate::daemon::history::History;
+use crate::daemon::switches::Switchboard;
 use crate::lower;
 
 /// How long an order waits for what it was to bring about, which goes on then; `atoll wait` may wait longer.
@@ -29,6 +30,7 @@ pub struct Control {
     pub ground: Grounds,
     pub supervisor: supervisor::Handle,
     pub proxy: proxy::plane::Handle,
+    pub switchboard: Switchboard,
     pub dashboard: Dashboard,
     /// What is ready, to be cloned by whoever looks. No handle: that would keep the registry alive.
     pub endpoints: registry::Watcher,

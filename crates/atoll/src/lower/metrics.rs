@@ -2,6 +2,7 @@
 //! that has no name for. Pure. How many series there are is bounded by routes and edges times the outcomes that the data
 //! plane tells apart: methods are those of the registry, statuses those that came, at most 25 of both a route and core.
 
+mod guards;
 mod text;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub struct Usage {
 /// Every family, in a fixed order.
 pub fn families(version: &str, readings: &Readings, snapshot: &Snapshot, usages: &[Usage]) -> Vec<Family> {
     let mut all = traffic(readings);
+    all.extend(guards::families(readings));
     all.extend(data_plane(readings));
     all.extend(instances(snapshot));
     all.extend(processes(usages));

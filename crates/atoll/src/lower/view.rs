@@ -143,41 +143,6 @@ pub fn endpoint(endpoint: &registry::Endpoint) -> dto::Endpoint {
     }
 }
 
-/// The routes and edges of a plan with what was counted of each; last what no route took, if anything.
-pub fn edges(plan: &Plan, readings: &proxy::Readings) -> Vec<dto::Edge> {
-    let none = proxy::Reading::default();
-    let view = |from: &str, to: Vec<String>, route: Option<&str>, subject: &proxy::Subject| {
-        let reading = readings.meters.get(subject).unwrap_or(&none);
-        let micros = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        dto::Edge {
-            from: from.to_owned(),
-            to,
-            route: route.map(str::to_owned),
-            requests: reading.ended(),
-            failed: reading.failed(),
-            retries: reading.retries,
-            active: reading.active(),
-            bytes_in: reading.bytes_in,
-            bytes_out: reading.bytes_out,
-            durations_us: reading.durations.buckets().map(|(least, count)| (micros(least), count)).collect(),
-        }
-    };
-    let routes = plan.routes.iter().map(|route| {
-        let subject = proxy::Subject::Route { listener: crate::lower::GATEWAY.to_owned(), route: route.name.clone() };
-        let services = route.backends.iter().map(|backend| backend.service.clone()).collect();
-        view(crate::lower::GATEWAY, services, Some(&route.name), &subject)
-    });
-    let edges = plan.services.iter().flat_map(|(caller, service)| {
-        let of = |upstream: &String| {
-            let subject = proxy::Subject::Edge { caller: caller.clone(), upstream: upstream.clone() };
-            view(caller, vec![upstream.clone()], None, &subject)
-        };
-        service.edges.keys().map(of).collect::<Vec<_>>()
-    });
-    let stray = view(crate::lower::GATEWAY, Vec::new(), None, &proxy::Subject::NoRoute);
-    routes.chain(edges).chain(Some(stray).filter(|stray| stray.requests > 0)).collect()
-}
-
 /// A command as it may be shown.
 fn words(words: &[manifest::plan::Text]) -> String {
     let words: Vec<&str> = words.iter().map(manifest::plan::Text::shown).collect();

@@ -92,6 +92,11 @@ impl Project {
                 load::<super::record::Stored>(&self.record_file()).damage(),
                 "what ran before the present manifest is not known",
             ),
+            (
+                self.switches_file(),
+                load::<super::Switched>(&self.switches_file()).damage(),
+                "no fault is set and no breaker is forced",
+            ),
         ];
         all.into_iter().filter_map(|(path, why, consequence)| Some(set_aside(&path, &why?, consequence))).collect()
     }

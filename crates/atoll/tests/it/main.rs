@@ -6,6 +6,7 @@
 mod application;
 mod cli;
 mod commands;
+mod drills;
 mod failures;
 mod foreign;
 mod lifecycle;

@@ -7,8 +7,8 @@ use serde::Serializer;
 /// Milliseconds of each unit, the greatest first.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Reads a sum of whole numbers with units. `None` for anything else, and for more than 2⁶⁴ ms.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+/// Reads a sum of whole numbers with units, `d`, `h`, `m`, `s` and `ms`, as durations of a manifest are written. `None` for anything else, and for more than 2⁶⁴ ms.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = 0u64;
     while !rest.is_empty() || total == 0 && rest.len() == text.len() {
@@ -24,7 +24,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// Prints what [`parse_duration`] reads.
-pub(crate) fn format_duration(duration: Duration) -> String {
+pub fn format_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();
     for (unit, millis) in UNITS {

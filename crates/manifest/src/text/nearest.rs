@@ -4,7 +4,7 @@
 const WORD_CHARS_MAX: usize = 64;
 
 /// The known word that `word` is most likely a slip of, if there is one.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<char> = word.chars().take(WORD_CHARS_MAX + 1).flat_map(char::to_lowercase).collect();
     if word.len() > WORD_CHARS_MAX {
         return None;

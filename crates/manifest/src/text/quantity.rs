@@ -17,7 +17,7 @@ const UNITS: [(&str, u64); 10] = [
 ];
 
 /// Reads a whole number with a unit. `None` for anything else, and for more than 2⁶⁴ bytes.
-pub(crate) fn parse_size(text: &str) -> Option<u64> {
+pub fn parse_size(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let (_, bytes) = UNITS.iter().find(|(name, _)| *name == unit)?;
@@ -25,7 +25,7 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Prints what [`parse_size`] reads, in the greatest binary unit that leaves no rest.
-pub(crate) fn format_size(size: u64) -> String {
+pub fn format_size(size: u64) -> String {
     let binary = UNITS.iter().take(4).find(|(_, bytes)| size > 0 && size.is_multiple_of(*bytes));
     let (unit, bytes) = binary.copied().unwrap_or(("B", 1));
     format!("{}{unit}", size / bytes)

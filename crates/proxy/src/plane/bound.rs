@@ -21,8 +21,10 @@ use crate::plane::held::Held;
 use crate::plane::life::{Deed, Life, Talk};
 use crate::plane::process::{Killer, Link, Process};
 use crate::plane::read::Collected;
+use crate::plane::stories::{STORIES_MAX, Searches};
 use crate::plane::wire::{self, Order, Report, Start};
 use crate::plane::{self, Config};
+use crate::story::Story;
 
 // Limit: what is asked and what processes say, until the loop has looked at it; whoever says more waits.
 const ASKS_MAX: usize = 64;
@@ -158,7 +160,7 @@ impl Bound {
         let mut wanted = processes.handle.0.wanted.subscribe();
         loop {
             processes.step();
-            let (respawn, given_up) = (at(processes.respawn_at), at(processes.collected.until()));
+            let (respawn, given_up) = (at(processes.respawn_at), at(processes.next_deadline()));
             tokio::select! {
                 () = drain.started() => break,
                 Some((life, deed)) = deeds_seen.recv() => match deed {
@@ -173,6 +175,8 @@ impl Bound {
                         let round = processes.collected.ask(reply);
                         processes.read(round);
                     }
+                    Ask::ResetBreaker { subject } => drop(processes.tell(&Order::ResetBreaker { subject })),
+                    Ask::Stories { request_id, max, reply } => processes.search(request_id, max, reply),
                     Ask::Drained { service, instance, address, reply } => {
                         processes.drain(Draining { service, instance, address, reply, waiting: BTreeSet::new() });
                     }
@@ -183,10 +187,7 @@ impl Bound {
                     processes.respawn_at = None;
                     processes.spawn();
                 }
-                () = given_up => {
-                    let round = processes.collected.give_up();
-                    processes.read(round);
-                }
+                () = given_up => processes.give_up(),
             }
         }
         processes.finish(&mut deeds_seen).await;
@@ -215,6 +216,7 @@ struct Processes {
     draining: HashMap<u64, Draining>,
     next_draining: u64,
     collected: Collected,
+    searches: Searches,
     /// Who waits for the next process to serve.
     replies: Vec<oneshot::Sender<Result<(), Error>>>,
     readiness: Option<readiness::Token>,
@@ -238,6 +240,7 @@ impl Processes {
             draining: HashMap::new(),
             next_draining: 0,
             collected: Collected::default(),
+            searches: Searches::default(),
             replies: Vec::new(),
             readiness: Some(readiness),
             is_outdated: false,
@@ -359,6 +362,7 @@ impl Processes {
                 let round = self.collected.tell(life, id, *readings);
                 self.read(round);
             }
+            Report::Stories { id, stories } => self.searches.tell(life, id, stories),
             Report::Retiring => {
                 if let Some(known) = self.known.get_mut(&life).filter(|known| known.role != Role::Retiring) {
                     tracing::warn!(pid = known.pid.as_raw_nonzero().get(), "the data plane was told to end");
@@ -402,6 +406,7 @@ impl Processes {
         lock(&self.handle.0.totals).end(life);
         let round = self.collected.end(life);
         self.read(round);
+        self.searches.end(life);
         let pid = known.pid.as_raw_nonzero().get();
         if known.role == Role::Retiring {
             tracing::info!(pid, how, "a data plane has finished");
@@ -434,11 +439,37 @@ impl Processes {
         }
     }
 
+    /// When to stop waiting for what was asked.
+    fn next_deadline(&self) -> Option<Instant> {
+        self.collected.until().into_iter().chain(self.searches.until()).min()
+    }
+
+    fn give_up(&mut self) {
+        let now = Instant::now();
+        if self.collected.until().is_some_and(|until| until <= now) {
+            let round = self.collected.give_up();
+            self.read(round);
+        }
+        self.searches.give_up(now);
+    }
+
+    /// Gives every process that hears this order. Returns which they are.
+    fn tell(&self, order: &Order) -> BTreeSet<u64> {
+        let hears = |known: &Known| known.is_connected && known.orders.try_send(order.clone()).is_ok();
+        self.known.iter().filter(|(_, known)| hears(known)).map(|(life, _)| *life).collect()
+    }
+
+    fn search(&mut self, request_id: String, max: usize, reply: oneshot::Sender<Vec<Story>>) {
+        let max = max.min(STORIES_MAX);
+        let Some(id) = self.searches.ask(max, reply) else { return };
+        let asked = self.tell(&Order::Stories { id, request_id, max });
+        self.searches.begin(id, asked);
+    }
+
     /// Asks every process what it has counted, if a round is to begin.
     fn read(&mut self, mut round: Option<u64>) {
         while let Some(id) = round {
-            let hears = |known: &Known| known.is_connected && known.orders.try_send(Order::Read { id }).is_ok();
-            let asked = self.known.iter().filter(|(_, known)| hears(known)).map(|(life, _)| *life).collect();
+            let asked = self.tell(&Order::Read { id });
             round = self.collected.begin(asked);
         }
     }

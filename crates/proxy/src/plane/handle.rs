@@ -10,10 +10,12 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::config::Limits;
 use crate::counters::Counters;
 use crate::error::Error;
-use crate::meters::Readings;
+use crate::meters::{Readings, Subject};
 use crate::plane::held::Held;
 use crate::plane::life::Wanted;
 use crate::snapshot::Snapshot;
+use crate::story::Story;
+use crate::switches::Switches;
 use crate::table::Tables;
 
 // Limit: processes that were lost, of which a slow receiver has not heard yet; then it hears of the newest.
@@ -32,6 +34,8 @@ pub struct Loss {
 pub(crate) enum Ask {
     Drained { service: String, instance: u32, address: SocketAddr, reply: oneshot::Sender<()> },
     Read { reply: oneshot::Sender<Readings> },
+    ResetBreaker { subject: Subject },
+    Stories { request_id: String, max: usize, reply: oneshot::Sender<Vec<Story>> },
     Limit { limits: Limits },
     Replace { reply: oneshot::Sender<Result<(), Error>> },
     Leave,
@@ -82,7 +86,7 @@ pub struct Handle(pub(crate) Arc<Shared>);
 impl Handle {
     pub(crate) fn new(held: Held, generation: u64, cores: usize, asks: mpsc::Sender<Ask>) -> Self {
         Self(Arc::new(Shared {
-            wanted: watch::Sender::new(Wanted { held, snapshot: None }),
+            wanted: watch::Sender::new(Wanted { held, snapshot: None, switches: Arc::default() }),
             asks,
             losses: broadcast::channel(LOSSES_MAX).0,
             pid: watch::Sender::new(None),
@@ -149,6 +153,26 @@ impl Handle {
     pub async fn read(&self) -> Readings {
         let (reply, replied) = oneshot::channel();
         let _ = self.0.asks.send(Ask::Read { reply }).await;
+        replied.await.unwrap_or_default()
+    }
+
+    /// Switches everything as this says, soon and in every process to come. Who needs to know that it is so asks anything
+    /// of [`Handle::read`] afterwards: whoever answers that has been told.
+    pub fn switch(&self, switches: Switches) {
+        self.0.wanted.send_modify(|wanted| wanted.switches = Arc::new(switches));
+    }
+
+    /// Has every process close this breaker and forget what it counted, where it has one. What is forced stays so; that
+    /// it is done can be known as with [`Handle::switch`].
+    pub async fn reset_breaker(&self, subject: &Subject) {
+        let _ = self.0.asks.send(Ask::ResetBreaker { subject: subject.clone() }).await;
+    }
+
+    /// What is remembered of the requests of this id, the oldest first; with an empty id, the newest of all. At most `max`,
+    /// and no more than 4,096. Every process is asked; one that does not answer within a second is passed over.
+    pub async fn stories(&self, request_id: &str, max: usize) -> Vec<Story> {
+        let (reply, replied) = oneshot::channel();
+        let _ = self.0.asks.send(Ask::Stories { request_id: request_id.to_owned(), max, reply }).await;
         replied.await.unwrap_or_default()
     }
 

@@ -18,6 +18,7 @@ use crate::plane::held::Held;
 use crate::plane::process::{Link, Process};
 use crate::plane::wire::{self, Hello, Order, Reader, Report, Start};
 use crate::snapshot::Snapshot;
+use crate::switches::Switches;
 
 /// How long a process may take to say who it is: a new one has to be loaded first.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -35,6 +36,7 @@ const SILENT_MAX: u32 = 20;
 pub(crate) struct Wanted {
     pub(crate) held: Held,
     pub(crate) snapshot: Option<Arc<Snapshot>>,
+    pub(crate) switches: Arc<Switches>,
 }
 
 /// What one process did.
@@ -128,6 +130,10 @@ impl Talk {
         let mut told: Option<Wanted> = None;
         loop {
             let newest = self.wanted.borrow_and_update().clone();
+            // Order: what is switched before routes, so that no request passes a new process without it.
+            if told.as_ref().is_none_or(|told| !Arc::ptr_eq(&told.switches, &newest.switches)) {
+                wire::send(&stream, &Order::Switch(Arc::clone(&newest.switches)), &[]).await?;
+            }
             // Order: routes before listeners, so that who is accepted finds them.
             if let Some(snapshot) = &newest.snapshot
                 && told.as_ref().and_then(|told| told.snapshot.as_ref()).is_none_or(|told| !Arc::ptr_eq(told, snapshot))
@@ -157,6 +163,8 @@ impl Talk {
     ) -> io::Result<Next> {
         loop {
             tokio::select! {
+                // Order: what was wanted before something was asked is told before it.
+                biased;
                 changed = self.wanted.changed() => match changed {
                     Ok(()) => return Ok(Next::Tell),
                     Err(_) => return pending().await,

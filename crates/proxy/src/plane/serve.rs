@@ -24,6 +24,7 @@ use crate::handle::Handle;
 use crate::plane;
 use crate::plane::held::Held;
 use crate::plane::log;
+use crate::plane::stories::STORIES_MAX;
 use crate::plane::wire::{self, Hello, Order, PROTOCOL, Reader, Report, Start};
 
 /// How often counters are told, while they change.
@@ -364,6 +365,12 @@ impl Process {
             Order::Read { id } => {
                 let readings = Box::new(engine.handle.read());
                 self.report(Report::Readings { id: Some(id), readings });
+            }
+            Order::Switch(switches) => engine.handle.switch(Arc::unwrap_or_clone(switches)),
+            Order::ResetBreaker { subject } => drop(engine.handle.reset_breaker(&subject)),
+            Order::Stories { id, request_id, max } => {
+                let stories = engine.handle.stories(&request_id, max.min(STORIES_MAX));
+                self.report(Report::Stories { id, stories });
             }
             Order::Retire { linger, bound } => self.retire(linger, bound),
             Order::Ping => self.report(Report::Pong),

@@ -20,9 +20,11 @@ use tokio::net::UnixStream;
 
 use crate::config::Limits;
 use crate::counters::Counters;
-use crate::meters::Readings;
+use crate::meters::{Readings, Subject};
 use crate::plane::AccessLog;
 use crate::snapshot::Snapshot;
+use crate::story::Story;
+use crate::switches::Switches;
 
 /// Version of everything in this file. Only the first fields of [`Hello`] keep their form for ever.
 pub(crate) const PROTOCOL: u32 = 3;
@@ -98,6 +100,11 @@ pub(crate) enum Order {
     /// Every listener that is wanted, with its sockets.
     Listeners(Vec<Listening>),
     Snapshot(Arc<Snapshot>),
+    /// Everything that is switched from now on.
+    Switch(Arc<Switches>),
+    ResetBreaker {
+        subject: Subject,
+    },
     Drained {
         id: u64,
         service: String,
@@ -107,6 +114,12 @@ pub(crate) enum Order {
     /// Say what was counted.
     Read {
         id: u64,
+    },
+    /// Say what is remembered of this request, or the newest of all where the id is empty.
+    Stories {
+        id: u64,
+        request_id: String,
+        max: usize,
     },
     /// Stop accepting. Connections end with their next answer, idle ones after `linger`, everything after `bound`.
     Retire {
@@ -138,6 +151,10 @@ pub(crate) enum Report {
         /// Of the order; none in the last words of the process.
         id: Option<u64>,
         readings: Box<Readings>,
+    },
+    Stories {
+        id: u64,
+        stories: Vec<Story>,
     },
     /// A signal has told it to end.
     Retiring,

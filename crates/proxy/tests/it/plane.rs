@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use kit::{drain, readiness};
 use proxy::plane::{AccessLog, Bound, Config, Handle, Serve, adopt, bind, serve, stop};
-use proxy::{Endpoint, Error, Snapshot, State};
+use proxy::{
+    Breaker, BreakerState, Effect, Endpoint, Error, Fault, FaultTarget, Forced, Share, Snapshot, State, Subject,
+    Switches, Window,
+};
 use rustix::process::Signal;
 use testkit::client::Client;
 use testkit::server::{Answer, Server};
@@ -552,6 +555,64 @@ async fn what_was_counted_is_read_over_processes_that_come_and_go() {
     let answers = futures_util::future::join_all(all).await;
     assert!(answers.iter().all(|readings| readings.meters[&subject].ended() >= after));
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_switched_is_so_in_every_process_and_what_they_remember_is_found() {
+    let (folder, origin) = (Folder::new(), origin().await);
+    let mut all = all_to(&[origin.address]);
+    let policy = &mut all.listeners.get_mut("gateway").unwrap().routes[0].policy;
+    policy.breaker = Some(Breaker {
+        window: Window::Calls(10),
+        minimum_calls: 10,
+        failure_rate: Share::of(0.5),
+        slow_call: None,
+        slow_call_rate: Share::ALL,
+        open_for: BOUND,
+        half_open_calls: 1,
+    });
+    let subject = Subject::Route { listener: "gateway".into(), route: "all".into() };
+    let fault = Fault {
+        id: 7,
+        target: FaultTarget::Subject(subject.clone()),
+        effect: Effect::Abort(418),
+        share: Share::ALL,
+        until: jiff::Timestamp::now() + BOUND,
+    };
+    let faulty = Switches { faults: vec![fault], breakers: Vec::new() };
+    let forced = Switches { faults: Vec::new(), breakers: vec![(subject.clone(), Forced::Open)] };
+
+    // Before there is a process at all, and in every one to come.
+    let bound = folder.bind(folder.config()).await;
+    bound.handle().switch(faulty);
+    let daemon = Daemon::run(bound, Some(all.clone())).await;
+    assert_eq!(daemon.status().await, 418);
+    kill(daemon.pid());
+    wait::until("the next process", BOUND, || async { testkit::client::get(daemon.gateway(), "/").await.ok() }).await;
+    assert_eq!(daemon.status().await, 418);
+    // Whoever has answered a reading was told of what was switched before.
+    daemon.handle.switch(forced);
+    let breaker = daemon.handle.read().await.guards[&subject].breaker.unwrap();
+    assert_eq!((breaker.state, daemon.status().await), (BreakerState::ForcedOpen, 503));
+    daemon.handle.switch(Switches::default());
+    daemon.handle.reset_breaker(&subject).await;
+    let breaker = daemon.handle.read().await.guards[&subject].breaker.unwrap();
+    assert_eq!((breaker.state, breaker.calls, daemon.status().await), (BreakerState::Closed, 0, 200));
+
+    let stories = daemon.handle.stories("", 100).await;
+    assert!(stories.iter().any(|story| story.reason.as_deref() == Some("circuit_open")), "{stories:?}");
+    let first = &stories[0];
+    assert_eq!(daemon.handle.stories(&first.request_id, 9).await, [first.clone()]);
+    assert_eq!((daemon.handle.stories("", 1).await.len(), daemon.handle.stories("no such", 9).await.len()), (1, 0));
+
+    // The next daemon says what is switched, and not the process.
+    daemon.handle.switch(Switches { breakers: vec![(subject, Forced::Open)], ..Switches::default() });
+    daemon.handle.read().await;
+    assert_eq!(daemon.status().await, 503);
+    daemon.leave().await;
+    let next = Daemon::start(&folder, Some(all)).await;
+    next.reaches(200).await;
+    next.stop().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Both formats, read back by a parser that is stricter than Prometheus' own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proxy::{BreakerReading, BreakerState, BudgetReading, Ejected, GateReading, GuardReading};
 
 use super::*;
 
@@ -144,7 +147,24 @@ fn readings() -> Readings {
         (Subject::NoEdge, reading),
     ];
     let refused = [("no_route".to_owned(), 3)].into();
-    Readings { meters: meters.into(), refused, limits: [("idle_timeout".to_owned(), 4)].into(), ..Readings::default() }
+    let breaker =
+        BreakerReading { state: BreakerState::HalfOpen, failures: 3, slow: 0, calls: 4, open_left: Duration::ZERO };
+    let ejected = Ejected { service: "cart".into(), instance: 1, left: Duration::from_secs(3) };
+    let guard = GuardReading {
+        breaker: Some(breaker),
+        gate: Some(GateReading { running: 8, waiting: 2, max: 8 }),
+        budget: BudgetReading { requests: 50, retries: 4, retries_max: 20 },
+        ready: 3,
+        ejected: vec![ejected],
+    };
+    let guards = [(meters[1].0.clone(), guard), (meters[0].0.clone(), GuardReading::default())].into();
+    Readings {
+        guards,
+        meters: meters.into(),
+        refused,
+        limits: [("idle_timeout".to_owned(), 4)].into(),
+        ..Readings::default()
+    }
 }
 
 fn usages() -> Vec<Usage> {
@@ -201,6 +221,16 @@ fn what_is_written_is_well_formed_and_says_the_same_in_both_formats() {
     assert_eq!(value("http_client_active_requests", &edge), 1.0);
     assert_eq!(value("http_server_request_body_size_bytes_sum", &[route]), 10.0);
     assert_eq!(value("atoll_retries_total", &edge), 2.0);
+    let state = |state| value("atoll_proxy_circuit_breaker_state", &[edge[0], edge[1], ("state", state)]);
+    let states = ["closed", "open", "half_open", "forced_open", "forced_closed"];
+    assert_eq!(states.map(state), [0.0, 0.0, 1.0, 0.0, 0.0]);
+    let stands =
+        ["ejected_instances", "ready_instances", "concurrency_running", "concurrency_waiting", "concurrency_limit"];
+    assert_eq!(stands.map(|name| value(&format!("atoll_proxy_{name}"), &edge)), [1.0, 3.0, 8.0, 2.0, 8.0]);
+    let budget = ["requests", "retries", "limit"].map(|name| format!("atoll_proxy_retry_budget_{name}"));
+    assert_eq!(budget.map(|name| value(&name, &edge)), [50.0, 4.0, 20.0]);
+    assert_eq!(value("atoll_proxy_ejected_instances", &[route]), 0.0);
+    assert_eq!(prometheus["atoll_proxy_concurrency_limit"].1.len(), 1, "only what has a limit");
     assert_eq!(value("atoll_requests_refused_total", &[("reason", "no_route")]), 3.0);
     assert_eq!(value("atoll_limit_reached_total", &[("limit", "idle_timeout")]), 4.0);
     assert_eq!(value("process_cpu_seconds_total", &[("process", "daemon")]), 1.25);
