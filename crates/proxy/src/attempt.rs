@@ -63,6 +63,8 @@ impl Exchange<'_> {
         self.record.attempts += 1;
         self.record.instance = Some(endpoint.instance);
         self.record.upstream = None;
+        // A fault of the try before was that one's.
+        self.bandwidth = None;
         let began = self.now();
         self.meet_faults(&endpoint, began).await?;
         loop {
@@ -123,7 +125,10 @@ impl Exchange<'_> {
                 .is_ok_and(|until: Duration| until <= self.client.core.timers.clock.unix())
         };
         let is_target = match &fault.target {
-            FaultTarget::Subject(subject) => self.guard().is_some_and(|guard| guard.subject == *subject),
+            // Who answers instead is another edge's matter.
+            FaultTarget::Subject(subject) => {
+                !self.is_fallback && self.guard().is_some_and(|guard| guard.subject == *subject)
+            }
             FaultTarget::Service { service, instance } => {
                 self.service() == Some(service) && instance.is_none_or(|instance| instance == tried)
             }
@@ -133,7 +138,8 @@ impl Exchange<'_> {
 
     /// When a try that began then has had its time; never while the client is waited for.
     fn try_end(&self, began: Moment) -> Moment {
-        match self.retry_policy().try_timeout {
+        let policy = self.retry_policy();
+        match policy.try_timeout.filter(|_| policy.is_on()) {
             Some(timeout) if self.slate.upload.has_ended() => began.max(self.slate.upload.ended).after(timeout),
             _ => Moment::NEVER,
         }

@@ -34,9 +34,17 @@ pub(crate) struct Member {
 #[derive(Debug)]
 enum Rule {
     LeastRequests,
-    RoundRobin(AtomicUsize),
+    RoundRobin(Turns),
     PeakEwma,
     RingHash(Ring),
+}
+
+/// Whose turn it is. The turns of those that are passed over are dealt out among the others on their own: were they taken
+/// from the same count, some of these would never come by.
+#[derive(Debug, Default)]
+struct Turns {
+    all: AtomicUsize,
+    some: AtomicUsize,
 }
 
 /// One request that looks for an instance.
@@ -81,7 +89,7 @@ impl Service {
         let instances = || members.iter().map(|member| member.endpoint.instance).collect::<Vec<_>>();
         let rule = match &balance.algorithm {
             Algorithm::LeastRequests => Rule::LeastRequests,
-            Algorithm::RoundRobin => Rule::RoundRobin(AtomicUsize::new(0)),
+            Algorithm::RoundRobin => Rule::RoundRobin(Turns::default()),
             Algorithm::PeakEwma => Rule::PeakEwma,
             Algorithm::RingHash(_) => Rule::RingHash(Ring::new(&instances())),
         };
@@ -181,8 +189,8 @@ impl Service {
                 let second = (first + 1 + random(count - 1)) % count;
                 (fits(first) && fits(second)).then(|| self.better(first, second, ask, random))
             }
-            Rule::RoundRobin(turn) => {
-                let place = turn.fetch_add(1, Ordering::Relaxed) % count;
+            Rule::RoundRobin(turns) => {
+                let place = turns.all.fetch_add(1, Ordering::Relaxed) % count;
                 (fits(place) && self.has_share(place, ask.now, random)).then_some((place, How::Turn))
             }
             Rule::RingHash(ring) => {
@@ -204,9 +212,9 @@ impl Service {
                 let second = (first + 1 + random(some.len() - 1)) % some.len();
                 Some(self.better(some[first], some[second], ask, random))
             }
-            Rule::RoundRobin(turn) => {
+            Rule::RoundRobin(turns) => {
                 // Who is new passes its turn on, as often as there are others.
-                let turns = (0..some.len()).map(|_| some[turn.fetch_add(1, Ordering::Relaxed) % some.len()]);
+                let turns = (0..some.len()).map(|_| some[turns.some.fetch_add(1, Ordering::Relaxed) % some.len()]);
                 let mut last = some[0];
                 for place in turns {
                     last = place;

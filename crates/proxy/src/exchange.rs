@@ -60,6 +60,8 @@ pub(crate) struct Record {
     pub(crate) began: Moment,
     /// The service that was chosen: its place in `Tables::services`.
     pub(crate) service: Option<usize>,
+    /// The same, before any fallback.
+    pub(crate) intended: Option<usize>,
     pub(crate) instance: Option<u32>,
     pub(crate) attempts: u32,
     /// From the sending of the last attempt to the head of its response.
@@ -164,6 +166,7 @@ impl<'c> Exchange<'c> {
         let record = Record {
             began: now,
             service: None,
+            intended: None,
             instance: None,
             attempts: 0,
             upstream: None,
@@ -183,7 +186,7 @@ impl<'c> Exchange<'c> {
         Self {
             identity: Identity::of(&slate.request.fields, &slate.inbound, core.timers.clock.unix()),
             view: client.listener.view(&core.shared),
-            patience: Patience::new(now, Duration::ZERO, Duration::ZERO, None),
+            patience: Patience::new(now, Duration::ZERO, Duration::ZERO, None, None),
             client,
             slate,
             record,
@@ -275,19 +278,25 @@ impl<'c> Exchange<'c> {
         self.prepare(&route.policy);
         self.pass_load()?;
         self.pass_rate(route)?;
-        self.pass_gate(route).await?;
         if self.is_repeatable {
             // Also without a policy: a connection that waited may turn out to be dead.
             self.slate.upload.keep();
         }
-        let slot = route.backend(fastrand::f64).ok_or_else(no_endpoint)?.slot;
-        let outcome = self.attempts(slot).await;
+        let outcome = self.ask(route).await;
         match (outcome, &route.policy.fallback) {
             (outcome, None) => outcome.map(|()| Served::Upstream),
             (Ok(()), _) if self.slate.response.status < 500 => Ok(Served::Upstream),
-            (Err(refusal), _) if !refusal.reason.is_of_service() => Err(refusal),
+            (Err(refusal), _) if !refusal.is_failure_of_service() => Err(refusal),
             (outcome, Some(fallback)) => self.fall_back(route, fallback, outcome).await,
         }
+    }
+
+    /// One of the route's services, once there is a place.
+    async fn ask(&mut self, route: &Compiled) -> Result<(), Refusal> {
+        self.pass_gate(route).await?;
+        let slot = route.backend(fastrand::f64).ok_or_else(no_endpoint)?.slot;
+        self.record.intended = Some(slot);
+        self.attempts(slot).await
     }
 
     /// Looks for what of the request concerns how it is served.
@@ -296,8 +305,7 @@ impl<'c> Exchange<'c> {
         let idle = self.client.core.limits.idle_timeout;
         let Slate { inbound, request, .. } = &*self.slate;
         let left = if is_edge { headers::deadline(&request.fields, inbound) } else { None };
-        let timeout = policy.timeout.min(policy.total_timeout.unwrap_or(Duration::MAX));
-        self.patience = Patience::new(self.record.began, timeout, idle, left);
+        self.patience = Patience::new(self.record.began, policy.timeout, idle, left, policy.total_timeout);
         let has_content = request.content != Length::None;
         self.is_expected = has_content && headers::expects_continue(&self.head());
         self.is_upgrade = !has_content && headers::asks_for_upgrade(&request.fields, request.version, inbound);

@@ -30,10 +30,16 @@ impl Exchange<'_> {
                 self.discard().await;
                 self.note(Event::Fallback);
                 self.is_fallback = true;
+                self.patience.begin_again(self.now());
+                let instance = self.record.instance;
                 match self.attempts(slot).await {
                     Ok(()) => self.fell_back(refusal.reason, name.as_str().into()),
                     Err(gone) if gone.reason == Reason::ClientClosed => return Err(gone),
-                    Err(_) => return Err(refusal),
+                    Err(_) => {
+                        // The failure that is told is the first one.
+                        (self.record.service, self.record.instance) = (self.record.intended, instance);
+                        return Err(refusal);
+                    }
                 }
                 Ok(Served::Upstream)
             }

@@ -77,9 +77,10 @@ impl Guard {
                 _ => policy.as_ref().map(|policy| Arc::new(new(policy))),
             }
         }
-        let of = |known: &Known| (Arc::clone(&known.guard.budget), Arc::clone(&known.guard.conditions));
-        let (budget, conditions) = before.map(of).unwrap_or_else(|| (Arc::new(Budget::new(cores)), Arc::default()));
         let guard = before.map(|known| &known.guard);
+        let budget = guard.map_or_else(|| Arc::new(Budget::new(cores)), |guard| Arc::clone(&guard.budget));
+        let is_alike = |known: &&Known| known.policy.ejection == policy.ejection;
+        let conditions = before.filter(is_alike).map(|known| Arc::clone(&known.guard.conditions)).unwrap_or_default();
         let was = before.map(|known| &known.policy);
         Self {
             subject: subject.clone(),

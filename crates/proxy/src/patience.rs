@@ -2,7 +2,8 @@
 //! the whole request: how long the client takes to send it is no fault of the service. Until then a stalled client has
 //! the limit of its body (408), and a service that takes nothing of the body has `idle_timeout`, or the route's timeout
 //! where that is longer. What the caller gave (`atoll-deadline`) bounds all of it, from the head.
-
+//! where that is longer. What the caller gave (`atoll-deadline`) and what the route gives for the whole request bound all of
+//! it, from the head.
 use std::time::Duration;
 
 use crate::http1::pipe::{Pipe, Waits};
@@ -16,18 +17,36 @@ pub(crate) struct Patience {
     timeout: Duration,
     idle: Duration,
     caller: Moment,
+    /// The end of the whole request, where its route gives it one.
+    whole: Moment,
+    /// Since when the service that is asked now is.
+    since: Moment,
 }
 
 impl Patience {
-    /// `left` is what the caller gave, if it gave anything.
-    pub(crate) fn new(began: Moment, timeout: Duration, idle: Duration, left: Option<Duration>) -> Self {
-        Self { timeout, idle, caller: left.map_or(Moment::NEVER, |left| began.after(left)) }
+    /// `left` is what the caller gave, if it gave anything; `total` what the route gives for everything.
+    pub(crate) fn new(
+        began: Moment,
+        timeout: Duration,
+        idle: Duration,
+        left: Option<Duration>,
+        total: Option<Duration>,
+    ) -> Self {
+        let end = |time: Option<Duration>| time.map_or(Moment::NEVER, |time| began.after(time));
+        Self { timeout, idle, caller: end(left), whole: end(total), since: began }
+    }
+
+    /// Another service is asked instead: the route's timeout begins again, and nothing else does.
+    pub(crate) fn begin_again(&mut self, now: Moment) {
+        self.since = now;
     }
 
     /// Refuses when the time is over. To be asked before each attempt, too: nothing is begun that nobody waits for.
     pub(crate) fn check(self, upload: &Pipe, now: Moment) -> Result<(), Refusal> {
         let (detail, limit) = if self.caller <= now {
             ("The time that the caller gave is over.", None)
+        } else if self.whole <= now {
+            ("The time for the whole request is over.", None)
         } else if self.own_end(upload) > now {
             return Ok(());
         } else if upload.has_ended() {
@@ -45,21 +64,22 @@ impl Patience {
 
     /// When to look again, if nothing happens before.
     pub(crate) fn end(self, upload: &Pipe) -> Moment {
-        self.own_end(upload).min(self.caller)
+        self.own_end(upload).min(self.caller).min(self.whole)
     }
 
     /// What a service may be told that it has.
     pub(crate) fn left(self, upload: &Pipe, now: Moment) -> Duration {
-        let own = if upload.has_ended() { upload.ended.after(self.timeout).since(now) } else { self.timeout };
-        self.caller.since(now).min(own)
+        let ended = upload.ended.max(self.since);
+        let own = if upload.has_ended() { ended.after(self.timeout).since(now) } else { self.timeout };
+        self.caller.min(self.whole).since(now).min(own)
     }
 
     /// When the service has had its time; never while the client is waited for.
     fn own_end(self, upload: &Pipe) -> Moment {
         match upload.waits {
-            _ if upload.has_ended() => upload.ended.after(self.timeout),
+            _ if upload.has_ended() => upload.ended.max(self.since).after(self.timeout),
             Waits::Source(_) => Moment::NEVER,
-            _ => upload.moved.after(self.timeout.max(self.idle)),
+            _ => upload.moved.max(self.since).after(self.timeout.max(self.idle)),
         }
     }
 }

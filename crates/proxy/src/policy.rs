@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 /// Everything that is agreed on one route or edge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// From the request's head to the response's head, all tries together.
+    /// From the end of the request to the response's head, all tries together. A service that answers instead (`fallback`)
+    /// has as much again.
     pub timeout: Duration,
-    /// From the request's head to the end of the response. Not for event streams and tunnels.
+    /// From the request's head to the end of the response, whoever answers. Event streams and tunnels are bound by it to
+    /// their head.
     pub total_timeout: Option<Duration>,
     /// For one connection to one instance, instead of [`crate::Limits::connect_timeout`].
     pub connect_timeout: Option<Duration>,

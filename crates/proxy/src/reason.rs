@@ -248,6 +248,11 @@ impl Refusal {
         self.status.unwrap_or_else(|| self.reason.status())
     }
 
+    /// Whether a `fallback` may answer instead. A fault may stand for an answer that is no failure.
+    pub(crate) fn is_failure_of_service(&self) -> bool {
+        self.reason.is_of_service() && self.status().is_server_error()
+    }
+
     /// What stands in `retry-after`: whole seconds, not too few (RFC 9110 §10.2.3).
     pub(crate) fn retry_after(&self) -> Option<u64> {
         let passing = self.reason.is_passing().then_some(Duration::from_secs(1));

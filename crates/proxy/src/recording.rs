@@ -8,7 +8,7 @@ use crate::exchange::Exchange;
 use crate::reason::Reason;
 use crate::route;
 use crate::stock::Slate;
-use crate::story::{Event, Kept, Story, Told};
+use crate::story::{BreakerState, Event, Kept, Story, Told};
 
 impl Exchange<'_> {
     pub(crate) fn note(&mut self, event: Event) {
@@ -52,7 +52,7 @@ impl Exchange<'_> {
             host: host.to_owned(),
             path: path.to_owned(),
             route: self.route().map(|route| route.name().to_owned()),
-            service: self.service().map(str::to_owned),
+            service: record.intended.map(|slot| self.view.current.tables.slots[slot].service.as_ref().to_owned()),
             considered,
             events: story.clone(),
             events_dropped: record.events_dropped,
@@ -66,7 +66,13 @@ impl Exchange<'_> {
     }
 
     fn worth(&self, reason: Option<Reason>) -> Option<Kept> {
-        let is_usual = |told: &Told| matches!(told.event, Event::Chosen { is_panic: false, .. } | Event::Tried { .. });
+        let is_usual = |told: &Told| match told.event {
+            Event::Chosen { is_panic, .. } => !is_panic,
+            Event::Breaker { state, is_admitted, .. } => is_admitted && state == BreakerState::ForcedClosed,
+            Event::Rate { is_admitted, .. } => is_admitted,
+            Event::Tried { .. } => true,
+            _ => false,
+        };
         if self.record.status >= 500 || reason.is_some() {
             Some(Kept::Failed)
         } else if self.record.attempts > 1 || !self.slate.story.iter().all(is_usual) {

@@ -133,7 +133,7 @@ pub(crate) fn next(policy: &Retry, request: Request, outcome: Outcome, random: f
 /// Whether a request may be sent again once it has reached an instance: where twice is as good as once (RFC 9110 §9.2.2),
 /// where the client says with an `idempotency-key` that the service sees to that, or where the policy says so.
 pub(crate) fn sends_again(policy: &Retry, method: &Method, is_keyed: impl FnOnce() -> bool) -> bool {
-    method.is_idempotent() || policy.unsafe_methods || is_keyed()
+    method.is_idempotent() || policy.is_on() && policy.unsafe_methods || is_keyed()
 }
 
 fn after(policy: &Retry, request: Request, told: Option<Duration>, random: f64) -> Next {
@@ -247,6 +247,8 @@ mod tests {
             assert_eq!(sends_again(&policy(2), &method, || false), is_idempotent, "{method}");
             assert!(sends_again(&policy(2), &method, || true), "{method}");
             assert!(sends_again(&free, &method, || false), "{method}");
+            let once = Retry { attempts: 1, ..free.clone() };
+            assert_eq!(sends_again(&once, &method, || false), is_idempotent, "{method}");
         }
         for outcome in [answered(503), failed(Failure::Broken), failed(Failure::TimedOut)] {
             let kept = |request: Request| next(&policy(4), request, outcome, 0.5);

@@ -29,16 +29,16 @@ pub struct Fault {
     pub id: u64,
     pub target: FaultTarget,
     pub effect: Effect,
-    /// Of the requests that it could meet.
+    /// Of the tries that it could meet.
     pub share: Share,
     /// Then it is over, whether anybody clears it or not.
     pub until: jiff::Timestamp,
 }
 
-/// Which requests a fault meets.
+/// Which tries a fault meets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FaultTarget {
-    /// Those of a route or an edge, once a request, before its first try.
+    /// Tries of a route or an edge; not those that go to a service that answers instead.
     Subject(Subject),
     /// Tries that go to a service, or to one instance of it.
     Service { service: String, instance: Option<u32> },

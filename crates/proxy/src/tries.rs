@@ -36,7 +36,8 @@ impl Exchange<'_> {
         self.record.service = Some(slot);
         let candidates = Candidates::new(slot, self.balance_hash());
         let mut tries = Tries { candidates, exchanges: 0, failure: None, is_kept: false };
-        if let Some(guard) = self.guard() {
+        // A request counts once, whoever answers it in the end.
+        if let Some(guard) = self.guard().filter(|_| !self.is_fallback) {
             guard.budget.add_request(self.client.core.counts.core, self.now());
         }
         loop {

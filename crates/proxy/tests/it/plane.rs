@@ -526,7 +526,7 @@ async fn one_that_cannot_start_is_tried_again_and_its_replacement_is_refused() {
 async fn what_was_counted_is_read_over_processes_that_come_and_go() {
     let (folder, origin) = (Folder::new(), origin().await);
     let daemon = Daemon::start(&folder, Some(all_to(&[origin.address]))).await;
-    let subject = proxy::Subject::Route { listener: "gateway".into(), route: "all".into() };
+    let subject = Subject::Route { listener: "gateway".into(), route: "all".into() };
     let counted = async |handle: Handle, count: u64| {
         let look = || async {
             let reading = handle.read().await.meters.remove(&subject).unwrap_or_default();
@@ -602,7 +602,7 @@ async fn what_is_switched_is_so_in_every_process_and_what_they_remember_is_found
     let stories = daemon.handle.stories("", 100).await;
     assert!(stories.iter().any(|story| story.reason.as_deref() == Some("circuit_open")), "{stories:?}");
     let first = &stories[0];
-    assert_eq!(daemon.handle.stories(&first.request_id, 9).await, [first.clone()]);
+    assert_eq!(daemon.handle.stories(&first.request_id, 9).await, std::slice::from_ref(first));
     assert_eq!((daemon.handle.stories("", 1).await.len(), daemon.handle.stories("no such", 9).await.len()), (1, 0));
 
     // The next daemon says what is switched, and not the process.
