@@ -50,7 +50,7 @@ pub enum Effect {
     Delay(Duration),
     /// It is answered with this status instead.
     Abort(u16),
-    /// The connection breaks without an answer.
+    /// The connection to the instance breaks without an answer: what may be sent again goes to another one, the rest is 502.
     Drop,
     /// The answer comes with so many bytes a second.
     Bandwidth(u64),

@@ -93,8 +93,10 @@ pub(crate) struct Pipe {
     /// Content read so far.
     pub(crate) bytes: u64,
     bytes_max: u64,
-    /// With so much read, nothing more is for now.
+    /// How much content may be passed on by now.
     pub(crate) quota: u64,
+    /// How much was.
+    passed: u64,
     /// When it last went on.
     pub(crate) moved: Moment,
     /// When all content was read; never before that.
@@ -122,7 +124,8 @@ impl Pipe {
         (self.base, self.ready_start, self.ready_end, self.raw) = (base, raw, raw, raw);
         (self.keeps, self.is_touched, self.carries) = (false, false, false);
         self.trailers.lines.clear();
-        (self.bytes, self.bytes_max, self.moved, self.quota) = (0, bytes_max, now, u64::MAX);
+        (self.bytes, self.bytes_max, self.moved) = (0, bytes_max, now);
+        (self.quota, self.passed) = (u64::MAX, 0);
         self.ended = if self.has_ended() { now } else { Moment::NEVER };
         self.begin_again(Sink::Plain);
     }
@@ -251,7 +254,8 @@ impl Pipe {
                 self.end_round();
                 continue;
             }
-            if self.bytes >= self.quota {
+            // What is there is held back.
+            if self.ready_start < self.ready_end {
                 self.waits = Waits::Nobody;
                 return Poll::Pending;
             }
@@ -317,9 +321,12 @@ impl Pipe {
 
     /// Puts together what is to be written next. `false` when there is nothing.
     fn stage(&mut self, buffer: &[u8]) -> bool {
-        let content = &buffer[self.ready_start..self.ready_end];
-        let ends =
-            self.has_ended() && (content.is_empty() || self.sink == Sink::Plain || self.trailers.lines.is_empty());
+        let quota = usize::try_from(self.quota.saturating_sub(self.passed)).unwrap_or(usize::MAX);
+        let end = self.ready_end.min(self.ready_start.saturating_add(quota));
+        let content = &buffer[self.ready_start..end];
+        let ends = self.has_ended()
+            && end == self.ready_end
+            && (content.is_empty() || self.sink == Sink::Plain || self.trailers.lines.is_empty());
         self.is_last = ends;
         if self.sink == Sink::Chunked {
             match (content.is_empty(), ends) {
@@ -337,10 +344,11 @@ impl Pipe {
         }
         self.carries = !content.is_empty();
         self.staged = content.len();
+        self.passed += content.len() as u64;
         if self.carries && !self.lead.is_empty() && content.len() <= COPIED_BYTES_MAX {
             self.lead.extend_from_slice(content);
             self.lead.extend_from_slice(self.tail);
-            self.ready_start = self.ready_end;
+            self.ready_start = end;
             (self.staged, self.tail) = (0, b"");
         }
         self.is_last || self.round_left() > 0
