@@ -44,13 +44,13 @@ pub struct SetArguments {
     /// Answer with this status, 400 to 599, and do not ask the service
     #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(400..=599))]
     abort: Option<u16>,
-    /// Break the connection without an answer
+    /// Break the connection to the instance without an answer: what may be sent again goes elsewhere, the rest is 502
     #[arg(long, conflicts_with = "abort")]
     drop: bool,
     /// Let so much of the answer through a second
     #[arg(long, value_name = "SIZE", value_parser = size)]
     bandwidth: Option<u64>,
-    /// Of the requests: 0.5, or 50%
+    /// Of the tries that it could meet: 0.5, or 50%
     #[arg(long, value_name = "SHARE", default_value = "100%", value_parser = share)]
     share: f64,
     /// How long the fault lasts, at most 24h

@@ -13,6 +13,7 @@ mod limits;
 mod meters;
 mod plane;
 mod reached;
+mod resilience;
 mod retries;
 mod streams;
 mod support;

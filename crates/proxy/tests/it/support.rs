@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 /// How long a test waits for what must come.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);
 
-/// A proxy with the listeners `gateway` and `edge`, on two cores.
+/// A proxy with the listeners `gateway` and `edge`, on two cores unless told otherwise.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) handle: Handle,
@@ -32,10 +32,14 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) async fn start(limits: Limits, snapshot: Snapshot) -> Self {
+        Self::start_on(2, limits, snapshot).await
+    }
+
+    pub(crate) async fn start_on(cores: usize, limits: Limits, snapshot: Snapshot) -> Self {
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = vec![("gateway".to_owned(), local), ("edge".to_owned(), local)];
         let (access, mut batches) = mpsc::channel(64);
-        let bound = bind(Config { cores: 2, listeners, limits, access: Some(access) }).unwrap();
+        let bound = bind(Config { cores, listeners, limits, access: Some(access) }).unwrap();
         let (gateway, edge) = (bound.addresses()["gateway"], bound.addresses()["edge"]);
         let handle = bound.handle();
         handle.apply(snapshot).unwrap();
