@@ -159,7 +159,7 @@ async fn a_place_is_kept_to_the_end_of_an_answer_and_given_back_however_it_ends(
         assert_eq!((places(&proxy), statuses(&proxy, 1).await), ((1, 0), vec![503]), "{path}");
         go.add_permits(1);
         // A tunnel has ended when both sides have.
-        let open = if path == "/tunnel" { None } else { Some(client) };
+        let open = Some(client).filter(|_| path != "/tunnel");
         until_places(&proxy, (0, 0)).await;
         drop(open);
     }

@@ -29,7 +29,8 @@ async fn failures_in_a_row_or_a_rate_of_them_put_an_instance_aside() {
         ..ejecting_at(0)
     };
     // Of two, one fails as this says; so many failures are seen in forty requests.
-    let cases: [(&str, fn(usize) -> bool, Ejection, usize); 6] = [
+    type Fails = fn(usize) -> bool;
+    let cases: [(&str, Fails, Ejection, usize); 6] = [
         ("always", |_| true, ejecting_at(1), 1),
         ("always", |_| true, ejecting_at(4), 4),
         ("every other", |nth| nth % 2 == 0, ejecting_at(2), 10),

@@ -77,7 +77,7 @@ async fn tries_are_told_one_after_the_other() {
         tried 0: 503
         ejected 0
         again
-        chosen 1 of 2-1 Only
+        chosen 1 of 2-0 Turn
         tried 1: 200
         = 200 - - tries 2 Unusual"#]];
     check(all, none(), 1, expected).await;
@@ -86,7 +86,7 @@ async fn tries_are_told_one_after_the_other() {
         chosen 0 of 2-0 Turn
         tried 0: ConnectRefused
         again
-        chosen 1 of 2-1 Only
+        chosen 1 of 2-0 Turn
         tried 1: 200
         = 200 - - tries 2 Unusual"#]];
     check(all, none(), 1, expected).await;
