@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::attempt::unfit;
 use crate::exchange::Exchange;
 use crate::gate::Entered;
 use crate::limit::Limit;
 use crate::policy::{Algorithm, Key};
 use crate::reason::{Reason, Refusal};
 use crate::ring;
+use crate::stock::Slate;
 use crate::story::Event;
 use crate::table::Compiled;
 
@@ -79,6 +81,9 @@ impl Exchange<'_> {
                 ticket
             }
         };
+        // Who has sent everything is looked at while it waits: one that leaves leaves the queue.
+        let Slate { inbound, upload, .. } = &mut *self.slate;
+        upload.look(inbound, began).map_err(|cut| unfit(&cut))?;
         let end = began.after(limit.wait);
         let entered = poll_fn(|context| {
             if let Poll::Ready(place) = ticket.poll(context) {
@@ -89,7 +94,20 @@ impl Exchange<'_> {
             }
             self.poll_bounds(context, end).map(Err)
         });
-        let entered = entered.await?;
+        let entered = entered.await;
+        let entered = match entered {
+            // No service was asked yet.
+            Err(refusal) if refusal.reason == Reason::UpstreamTimeout => {
+                if self.patience.is_over_for_caller(self.now()) {
+                    return Err(Refusal::new(
+                        Reason::DeadlinePassed,
+                        "The time that the caller gave was over in the queue.",
+                    ));
+                }
+                None
+            }
+            entered => entered?,
+        };
         let waited = self.now().since(began);
         match entered {
             Some(place) => {
@@ -145,7 +163,7 @@ impl Exchange<'_> {
     }
 }
 
-const CROWDED: Refusal = Refusal::new(
+pub(crate) const CROWDED: Refusal = Refusal::new(
     Reason::ConcurrencyLimited,
     "As many requests as are allowed at a time are being answered, and the queue is full or the wait was too long.",
 );

@@ -3,6 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -93,8 +94,8 @@ impl Exchange<'_> {
 
     /// What somebody has set to go wrong.
     async fn meet_faults(&mut self, endpoint: &Endpoint, began: Moment) -> Result<(), Fault> {
-        let switches = Arc::clone(&self.view.current.switches);
-        for fault in &switches.faults {
+        let view = Rc::clone(&self.view);
+        for fault in &view.current.switches.faults {
             if !self.is_met(fault, endpoint.instance) {
                 continue;
             }
@@ -163,14 +164,14 @@ impl Exchange<'_> {
         let why = match &connected {
             Some(Ok(_)) => {
                 endpoint.welcomed();
-                Unsent::Other
+                Unsent::Own
             }
-            // What this process lacks (files, ports) says nothing of the endpoint.
-            Some(Err(error)) if error.kind() != std::io::ErrorKind::ConnectionRefused => Unsent::Other,
-            Some(Err(_)) => {
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 endpoint.refused(self.now());
                 Unsent::Refused
             }
+            Some(Err(error)) if is_own(error) => Unsent::Own,
+            Some(Err(_)) => Unsent::Other,
             None => {
                 endpoint.refused(self.now());
                 Unsent::TimedOut
@@ -277,13 +278,11 @@ impl Exchange<'_> {
                     self.is_refused = true;
                     Ok(())
                 }
-                Cut::Malformed(flaw) => Err(malformed(flaw)),
-                Cut::TooLarge => Err(framing::TOO_LARGE),
                 Cut::Incomplete => {
                     self.client.has_ended = true;
-                    Err(INCOMPLETE)
+                    Err(unfit(&cut))
                 }
-                Cut::SourceLost => Err(GONE),
+                cut => Err(unfit(&cut)),
             },
         }
     }
@@ -471,9 +470,26 @@ impl Exchange<'_> {
     }
 }
 
+/// Whether a connection failed for what this process lacks.
+fn is_own(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let lacks = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| lacks.contains(&errno))
+}
+
 const STALLED: Refusal = Refusal::new(Reason::RequestTimeout, "The body stopped coming.");
 const INCOMPLETE: Refusal = Refusal::new(Reason::BadRequest, "The body ended before its announced length.");
 const GONE: Refusal = Refusal::new(Reason::ClientClosed, "The client went away.");
+
+/// What is wrong with a request whose content cannot be read.
+pub(crate) fn unfit(cut: &Cut) -> Refusal {
+    match cut {
+        Cut::Malformed(flaw) => malformed(*flaw),
+        Cut::TooLarge => framing::TOO_LARGE,
+        Cut::Incomplete => INCOMPLETE,
+        Cut::SourceLost | Cut::SinkLost => GONE,
+    }
+}
 
 fn malformed(flaw: Malformed) -> Refusal {
     let detail = match flaw {

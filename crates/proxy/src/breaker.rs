@@ -28,6 +28,10 @@ pub(crate) struct Breaker {
     inner: Mutex<Inner>,
 }
 
+/// How long half-open calls are waited for at least: a client that sends its request slowly must not hold a breaker half
+/// open for ever (`maxWaitDurationInHalfOpenState` of Resilience4j). Beyond what routes give their services.
+const HALF_OPEN_MIN: Duration = Duration::from_secs(60);
+
 /// Bits of `quick` below the epoch: closed; closed by force; zero where the lock is needed to know.
 const ADMITS: u64 = 0b11;
 const CLOSED: u64 = 0b01;
@@ -58,8 +62,10 @@ enum State {
         until: Moment,
         why: Tally,
     },
-    /// How many calls were let through and did not vanish, and how those of them that have ended did so.
+    /// How many calls were let through and did not vanish, and how those of them that have ended did so. Calls that have no
+    /// end after [`HALF_OPEN_MIN`] are given up, and others are made instead.
     HalfOpen {
+        since: Moment,
         given: u32,
         ended: Tally,
     },
@@ -151,7 +157,13 @@ impl Breaker {
         if let State::Open { until, .. } = inner.state
             && until <= now
         {
-            turned = Some(self.turn(&mut inner, State::HalfOpen { given: 0, ended: Tally::default() }));
+            turned = Some(self.turn(&mut inner, State::HalfOpen { since: now, given: 0, ended: Tally::default() }));
+        }
+        if let State::HalfOpen { since, given, .. } = inner.state
+            && given >= self.half_open_calls()
+            && since.after(self.half_open_max()) <= now
+        {
+            self.turn(&mut inner, State::HalfOpen { since: now, given: 0, ended: Tally::default() });
         }
         let epoch = inner.epoch;
         let retry_after = match &mut inner.state {
@@ -163,7 +175,8 @@ impl Breaker {
                 return Ok(Permit { epoch, state: BreakerState::HalfOpen, turned });
             }
             State::Open { until, .. } => until.since(now),
-            State::HalfOpen { .. } | State::ForcedOpen { .. } => Duration::ZERO,
+            State::HalfOpen { .. } => Duration::ZERO,
+            State::ForcedOpen { .. } => Duration::ZERO,
         };
         Err(Refused { state: inner.state.name(), tally: inner.state.tally(now), retry_after })
     }
@@ -207,7 +220,7 @@ impl Breaker {
         }
         let mut inner = self.lock();
         if inner.epoch == permit.epoch
-            && let State::HalfOpen { given, ended } = &mut inner.state
+            && let State::HalfOpen { given, ended, .. } = &mut inner.state
         {
             *given = given.saturating_sub(1).max(ended.calls);
         }
@@ -264,6 +277,10 @@ impl Breaker {
         let calls = u64::from(sum.calls);
         policy.failure_rate.is_reached(u64::from(sum.failures), calls)
             || policy.slow_call.is_some() && policy.slow_call_rate.is_reached(u64::from(sum.slow), calls)
+    }
+
+    fn half_open_max(&self) -> Duration {
+        self.policy.open_for.max(HALF_OPEN_MIN)
     }
 
     fn half_open_calls(&self) -> u32 {

@@ -1,9 +1,9 @@
 //! How long a request waits for the head of its response. The route's timeout runs from the moment when the service had
 //! the whole request: how long the client takes to send it is no fault of the service. Until then a stalled client has
 //! the limit of its body (408), and a service that takes nothing of the body has `idle_timeout`, or the route's timeout
-//! where that is longer. What the caller gave (`atoll-deadline`) bounds all of it, from the head.
 //! where that is longer. What the caller gave (`atoll-deadline`) and what the route gives for the whole request bound all of
 //! it, from the head.
+
 use std::time::Duration;
 
 use crate::http1::pipe::{Pipe, Waits};
@@ -45,8 +45,13 @@ impl Patience {
     pub(crate) fn check(self, upload: &Pipe, now: Moment) -> Result<(), Refusal> {
         let (detail, limit) = if self.caller <= now {
             ("The time that the caller gave is over.", None)
-        } else if self.whole <= now {
+        } else if self.whole <= now && upload.has_ended() {
             ("The time for the whole request is over.", None)
+        } else if self.whole <= now {
+            return Err(Refusal::new(
+                Reason::RequestTimeout,
+                "The body did not come in the time of the whole request.",
+            ));
         } else if self.own_end(upload) > now {
             return Ok(());
         } else if upload.has_ended() {
@@ -55,6 +60,12 @@ impl Patience {
             ("The service stopped taking the body.", (self.timeout <= self.idle).then_some(Limit::IdleTimeout))
         };
         Err(Refusal::new(Reason::UpstreamTimeout, detail).with_limit(limit))
+    }
+
+    /// Whether the service did not do its part: not when only the caller's time is over, nor when the client's body is
+    /// waited for.
+    pub(crate) fn blames_service(self, upload: &Pipe, now: Moment) -> bool {
+        self.own_end(upload) <= now || self.whole <= now && upload.has_ended()
     }
 
     /// Whether the time is over that the caller gave.

@@ -37,8 +37,10 @@ pub(crate) enum Failure {
 pub(crate) enum Unsent {
     Refused,
     TimedOut,
-    /// The system's reasons, and connections that broke before anything was written.
+    /// The network's reasons, and connections that broke before anything was written.
     Other,
+    /// This process has no file or no port for it: that says nothing of the instance.
+    Own,
 }
 
 impl Failure {
@@ -81,8 +83,8 @@ impl Outcome {
 pub(crate) enum Next {
     /// At once, on an instance that was not tried: it costs nobody anything, as long as there is a good one.
     Elsewhere,
-    /// At once, on an instance that was not tried, or on this one if there is none: its connection may only have been
-    /// closed for its idleness.
+    /// At once, on an instance that was not tried, or on this one if there is none: its connection may only have been closed
+    /// for its idleness. From then on and for a while, none of that instance is used twice.
     Anew,
     /// At once, on an instance that was not tried, if the budget allows it.
     Another,
@@ -123,7 +125,7 @@ pub(crate) fn next(policy: &Retry, request: Request, outcome: Outcome, random: f
             repeat(after(policy, request, None, random))
         }
         Outcome::Answered { .. } | Outcome::Failed(Failure::Fault(_)) => Next::Keep(NoMore::Final),
-        Outcome::Failed(Failure::BrokenReused) if request.exchanges < EXCHANGES_MAX => repeat(Next::Anew),
+        Outcome::Failed(Failure::BrokenReused) if request.exchanges < policy.attempts.max(2) => repeat(Next::Anew),
         Outcome::Failed(_) if policy.is_on() => repeat(after(policy, request, None, random)),
         Outcome::Failed(_) if request.exchanges < EXCHANGES_MAX => repeat(Next::Another),
         Outcome::Failed(_) => Next::Keep(NoMore::AttemptsUsed),
@@ -190,6 +192,7 @@ mod tests {
             (failed(Broken), true, 3, Next::Keep(NoMore::AttemptsUsed)),
             (failed(Broken), false, 1, no),
             (failed(BrokenReused), true, 1, Next::Anew),
+            (failed(BrokenReused), true, 2, Next::Another),
             (failed(BrokenReused), true, 3, Next::Keep(NoMore::AttemptsUsed)),
             (failed(BrokenReused), false, 1, no),
             (failed(Invalid), true, 1, Next::Keep(NoMore::Final)),
@@ -219,7 +222,8 @@ mod tests {
             (failed(Fault(503)), 1, after(50)),
             (failed(Fault(500)), 1, Next::Keep(NoMore::Final)),
             (failed(BrokenReused), 1, Next::Anew),
-            (failed(BrokenReused), 3, after(150)),
+            (failed(BrokenReused), 3, Next::Anew),
+            (failed(BrokenReused), 4, used),
             (failed(Broken), 4, used),
             (failed(Invalid), 1, Next::Keep(NoMore::Final)),
             (REFUSED, 0, Next::Elsewhere),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admission::CROWDED;
 use crate::attempt::{Fault, refused};
 use crate::breaker::{self, Breaker, Permit, Refused};
 use crate::candidates::{Candidates, Chosen};
@@ -27,6 +28,10 @@ struct Tries {
     failure: Option<Refusal>,
     /// Whether an answer is there that is the client's if no other try comes about.
     is_kept: bool,
+    /// Whether this process lacked something for the last one.
+    is_own_failure: bool,
+    /// Whether the budget has given leave for the next one.
+    is_paid: bool,
 }
 
 impl Exchange<'_> {
@@ -35,7 +40,8 @@ impl Exchange<'_> {
     pub(crate) async fn attempts(&mut self, slot: usize) -> Result<(), Refusal> {
         self.record.service = Some(slot);
         let candidates = Candidates::new(slot, self.balance_hash());
-        let mut tries = Tries { candidates, exchanges: 0, failure: None, is_kept: false };
+        let mut tries =
+            Tries { candidates, exchanges: 0, failure: None, is_kept: false, is_own_failure: false, is_paid: false };
         // A request counts once, whoever answers it in the end.
         if let Some(guard) = self.guard().filter(|_| !self.is_fallback) {
             guard.budget.add_request(self.client.core.counts.core, self.now());
@@ -51,7 +57,7 @@ impl Exchange<'_> {
                 Err(_) if tries.is_kept => return Ok(()),
                 Err(refusal) => {
                     // A call that reached nobody, neither here nor elsewhere, has failed.
-                    let call = self.call.take().filter(|_| tries.failure.is_some());
+                    let call = self.call.take().filter(|_| tries.failure.is_some() && !tries.is_own_failure);
                     self.end_call(call, true, Duration::ZERO);
                     return Err(refusal);
                 }
@@ -62,7 +68,7 @@ impl Exchange<'_> {
                 Err(Fault::Failed(failure)) => Outcome::Failed(failure),
                 Err(Fault::Over(refusal)) => {
                     self.is_unsent = false;
-                    if refusal.reason == Reason::UpstreamTimeout {
+                    if self.patience.blames_service(&self.slate.upload, self.now()) {
                         self.judge(Outcome::Failed(Failure::TimedOut), began);
                     }
                     return Err(refusal);
@@ -86,17 +92,23 @@ impl Exchange<'_> {
         if self.record.attempts == 0 && self.patience.is_over_for_caller(now) {
             return Err(Refusal::new(Reason::DeadlinePassed, "The time that the caller gave was over already."));
         }
-        self.patience.check(&self.slate.upload, now)?;
+        let in_time = self.patience.check(&self.slate.upload, now);
+        if in_time.is_err_and(|refusal| refusal.reason == Reason::UpstreamTimeout) && self.record.attempts == 0 {
+            // It was not the service that took it.
+            return Err(CROWDED);
+        }
+        in_time?;
         let chosen = tries.candidates.choose(self);
         let last = |tries: &Tries| tries.failure.unwrap_or_else(no_endpoint);
         let chosen = chosen.ok_or_else(|| last(tries))?;
         // Where nobody good is left, asking one after another would only make a failure larger.
-        let is_first = self.record.attempts == 0;
-        if chosen.is_last_resort && !is_first && tries.failure.is_some() && !self.takes_from_budget() {
+        let is_free = tries.failure.is_none() || std::mem::take(&mut tries.is_paid);
+        if chosen.is_last_resort && !is_free && !self.takes_from_budget() {
             self.note(Event::NoMore { why: NoMore::BudgetSpent });
             return Err(last(tries));
         }
-        self.pass_breaker()?;
+        // What was sent already has its own reason.
+        self.pass_breaker().map_err(|refusal| tries.failure.unwrap_or(refusal))?;
         Ok(chosen)
     }
 
@@ -134,13 +146,18 @@ impl Exchange<'_> {
     /// What a try means for those who come after it.
     fn judge(&mut self, outcome: Outcome, began: Moment) {
         let (now, is_failure) = (self.now(), outcome.is_failure());
+        // How long the client took to send its request is its own matter.
+        let upload = &self.slate.upload;
+        let began = if upload.has_ended() { began.max(upload.ended) } else { began };
         let took = now.since(began);
-        let Some(endpoint) = self.occupied.as_ref().map(|occupied| Arc::clone(occupied.endpoint())) else { return };
-        let instance = endpoint.instance;
+        let Some(instance) = self.occupied.as_ref().map(|occupied| occupied.endpoint().instance) else { return };
         self.note(Event::Tried { instance, outcome: told(outcome), took });
         let is_unsent = matches!(outcome, Outcome::Failed(Failure::Unsent(_)));
         let call = if is_unsent { None } else { self.call.take() };
         self.end_call(call, is_failure, took);
+        if outcome == Outcome::Failed(Failure::Unsent(Unsent::Own)) {
+            self.condition = None;
+        }
         let Some(condition) = self.condition.take() else { return };
         if !is_unsent {
             condition.ewma.observe(took, now);
@@ -175,8 +192,11 @@ impl Exchange<'_> {
         self.is_unsent &= is_unsent;
         let request = self.as_tried(tries.exchanges);
         let mut next = retry::next(self.retry_policy(), request, outcome, fastrand::f64());
-        if matches!(next, Next::After { .. } | Next::Another) && !self.takes_from_budget() {
-            next = Next::Keep(NoMore::BudgetSpent);
+        tries.is_own_failure = outcome == Outcome::Failed(Failure::Unsent(Unsent::Own));
+        tries.is_paid = false;
+        if matches!(next, Next::After { .. } | Next::Another) {
+            tries.is_paid = self.takes_from_budget();
+            next = if tries.is_paid { next } else { Next::Keep(NoMore::BudgetSpent) };
         }
         let Some(endpoint) = self.occupied.as_ref().map(|occupied| occupied.endpoint().id) else { return next };
         match outcome {
@@ -262,7 +282,7 @@ fn told(outcome: Outcome) -> Tried {
         Outcome::Answered { status, .. } | Outcome::Failed(Failure::Fault(status)) => Tried::Answered(status),
         Outcome::Failed(Failure::Unsent(Unsent::Refused)) => Tried::ConnectRefused,
         Outcome::Failed(Failure::Unsent(Unsent::TimedOut)) => Tried::ConnectTimeout,
-        Outcome::Failed(Failure::Unsent(Unsent::Other)) => Tried::ConnectFailed,
+        Outcome::Failed(Failure::Unsent(Unsent::Other | Unsent::Own)) => Tried::ConnectFailed,
         Outcome::Failed(Failure::Broken) => Tried::Broken { is_reused: false },
         Outcome::Failed(Failure::BrokenReused) => Tried::Broken { is_reused: true },
         Outcome::Failed(Failure::TimedOut) => Tried::TimedOut,

@@ -7,6 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -20,10 +21,15 @@ use crate::limit::Limit;
 use crate::sockets::keepalive;
 use crate::timers::{Moment, Timers};
 
+/// How long an endpoint is given new connections only once it has hung up on a request.
+const HASTY: Duration = Duration::from_secs(10);
+
 /// The connections of one core that wait.
 #[derive(Debug)]
 pub(crate) struct Pool {
     shelves: RefCell<HashMap<u64, Shelf, Hashing>>,
+    /// Endpoints that hung up on a request over a connection that had waited, and until when none of theirs waits.
+    hasty: RefCell<HashMap<u64, Moment, Hashing>>,
     limits: Limits,
     counts: Arc<Counts>,
     timers: Rc<Timers>,
@@ -77,7 +83,7 @@ impl Line {
 
 impl Pool {
     pub(crate) fn new(limits: Limits, counts: Arc<Counts>, timers: Rc<Timers>) -> Self {
-        Self { shelves: RefCell::default(), limits, counts, timers }
+        Self { shelves: RefCell::default(), hasty: RefCell::default(), limits, counts, timers }
     }
 
     /// The most recently used connection: the least likely to be closed by its upstream.
@@ -96,6 +102,11 @@ impl Pool {
     /// Keeps a connection whose response was read to its end.
     pub(crate) fn put(&self, endpoint: &Arc<Endpoint>, mut line: Line) {
         line.since = self.timers.clock.now();
+        let hasty = self.hasty.borrow();
+        if !hasty.is_empty() && hasty.get(&endpoint.id).is_some_and(|until| *until > line.since) {
+            return;
+        }
+        drop(hasty);
         if !endpoint.is_ready() || !self.keeps(&line) {
             return;
         }
@@ -112,14 +123,18 @@ impl Pool {
 
     /// Closes what has been idle for too long or leads to an endpoint that is not ready any more.
     pub(crate) fn tidy(&self) {
+        let now = self.timers.clock.now();
+        self.hasty.borrow_mut().retain(|_, until| *until > now);
         self.shelves.borrow_mut().retain(|_, shelf| {
             shelf.idle.retain(|line| self.keeps(line) && line.is_quiet(Trust::Reactor));
             shelf.endpoint.is_ready() && !shelf.idle.is_empty()
         });
     }
 
-    /// Closes the idle connections of an endpoint, one of which turned out to be dead.
+    /// Closes the idle connections of an endpoint, one of which turned out to be dead, and keeps none for a while: whoever
+    /// hangs up on every second request must not get each of them twice.
     pub(crate) fn forget(&self, endpoint: u64) {
+        self.hasty.borrow_mut().insert(endpoint, self.timers.clock.now().after(HASTY));
         self.shelves.borrow_mut().remove(&endpoint);
     }
 

@@ -166,15 +166,15 @@ fn it_is_half_open_at_the_first_call_after_its_time_and_judged_when_all_have_end
         &policy(),
         &format!("{open}5001 a? b? c?\n5002 a:ok\n5003 c?\n5004 b:ok\n5005 ok"),
         &expect![[r#"
-        0 fail fail [Closed→Open] = Open 2f 0s of 2, 5s left
-        4999 ok!1ms = Open 2f 0s of 2, 1ms left
-        5000 look = Open 2f 0s of 2
-        5001 a? [Open→HalfOpen] b? c?!0ns = HalfOpen 0f 0s of 0
-        5002 a:ok = HalfOpen 0f 0s of 1
-        5003 c?!0ns = HalfOpen 0f 0s of 1
-        5004 b:ok [HalfOpen→Closed] = Closed 0f 0s of 0
-        5005 ok = Closed 0f 0s of 1
-    "#]],
+            0 fail fail [Closed→Open] = Open 2f 0s of 2, 5s left
+            4999 ok!1ms = Open 2f 0s of 2, 1ms left
+            5000 look = Open 2f 0s of 2
+            5001 a? [Open→HalfOpen] b? c?!0ns = HalfOpen 0f 0s of 0
+            5002 a:ok = HalfOpen 0f 0s of 1
+            5003 c?!0ns = HalfOpen 0f 0s of 1
+            5004 b:ok [HalfOpen→Closed] = Closed 0f 0s of 0
+            5005 ok = Closed 0f 0s of 1
+        "#]],
     );
     check(
         &policy(),
@@ -277,11 +277,11 @@ fn an_outcome_too_many_or_a_half_open_of_no_calls_breaks_nothing() {
         &policy,
         "0 fail\n5000 a? b?\n5001 a:ok a:ok a:gone\n5002 ok",
         &expect![[r#"
-        0 fail [Closed→Open] = Open 1f 0s of 1, 5s left
-        5000 a? [Open→HalfOpen] b?!0ns = HalfOpen 0f 0s of 0
-        5001 a:ok [HalfOpen→Closed] a:ok a:gone = Closed 0f 0s of 0
-        5002 ok = Closed 0f 0s of 1
-    "#]],
+            0 fail [Closed→Open] = Open 1f 0s of 1, 5s left
+            5000 a? [Open→HalfOpen] b?!0ns = HalfOpen 0f 0s of 0
+            5001 a:ok [HalfOpen→Closed] a:ok a:gone = Closed 0f 0s of 0
+            5002 ok = Closed 0f 0s of 1
+        "#]],
     );
 }
 
@@ -300,7 +300,7 @@ fn random_policy(random: &mut fastrand::Rng) -> policy::Breaker {
 /// Whether what it says of itself agrees with what is out.
 fn assert_is_sound(breaker: &Breaker, permits: &[Permit]) {
     let inner = breaker.lock();
-    if let State::HalfOpen { given, ended } = inner.state {
+    if let State::HalfOpen { given, ended, .. } = inner.state {
         let out = permits.iter().filter(|permit| permit.epoch == inner.epoch).count() as u32;
         assert_eq!(given, out + ended.calls);
         assert!(given <= breaker.policy.half_open_calls && ended.calls < breaker.policy.half_open_calls);
@@ -387,4 +387,20 @@ fn cores_together_get_the_half_open_calls_and_open_it_once() {
         });
         assert_eq!((turns.into_inner(), half_open), (1, 7));
     }
+}
+
+#[test]
+fn half_open_calls_that_do_not_end_are_given_up_and_others_are_made() {
+    check(
+        &policy(),
+        "0 fail fail\n5000 a? b? c?\n6000 b:ok d?\n64999 e?\n65000 f? g? h?\n65001 a:fail f:ok g:ok",
+        &expect![[r#"
+            0 fail fail [Closed→Open] = Open 2f 0s of 2, 5s left
+            5000 a? [Open→HalfOpen] b? c?!0ns = HalfOpen 0f 0s of 0
+            6000 b:ok d?!0ns = HalfOpen 0f 0s of 1
+            64999 e?!0ns = HalfOpen 0f 0s of 1
+            65000 f? g? h?!0ns = HalfOpen 0f 0s of 0
+            65001 a:fail f:ok g:ok [HalfOpen→Closed] = Closed 0f 0s of 0
+        "#]],
+    );
 }

@@ -223,6 +223,18 @@ impl Pipe {
         if self.bytes > self.bytes_max { Err(Cut::TooLarge) } else { Ok(()) }
     }
 
+    /// Reads what is in the buffer, and remembers when that was all.
+    ///
+    /// # Errors
+    /// Those of [`Self::decode`].
+    pub(crate) fn look(&mut self, buffer: &mut [u8], now: Moment) -> Result<(), Cut> {
+        self.decode(buffer)?;
+        if self.has_ended() {
+            self.ended = self.ended.min(now);
+        }
+        Ok(())
+    }
+
     /// Goes on as far as it can. Ready when all of it is written.
     pub(crate) fn poll(
         &mut self,
@@ -237,10 +249,7 @@ impl Pipe {
                 if self.is_last {
                     return Poll::Ready(Ok(()));
                 }
-                self.decode(buffer)?;
-                if self.has_ended() {
-                    self.ended = self.ended.min(now);
-                }
+                self.look(buffer, now)?;
                 self.is_staged = self.stage(buffer);
             }
             if self.is_staged {

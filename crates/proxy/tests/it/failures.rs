@@ -173,6 +173,10 @@ async fn a_connection_that_dies_with_its_second_request_costs_none_that_may_be_r
             assert_eq!(answer.status(), 200, "{method}");
         }
     }
+    // Whoever hangs up is given new connections: of the sixty requests, one a client at most was sent twice.
+    let lines = proxy.lines(60).await;
+    let twice = lines.iter().filter(|line| line["attempts"] != 1).count();
+    assert!((1..=3).contains(&twice), "{twice}");
     proxy.stop().await;
 }
 
