@@ -19,15 +19,15 @@ use crate::table::Compiled;
 
 impl Exchange<'_> {
     /// Refuses what is too much for the whole process. As long as its own core has no more than its share, nobody looks at
-    /// what all cores share.
+    /// what all cores share. Tunnels and event streams stay for hours and cost little: they take no room.
     pub(crate) fn pass_load(&mut self) -> Result<(), Refusal> {
         let core = &self.client.core;
         let (limit, all) = (core.limits.requests_max, &core.shared.counts);
-        if core.counts.active() <= limit / all.len() as u64 {
+        if core.counts.finite() <= limit / all.len() as u64 {
             return Ok(());
         }
         // This one is among them.
-        let active = all.iter().map(|core| core.active()).sum::<u64>() - 1;
+        let active = all.iter().map(|core| core.finite()).sum::<u64>().saturating_sub(1);
         if active < limit {
             return Ok(());
         }
@@ -49,6 +49,7 @@ impl Exchange<'_> {
         let marks = &mut self.slate.marks;
         marks.extend_from_slice(
             format!(
+                // `headers::RATE_LIMIT` is how these begin.
                 "ratelimit-policy: \"default\";q={requests};w={}\r\nratelimit: \"default\";r={left};t={reset}\r\n",
                 window.ceil()
             )
@@ -139,7 +140,8 @@ impl Exchange<'_> {
             Key::Route => Some(0),
             Key::Address => Some(match self.origin_address() {
                 IpAddr::V4(address) => hash(&address.octets()),
-                IpAddr::V6(address) => hash(&address.octets()),
+                // Whoever has one of these has all of its network (RFC 6177 §2).
+                IpAddr::V6(address) => hash(&address.octets()[..IPV6_NETWORK_BYTES]),
             }),
             Key::Header(name) => head.values(name).next().map(|value| hash(value.as_bytes())),
             Key::Cookie(name) => {
@@ -157,11 +159,14 @@ impl Exchange<'_> {
         if !self.is_edge() {
             return own;
         }
-        let first =
-            self.head().values("x-forwarded-for").next().and_then(|list| list.split(',').next()?.trim().parse().ok());
-        first.unwrap_or(own)
+        let first = self.head().values("x-forwarded-for").next();
+        let first = first.and_then(|list| list.split(',').next()?.trim().parse().ok());
+        first.map_or(own, |first: IpAddr| first.to_canonical())
     }
 }
+
+/// A /64: what a provider gives to one customer at least.
+const IPV6_NETWORK_BYTES: usize = 8;
 
 pub(crate) const CROWDED: Refusal = Refusal::new(
     Reason::ConcurrencyLimited,

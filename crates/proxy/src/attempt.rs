@@ -25,7 +25,7 @@ use crate::reason::{Reason, Refusal};
 use crate::retry::{Failure, Unsent};
 use crate::stock::Slate;
 use crate::story::Event;
-use crate::switches::{self, Effect, FaultTarget};
+use crate::switches::{self, Effect, FaultTarget, Throttle};
 use crate::timers::Moment;
 use crate::tries::no_endpoint;
 use crate::upstream::{Line, Trust};
@@ -111,20 +111,14 @@ impl Exchange<'_> {
                 }
                 Effect::Abort(status) => return Err(Fault::Failed(Failure::Fault(status))),
                 Effect::Drop => return Err(Fault::Failed(Failure::Broken)),
-                Effect::Bandwidth(rate) => self.bandwidth = Some(rate),
+                Effect::Bandwidth(rate) => self.bandwidth = Some(Throttle::of(fault, rate)),
             }
         }
         Ok(())
     }
 
     fn is_met(&self, fault: &switches::Fault, tried: u32) -> bool {
-        let is_over = || {
-            fault
-                .until
-                .as_duration()
-                .try_into()
-                .is_ok_and(|until: Duration| until <= self.client.core.timers.clock.unix())
-        };
+        let is_over = || fault.is_over(self.client.core.timers.clock.unix());
         let is_target = match &fault.target {
             // Who answers instead is another edge's matter.
             FaultTarget::Subject(subject) => {

@@ -1,8 +1,9 @@
 //! The stories of requests that may be asked for: all that failed or were unusual, and one in many of the rest. One for the
 //! whole process, bounded; the oldest goes first. Looked into by whoever explains, never by a request.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::story::{Kept, Story};
 
@@ -24,15 +25,16 @@ pub(crate) struct Chronicle {
     sampled: Shelf,
 }
 
-type Shelf = Mutex<VecDeque<Box<Story>>>;
+type Shelf = Mutex<VecDeque<Arc<Story>>>;
 
 impl Chronicle {
-    pub(crate) fn keep(&self, story: Box<Story>) {
+    pub(crate) fn keep(&self, story: Story) {
         let (shelf, max) = match story.kept {
             Kept::Failed => (&self.failed, FAILED_MAX),
             Kept::Unusual => (&self.unusual, UNUSUAL_MAX),
             Kept::Sampled => (&self.sampled, SAMPLED_MAX),
         };
+        let story = Arc::new(story);
         let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = if shelf.len() >= max { shelf.pop_front() } else { None };
         shelf.push_back(story);
@@ -44,15 +46,40 @@ impl Chronicle {
     /// Every story of this request: a request that goes through an edge, too, has two, the oldest first. An empty id
     /// stands for the newest `max` of all.
     pub(crate) fn find(&self, request_id: &str, max: usize) -> Vec<Story> {
-        let mut found = Vec::new();
+        let mut found: Vec<Arc<Story>> = Vec::new();
         for shelf in [&self.failed, &self.unusual, &self.sampled] {
             let shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-            let fits = |story: &&Story| request_id.is_empty() || story.request_id == request_id;
-            found.extend(shelf.iter().rev().map(Box::as_ref).filter(fits).take(max).cloned());
+            let fits = |story: &&Arc<Story>| request_id.is_empty() || story.request_id == request_id;
+            found.extend(shelf.iter().rev().filter(fits).take(max).cloned());
         }
         found.sort_by_key(|story| story.began);
         found.drain(..found.len().saturating_sub(max));
-        found
+        // Whoever keeps a story meanwhile does not wait for this.
+        found.into_iter().map(Arc::unwrap_or_clone).collect()
+    }
+}
+
+/// How many stories one core may keep within a second: under a flood of refusals, telling of each would cost more than the
+/// refusing. Only that core looks.
+#[derive(Debug, Default)]
+pub(crate) struct Allowance {
+    /// Since the epoch.
+    second: Cell<u64>,
+    left: Cell<u32>,
+}
+
+// Limit: stories of one kind that a core keeps of one second. What is beyond is counted.
+pub(crate) const STORIES_A_SECOND: u32 = 200;
+
+impl Allowance {
+    /// Takes one, if there is one left in this second.
+    pub(crate) fn take(&self, second: u64) -> bool {
+        if self.second.replace(second) != second {
+            self.left.set(STORIES_A_SECOND);
+        }
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
+        left > 0
     }
 }
 
@@ -62,8 +89,8 @@ mod tests {
 
     use super::*;
 
-    fn story(id: u32, kept: Kept) -> Box<Story> {
-        Box::new(Story {
+    fn story(id: u32, kept: Kept) -> Story {
+        Story {
             request_id: format!("r{id}"),
             trace_id: String::new(),
             began: jiff::Timestamp::from_second(i64::from(id)).unwrap(),
@@ -84,7 +111,7 @@ mod tests {
             attempts: 1,
             duration: Duration::ZERO,
             kept,
-        })
+        }
     }
 
     #[test]
@@ -105,5 +132,16 @@ mod tests {
         assert_eq!(ids("", 2), [format!("r{}", newest - 1), format!("r{newest}")]);
         chronicle.keep(story(2, Kept::Failed));
         assert_eq!(ids("r2", 9), ["r2", "r2"], "one of the gateway and one of an edge");
+    }
+
+    #[test]
+    fn every_second_has_so_many_stories_and_none_are_saved_up() {
+        let allowance = Allowance::default();
+        for (second, asked, expected) in
+            [(7, 150, 150), (7, 150, 50), (9, 1, 1), (10, 1000, STORIES_A_SECOND), (11, 0, 0)]
+        {
+            let taken = (0..asked).filter(|_| allowance.take(second)).count();
+            assert_eq!(taken, expected as usize, "{second}");
+        }
     }
 }

@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{FLUSH_INTERVAL, Log};
+use crate::chronicle::Allowance;
 use crate::config::Limits;
 use crate::connection;
 use crate::counters::Counts;
@@ -80,6 +81,10 @@ pub(crate) struct Core {
     date: Cell<Date>,
     /// Requests since the last one that was kept as a sample.
     sampled: Cell<u32>,
+    /// For stories of what was refused because of others, of what else failed, and of what was only unusual.
+    pub(crate) refused: Allowance,
+    pub(crate) failed: Allowance,
+    pub(crate) unusual: Allowance,
 }
 
 /// The second for which a date was written, and the date (RFC 9110 §5.6.7).
@@ -141,6 +146,9 @@ async fn live(start: Start) -> Result<(), Error> {
         rooms,
         date: Cell::new(Date { second: 0, text: *b"Thu, 01 Jan 1970 00:00:00 GMT" }),
         sampled: Cell::new(0),
+        refused: Allowance::default(),
+        failed: Allowance::default(),
+        unusual: Allowance::default(),
     });
     let mut accepting = Accepting { core: Rc::clone(&core), number, loops: JoinSet::new(), open: HashMap::new() };
     for (name, socket) in listeners {

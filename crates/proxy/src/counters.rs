@@ -27,6 +27,10 @@ pub struct Counters {
     pub upstream_connections: u64,
     /// Records of the access log lost because nobody took them in time.
     pub access_lines_dropped: u64,
+    /// Requests that failed or were unusual and of which nothing is remembered: there were too many in their second.
+    // A process of an older version does not know it.
+    #[serde(default)]
+    pub stories_skipped: u64,
 }
 
 impl AddAssign for Counters {
@@ -38,6 +42,7 @@ impl AddAssign for Counters {
         self.heads_refused += other.heads_refused;
         self.upstream_connections += other.upstream_connections;
         self.access_lines_dropped += other.access_lines_dropped;
+        self.stories_skipped += other.stories_skipped;
     }
 }
 
@@ -53,6 +58,10 @@ pub(crate) struct Counts {
     pub(crate) heads_refused: Count,
     pub(crate) upstream_connections: Count,
     pub(crate) access_lines_dropped: Count,
+    pub(crate) stories_skipped: Count,
+    /// Tunnels and event streams that have begun, and of them those that are over.
+    pub(crate) endless: Count,
+    pub(crate) endless_ended: Count,
     /// Requests that no route of a gateway took.
     pub(crate) no_route: Shard,
     /// The same before edges.
@@ -72,6 +81,9 @@ impl Counts {
             heads_refused: Count::default(),
             upstream_connections: Count::default(),
             access_lines_dropped: Count::default(),
+            stories_skipped: Count::default(),
+            endless: Count::default(),
+            endless_ended: Count::default(),
             no_route: Shard::default(),
             no_edge: Shard::default(),
             refused: Default::default(),
@@ -83,6 +95,13 @@ impl Counts {
     pub(crate) fn active(&self) -> u64 {
         let ended = self.requests_ended.get();
         self.requests.get().saturating_sub(ended)
+    }
+
+    /// Of these, those whose answer has an end of its own.
+    pub(crate) fn finite(&self) -> u64 {
+        let over = self.endless_ended.get();
+        let endless = self.endless.get().saturating_sub(over);
+        self.active().saturating_sub(endless)
     }
 
     /// A request, or a head that could not be read, was refused or broke off.
@@ -125,6 +144,7 @@ pub(crate) fn sum(cores: &[Arc<Counts>]) -> Counters {
         heads_refused: total(|core| &core.heads_refused),
         upstream_connections: total(|core| &core.upstream_connections),
         access_lines_dropped: total(|core| &core.access_lines_dropped),
+        stories_skipped: total(|core| &core.stories_skipped),
     }
 }
 

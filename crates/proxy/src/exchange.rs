@@ -12,6 +12,7 @@ use crate::access::{Line as Entry, Time, milliseconds};
 use crate::connection::Client;
 use crate::cores::View;
 use crate::endpoint::Occupied;
+use crate::filter::Edits;
 use crate::gate::Place;
 use crate::guard::{Condition, Guard};
 use crate::head;
@@ -26,6 +27,7 @@ use crate::retry;
 use crate::rooms::Admission;
 use crate::route::{Decision, route};
 use crate::stock::Slate;
+use crate::switches::Throttle;
 use crate::table::{Compiled, Table};
 use crate::timers::Moment;
 use crate::tries::{Call, no_endpoint};
@@ -136,8 +138,10 @@ pub(crate) struct Exchange<'c> {
     pub(crate) place: Option<Place>,
     /// Whether no try has reached an instance.
     pub(crate) is_unsent: bool,
-    /// Bytes of the answer a second, as a fault says.
-    pub(crate) bandwidth: Option<u64>,
+    /// How slowly the answer may come, as a fault says.
+    pub(crate) bandwidth: Option<Throttle>,
+    /// How long `marks` was before a fallback was told of there.
+    pub(crate) unmarked: usize,
     /// How fast the client takes it.
     pub(crate) pace: Pace,
 }
@@ -212,6 +216,7 @@ impl<'c> Exchange<'c> {
             place: None,
             is_unsent: true,
             bandwidth: None,
+            unmarked: 0,
             pace: Pace::default(),
         }
     }
@@ -320,6 +325,10 @@ impl<'c> Exchange<'c> {
     }
 
     pub(crate) async fn refuse(mut self, refusal: &Refusal) -> Fate {
+        if self.record.fallback.take().is_some() {
+            // What was to be answered instead broke, too: nobody was told of it yet.
+            self.slate.marks.truncate(self.unmarked);
+        }
         self.record.reason = Some(refusal.reason);
         self.client.core.counts.reach(refusal.limit);
         let id = self.identity.request_id.get(&self.slate.inbound);
@@ -339,6 +348,10 @@ impl<'c> Exchange<'c> {
         self.record.status = status.as_u16();
         let persistence = self.own_persistence();
         let date = self.client.core.date();
+        let rule = self.view.table.as_deref().zip(self.rule).filter(|_| self.record.fallback.is_some());
+        let none = Edits::default();
+        // What stands for a service's answer has the header fields of one.
+        let edits = rule.map_or(&none, |(table, rule)| &table.rules[rule].route.filters.response);
         let Slate { inbound, request, download, marks, .. } = &mut *self.slate;
         download.begin(Length::None, 0, 0, u64::MAX, now);
         let out = download.lead();
@@ -351,7 +364,7 @@ impl<'c> Exchange<'c> {
         let request_id = self.identity.request_id.get(inbound);
         let answer =
             headers::Answer { client: request.version, is_chunked: false, persistence, request_id, date: &date, marks };
-        headers::write_own(out, status, &all, &answer);
+        headers::write_own(out, status, &all, edits, &answer);
         if request.method != http::Method::HEAD {
             out.extend_from_slice(content);
             self.record.bytes_out = content.len() as u64;
@@ -411,6 +424,7 @@ impl<'c> Exchange<'c> {
         let metered = std::mem::take(&mut self.record.metered);
         let (counts, record) = (&self.client.core.counts, &self.record);
         counts.requests_ended.add(1);
+        counts.endless_ended.add(u64::from(self.is_endless));
         if let Some(reason) = reason {
             counts.refuse(reason);
         }

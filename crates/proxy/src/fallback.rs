@@ -27,6 +27,10 @@ impl Exchange<'_> {
                 if !(is_fresh || self.is_repeatable) || !self.slate.upload.is_whole() {
                     return outcome.map(|()| Served::Upstream);
                 }
+                if outcome.is_ok() && !self.is_anybody_ready(slot) {
+                    // The answer that is there says more than that nobody else can be asked.
+                    return Ok(Served::Upstream);
+                }
                 self.discard().await;
                 self.note(Event::Fallback);
                 self.is_fallback = true;
@@ -52,8 +56,19 @@ impl Exchange<'_> {
         }
     }
 
+    /// Whether the service has an instance, in the snapshot of the request or in that of now.
+    fn is_anybody_ready(&self, slot: usize) -> bool {
+        let (now, before) = (self.now(), &self.view.current);
+        if before.slots[slot].as_ref().is_some_and(|service| service.ejected(now).0 > 0) {
+            return true;
+        }
+        let newest = self.client.core.shared.current.load();
+        newest.services.get(&*before.tables.slots[slot].service).is_some_and(|service| service.ejected(now).0 > 0)
+    }
+
     fn fell_back(&mut self, reason: Reason, by: Arc<str>) {
         self.record.reason = Some(reason);
+        self.unmarked = self.slate.marks.len();
         self.slate.marks.extend_from_slice(format!("atoll-fallback: {by}\r\n").as_bytes());
         self.record.fallback = Some(by);
         self.mark_reason();

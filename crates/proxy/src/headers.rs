@@ -272,7 +272,7 @@ pub(crate) struct Answer<'a> {
     pub(crate) marks: &'a [u8],
 }
 
-/// Writes the head of a service's response for the client.
+/// Writes the head of a service's response for the client. What only the proxy says, no service says in its place.
 pub(crate) fn write_response(
     out: &mut Vec<u8>,
     response: &ResponseHead,
@@ -283,8 +283,11 @@ pub(crate) fn write_response(
     let fields = &response.fields;
     write_status(out, answer.client, response.status, response.reason.of(bytes));
     let mut lines = Lines::new(out, &filters.response, fields, bytes);
+    let is_limited = answer.marks.starts_with(RATE_LIMIT);
     lines.copy(fields, bytes, |field| match field.known {
-        Name::RequestId | Name::Via => false,
+        Name::RequestId | Name::Via | Name::AtollDeadline | Name::AtollOther => false,
+        // A service's own limit stands where there is none of ours.
+        Name::Other => !is_limited || !is_rate_limit(field.name.of(bytes)),
         // RFC 9110 §8.6: neither may have one.
         Name::ContentLength => response.status != 204 && response.status != 101,
         known => !known.is_hop_by_hop(),
@@ -305,21 +308,37 @@ pub(crate) fn write_response(
     lines.end();
 }
 
+/// How `marks` begin where the rate limit of a route is told.
+pub(crate) const RATE_LIMIT: &[u8] = b"ratelimit";
+
+fn is_rate_limit(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(RATE_LIMIT) || name.eq_ignore_ascii_case(b"ratelimit-policy")
+}
+
 /// Writes the head of an interim response, which is passed on as it is (RFC 9110 §15.2).
 pub(crate) fn write_interim(out: &mut Vec<u8>, response: &ResponseHead, bytes: &[u8]) {
     write_status(out, Version::Http11, response.status, response.reason.of(bytes));
     let none = Edits::default();
     let mut lines = Lines::new(out, &none, &response.fields, bytes);
-    lines.copy(&response.fields, bytes, |field| field.known != Name::ContentLength && !field.known.is_hop_by_hop());
+    lines.copy(&response.fields, bytes, |field| match field.known {
+        Name::ContentLength | Name::AtollDeadline | Name::AtollOther => false,
+        known => !known.is_hop_by_hop(),
+    });
     lines.end();
 }
 
 /// Writes the head of an answer of the proxy's own.
-pub(crate) fn write_own(out: &mut Vec<u8>, status: http::StatusCode, lines: &[(&str, &str)], answer: &Answer<'_>) {
+pub(crate) fn write_own(
+    out: &mut Vec<u8>,
+    status: http::StatusCode,
+    lines: &[(&str, &str)],
+    edits: &Edits,
+    answer: &Answer<'_>,
+) {
     let reason = status.canonical_reason().unwrap_or_default();
     write_status(out, answer.client, status.as_u16(), reason.as_bytes());
-    let (none, fields) = (Edits::default(), Fields::default());
-    let mut written = Lines::new(out, &none, &fields, &[]);
+    let fields = Fields::default();
+    let mut written = Lines::new(out, edits, &fields, &[]);
     for (name, value) in lines {
         written.add(name, &[value.as_bytes()]);
     }

@@ -94,6 +94,7 @@ impl Exchange<'_> {
                 occupied.become_endless();
             }
             self.is_endless = true;
+            self.client.core.counts.endless.add(1);
         }
         download.begin(response.content, 0, response.length, u64::MAX, now);
         let persistence = self.persistence(is_usable);
@@ -125,9 +126,14 @@ impl Exchange<'_> {
         let Some(line) = &mut self.line else { return Poll::Ready(Err(Broken::Underway)) };
         let core = &self.client.core;
         let download = &mut self.slate.download;
-        if let Some(rate) = self.bandwidth {
-            let elapsed = now.since(self.record.began).as_secs_f64();
-            download.quota = (elapsed * rate as f64) as u64;
+        if let Some(throttle) = self.bandwidth {
+            // Not those of the request's snapshot: a fault may be cleared while its answer runs.
+            if throttle.is_on(&core.shared.current.load().switches, core.timers.clock.unix()) {
+                let elapsed = now.since(self.record.began).as_secs_f64();
+                download.quota = (elapsed * throttle.rate as f64) as u64;
+            } else {
+                (self.bandwidth, download.quota) = (None, u64::MAX);
+            }
         }
         let sockets = (&mut line.stream, &mut self.client.stream);
         let polled = download.poll(context, now, sockets, &mut self.answer, &core.stock);

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use crate::message::Head;
-use crate::story::Rejected;
+use crate::story::{Rejected, cut};
 use crate::table::{Compiled, NamedRule, PathRule, Rule, Table, ValueRule};
 
 /// What is to be done with a request.
@@ -77,7 +77,7 @@ pub fn explain(table: &Table, head: &Head<'_>) -> Vec<Considered> {
 const TOLD_MAX: usize = 8;
 
 /// The rules whose place could have been that of the one at `chosen`, and why they did not answer. Where there is none,
-/// the first of the table.
+/// the first of the table. Nothing of the request is repeated: what is kept of many must not grow with what clients send.
 pub(crate) fn rejected(table: &Table, head: &Head<'_>, chosen: Option<usize>) -> Vec<Rejected> {
     let near: Vec<usize> = table.candidates(head.host(), head.path()).map(|(position, _)| position).collect();
     let all = if near.is_empty() && chosen.is_none() { (0..table.rules.len()).take(TOLD_MAX).collect() } else { near };
@@ -86,8 +86,8 @@ pub(crate) fn rejected(table: &Table, head: &Head<'_>, chosen: Option<usize>) ->
         let rule = &table.rules[position];
         let rejection =
             if rule.host.fits(head.host()) { reject(rule, head.path(), head) } else { Some(Rejection::Host) };
-        let why = rejection.map_or_else(|| "another rule is more specific".to_owned(), |why| why.in_words(head));
-        Rejected { route: rule.route.name().to_owned(), rule: rule.to_string(), why }
+        let why = rejection.map_or_else(|| "another rule is more specific".to_owned(), |why| why.in_short());
+        Rejected { route: rule.route.name().to_owned(), rule: cut(&rule.to_string()), why: cut(&why) }
     };
     others.map(tell).collect()
 }
@@ -106,6 +106,17 @@ impl Rejection<'_> {
             Self::Host => format!("the host is `{}`", head.host()),
             Self::Path => format!("the path is `{}`", head.path()),
             Self::Method => format!("the method is {}", head.method()),
+            Self::Header(rule) => format!("no header {rule}"),
+            Self::Query(rule) => format!("no query parameter {rule}"),
+        }
+    }
+
+    /// Without the request's own words.
+    fn in_short(&self) -> String {
+        match self {
+            Self::Host => "the host is another".to_owned(),
+            Self::Path => "the path is another".to_owned(),
+            Self::Method => "the method is another".to_owned(),
             Self::Header(rule) => format!("no header {rule}"),
             Self::Query(rule) => format!("no query parameter {rule}"),
         }

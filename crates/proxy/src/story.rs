@@ -23,6 +23,7 @@ pub struct Story {
     /// `gateway`, or the caller of an edge.
     pub role: String,
     pub client: String,
+    /// Like host and path cut after 256 bytes, and then with `…` at its end.
     pub method: String,
     pub host: String,
     /// Without its query, which may carry secrets.
@@ -44,6 +45,19 @@ pub struct Story {
     pub duration: Duration,
     /// Why it was kept.
     pub kept: Kept,
+}
+
+// Limit: bytes of a text that is kept of a request. Longer ones are cut and end in `…`.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// What is kept of a text that somebody else has written.
+pub(crate) fn cut(text: &str) -> String {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text.to_owned();
+    }
+    let mut kept = text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned();
+    kept.push('…');
+    kept
 }
 
 /// A rule that did not answer.
@@ -92,6 +106,8 @@ pub enum Event {
     Ejected { instance: u32, time: Duration },
     /// Another try is made after this pause.
     Again { pause: Duration, is_told: bool },
+    /// The retry budget has none left: so many of at most so many in the last ten seconds.
+    Budget { retries: u32, max: u32 },
     /// None is made.
     NoMore { why: NoMore },
     /// A fault was met.

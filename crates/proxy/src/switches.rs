@@ -35,6 +35,37 @@ pub struct Fault {
     pub until: jiff::Timestamp,
 }
 
+impl Fault {
+    /// Whether its time is over; `unix` is now, since the epoch.
+    pub(crate) fn is_over(&self, unix: Duration) -> bool {
+        is_over(self.until, unix)
+    }
+}
+
+fn is_over(until: jiff::Timestamp, unix: Duration) -> bool {
+    Duration::try_from(until.as_duration()).is_ok_and(|until| until <= unix)
+}
+
+/// What a fault does to an answer on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Throttle {
+    /// Bytes a second.
+    pub(crate) rate: u64,
+    id: u64,
+    until: jiff::Timestamp,
+}
+
+impl Throttle {
+    pub(crate) const fn of(fault: &Fault, rate: u64) -> Self {
+        Self { rate, id: fault.id, until: fault.until }
+    }
+
+    /// Whether the fault still is; a fault that was cleared is not among `switches` any more.
+    pub(crate) fn is_on(&self, switches: &Switches, unix: Duration) -> bool {
+        !is_over(self.until, unix) && switches.faults.iter().any(|fault| fault.id == self.id)
+    }
+}
+
 /// Which tries a fault meets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FaultTarget {

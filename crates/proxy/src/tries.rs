@@ -104,7 +104,7 @@ impl Exchange<'_> {
         // Where nobody good is left, asking one after another would only make a failure larger.
         let is_free = tries.failure.is_none() || std::mem::take(&mut tries.is_paid);
         if chosen.is_last_resort && !is_free && !self.takes_from_budget() {
-            self.note(Event::NoMore { why: NoMore::BudgetSpent });
+            self.note_budget_spent();
             return Err(last(tries));
         }
         // What was sent already has its own reason.
@@ -215,6 +215,7 @@ impl Exchange<'_> {
         match next {
             Next::After { pause, is_told } => self.note(Event::Again { pause, is_told }),
             Next::Keep(NoMore::Final) => {}
+            Next::Keep(NoMore::BudgetSpent) => self.note_budget_spent(),
             Next::Keep(why) => self.note(Event::NoMore { why }),
             Next::Elsewhere | Next::Anew | Next::Another => {
                 self.note(Event::Again { pause: Duration::ZERO, is_told: false });

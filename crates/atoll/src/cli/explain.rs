@@ -15,8 +15,9 @@ use crate::cli::{Context, Failure, block_on};
 /// Requests that are listed, if nobody says it.
 const LISTED: usize = 20;
 
-/// What is remembered: all requests that failed, were refused, tried again or met a fault, and one in 64 of the rest; the
-/// last few thousand, until the data plane ends. A request has its id in the header x-request-id of its answer and in the
+/// What is remembered: requests that failed, were refused, tried again or met a fault, and one in 64 of the rest; the
+/// last few thousand, until the data plane ends. In a flood each core remembers 200 a second of those that are refused for
+/// load, 200 of the other failures and 200 of the unusual; the metric `atoll_stories_skipped` counts the rest. A request has its id in the header x-request-id of its answer and in the
 /// access log; what a service calls on behalf of it is found under the same id if the service passes that on.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  atoll explain\n  atoll explain 01998f6e-6d5c-7c21-b0a5-1f5f2f1f7a10\n  \
@@ -56,7 +57,7 @@ fn unknown(id: &str) -> Failure {
     let id = output::printable(id);
     Failure::new(format!("nothing is remembered of a request `{id}`")).hint(
         "every request that failed, was refused or tried again is, and one in 64 of the rest: the last few thousand, until the \
-         data plane ends\n`atoll explain` lists the newest; an id is in the header x-request-id of an answer, and in \
+         data plane ends; in a flood, 200 of a kind a second and core (the metric atoll_stories_skipped counts the others)\n`atoll explain` lists the newest; an id is in the header x-request-id of an answer, and in \
          .atoll/logs/access.jsonl"
             .to_owned(),
     )

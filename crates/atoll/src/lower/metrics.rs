@@ -198,6 +198,12 @@ fn data_plane(readings: &Readings) -> Vec<Family> {
             "Lines of the access log lost because nobody took them in time.",
             counters.access_lines_dropped,
         ),
+        one(
+            Kind::Counter,
+            "atoll_stories_skipped",
+            "Requests that failed or were unusual and that `atoll explain` does not know: there were too many in their second.",
+            counters.stories_skipped,
+        ),
     ]
 }
 

@@ -164,7 +164,7 @@ static GATEWAY_LIMITS: Table = Table {
         key(
             "requests",
             Kind::Integer { min: 1, max: 1_000_000 },
-            "Requests that are being answered at a time, at the gateway and at all edges together; event streams and tunnels are among them. More are answered 503 at once (`overloaded`), so that those that are there are answered in time.",
+            "Requests that are being answered at a time, at the gateway and at all edges together; event streams and tunnels that have begun are not among them. More are answered 503 at once (`overloaded`), so that those that are there are answered in time.",
         )
         .default("16384"),
         key("connect_timeout", TIMEOUT, "To connect to one instance. Then another one is tried.").default("1s"),

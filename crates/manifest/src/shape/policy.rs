@@ -111,7 +111,7 @@ static LOAD_BALANCING_TABLE: Table = Table {
         key(
             "hash_on",
             Kind::Key { words: &["address"], prefixes: &["header", "cookie"], later: &["jwt"] },
-            "What `ring_hash` looks at, such as `header.x-user` or `cookie.session`; required there, and only there.",
+            "What `ring_hash` looks at, such as `header.x-user` or `cookie.session`; required there, and only there. All `address`es of one IPv6 network (/64) are one.",
         ),
         key(
             "slow_start",
@@ -227,7 +227,7 @@ static RATE_LIMIT_TABLE: Table = Table {
         key(
             "key",
             Kind::Key { words: &["route", "address"], prefixes: &["header"], later: &["jwt"] },
-            "What is counted by itself: the whole route or edge, each client address, or each value of a header, such as `header.x-api-key`.",
+            "What is counted by itself: the whole route or edge, each client address, or each value of a header, such as `header.x-api-key`. All addresses of one IPv6 network (/64) count as one. A header is what the client says it is: each new value is a new bucket, so that it tells clients apart and does not bound those that lie.",
         )
         .default("route"),
     ],
@@ -237,7 +237,7 @@ static RATE_LIMIT_TABLE: Table = Table {
 
 static FALLBACK_TABLE: Table = Table {
     name: "fallback",
-    doc: "What is answered instead of a failure, which is a status of 500 and above or no answer: something that is always the same, or what another service says. The header `atoll-reason`, where it is sent, tells of it.",
+    doc: "What is answered instead of a failure, which is a status of 500 and above or no answer: something that is always the same, or what another service says. The header `atoll-fallback` of the answer always says so: `static`, or the service's name. The route's `response_headers` apply to a fixed answer, too. When the other service has no ready instance, the failure is passed on.",
     keys: &[
         key("status", Kind::Integer { min: 200, max: 599 }, "The status of a fixed answer."),
         key("body", Kind::Text, "Its content, up to 64 KiB. Not written: none."),

@@ -24,7 +24,7 @@ use crate::handle::Handle;
 use crate::plane;
 use crate::plane::held::Held;
 use crate::plane::log;
-use crate::plane::stories::STORIES_MAX;
+use crate::plane::stories::{STORIES_MAX, fitting};
 use crate::plane::wire::{self, Hello, Order, PROTOCOL, Reader, Report, Start};
 
 /// How often counters are told, while they change.
@@ -369,7 +369,7 @@ impl Process {
             Order::Switch(switches) => engine.handle.switch(Arc::unwrap_or_clone(switches)),
             Order::ResetBreaker { subject } => drop(engine.handle.reset_breaker(&subject)),
             Order::Stories { id, request_id, max } => {
-                let stories = engine.handle.stories(&request_id, max.min(STORIES_MAX));
+                let stories = fitting(engine.handle.stories(&request_id, max.min(STORIES_MAX)));
                 self.report(Report::Stories { id, stories });
             }
             Order::Retire { linger, bound } => self.retire(linger, bound),

@@ -18,6 +18,23 @@ pub(crate) const STORIES_MAX: usize = 4096;
 // Limit: searches at a time. One more finds nothing.
 const SEARCHES_MAX: usize = 64;
 
+// Limit: bytes of the stories of one answer: far less than a message has room for.
+const STORIES_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Of stories in their order the newest, as many as an answer has room for.
+pub(crate) fn fitting(mut stories: Vec<Story>) -> Vec<Story> {
+    let mut room = STORIES_BYTES_MAX;
+    let fits = |story: &&Story| {
+        let length = serde_json::to_vec(story).map_or(usize::MAX, |text| text.len());
+        let is_room = length <= room;
+        room = room.saturating_sub(length);
+        is_room
+    };
+    let count = stories.iter().rev().take_while(fits).count();
+    stories.drain(..stories.len() - count);
+    stories
+}
+
 /// The searches that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct Searches {
@@ -124,6 +141,15 @@ mod tests {
             duration: Duration::ZERO,
             kept: Kept::Sampled,
         }
+    }
+
+    #[test]
+    fn an_answer_has_room_for_the_newest_however_large_the_stories_are() {
+        let large = |second| Story { path: "x".repeat(3 * 1024 * 1024), ..story(second) };
+        let seconds = |all: Vec<Story>| -> Vec<i64> { all.iter().map(|story| story.began.as_second()).collect() };
+        assert_eq!(seconds(fitting(vec![])), [0; 0]);
+        assert_eq!(seconds(fitting((1..5).map(story).collect())), [1, 2, 3, 4]);
+        assert_eq!(seconds(fitting(vec![story(1), large(2), large(3), large(4), story(5)])), [3, 4, 5]);
     }
 
     fn seen(reply: &mut oneshot::Receiver<Vec<Story>>) -> Option<Vec<i64>> {

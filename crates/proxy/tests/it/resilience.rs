@@ -240,6 +240,7 @@ fn told(story: &Story) -> String {
         Event::Tried { instance, outcome, .. } => format!("tried {instance}: {outcome:?}"),
         Event::Ejected { instance, .. } => format!("ejected {instance}"),
         Event::Again { is_told, .. } => format!("again{}", if *is_told { ", as told" } else { "" }),
+        Event::Budget { retries, max } => format!("budget {retries} of {max}"),
         Event::NoMore { why } => format!("no more: {why:?}"),
         Event::Fault { id, effect } => format!("fault {id}: {effect:?}"),
         Event::Fallback => "fallback".into(),

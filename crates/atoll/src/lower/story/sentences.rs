@@ -70,6 +70,7 @@ impl<'s> Speaker<'s> {
             Event::Again { pause, is_told: true } => {
                 ("again", None, format!("it is tried again in {}, as `retry-after` asks", time(pause)))
             }
+            Event::Budget { retries, max } => ("budget", None, budget(retries, max)),
             Event::NoMore { why } => ("no_more", None, format!("it is not tried again: {}", no_more(why))),
             Event::Fault { id, effect } => ("fault", None, format!("fault {id} {}", fault(effect))),
             Event::Fallback => ("fallback", None, self.falls_back()),
@@ -171,6 +172,11 @@ fn outcome_in_words(outcome: Tried, took: Duration) -> String {
         Tried::HeadTooLarge => format!("answers with too large a head{after}"),
         Tried::TimedOut => format!("does not answer within {took}"),
     }
+}
+
+fn budget(retries: u32, max: u32) -> String {
+    let times = if retries == 1 { "retry" } else { "retries" };
+    format!("there were {retries} {times} in the last 10 s, and its requests allow {max}")
 }
 
 const fn no_more(why: NoMore) -> &'static str {

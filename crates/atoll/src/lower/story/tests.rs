@@ -139,6 +139,7 @@ fn every_way_to_fail_has_its_sentence() {
         no_more(NoMore::NotRepeatable),
         no_more(NoMore::BodyNotKept),
         no_more(NoMore::AttemptsUsed),
+        Event::Budget { retries: 12, max: 12 },
         no_more(NoMore::BudgetSpent),
         no_more(NoMore::NoTime),
         no_more(NoMore::ToldToWaitTooLong),

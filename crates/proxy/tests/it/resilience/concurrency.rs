@@ -273,3 +273,49 @@ async fn a_crowd_is_never_more_than_was_agreed() {
     until_places(&proxy, (0, 0)).await;
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn tunnels_and_event_streams_take_no_room_of_the_requests() {
+    let origin = Server::raw(|stream| async move {
+        let mut client = Client { stream: BufReader::new(stream) };
+        while let Ok(head) = client.head().await {
+            let answer = match head.second() {
+                "/tunnel" => "HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n",
+                "/events" => "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n",
+                _ => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine",
+            };
+            client.send(answer).await.unwrap();
+        }
+    })
+    .await;
+    let one = Limits { requests_max: 1, ..limits() };
+    let proxy = Proxy::start_on(1, one, all_to(&[origin.address], |_| {})).await;
+    let mut endless = Vec::new();
+    for request in [
+        "GET /tunnel HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n",
+        "GET /events HTTP/1.1\r\nhost: t\r\n\r\n",
+    ]
+    .repeat(2)
+    {
+        let mut client = proxy.client().await;
+        client.send(request).await.unwrap();
+        assert!(client.head().await.unwrap().status() < 300);
+        endless.push(client);
+        assert_eq!(statuses(&proxy, 3).await, [200; 3]);
+    }
+    assert_eq!(proxy.handle.counters().requests_active, 4);
+    drop(endless);
+    super::until("their end", || proxy.handle.counters().requests_active == 0).await;
+    // What ended gives back no more than it had.
+    let held = Held::new().await;
+    let mut newer = all_to(&[held.address()], |_| {});
+    newer.generation = 2;
+    proxy.handle.apply(newer).unwrap();
+    let mut running = begun(&proxy).await;
+    held.has(1).await;
+    // Its own core may have its share beside the limit, which on one core is all of it.
+    assert_eq!(statuses(&proxy, 1).await, [503]);
+    held.let_go(1);
+    assert_eq!(running.response().await.unwrap().status(), 200);
+    proxy.stop().await;
+}

@@ -180,6 +180,10 @@ async fn when_what_is_asked_instead_fails_too_the_first_failure_is_told() {
     let instead = |policy: &mut Policy| policy.fallback = Some(by_b());
     for (addresses, told_reason) in [(vec![nowhere()], "connect_failed"), (vec![failing.address], "upstream_failed")] {
         for others in [vec![], vec![nowhere()]] {
+            if others.is_empty() && told_reason == "upstream_failed" {
+                // Its answer is there, and is passed on.
+                continue;
+            }
             let all = with_service(all_to(&addresses, instead), "b", &others);
             let proxy = Proxy::start(limits(), all).await;
             let answer = proxy.client().await.get("/").await.unwrap();
@@ -211,5 +215,53 @@ async fn a_static_answer_to_head_has_no_body_and_its_connection_serves_on() {
         assert_eq!((answer.status(), answer.field("content-length")), (203, Some("4")), "{method}");
         assert_eq!(answer.text(), if method == "HEAD" { "" } else { "kept" });
     }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_fallback_that_breaks_before_anything_was_said_leaves_no_mark() {
+    let failing = answering(500).await;
+    // Its head is good, and what follows it is no chunk.
+    let broken = Server::raw(|stream| async move {
+        let mut client = testkit::client::Client { stream: tokio::io::BufReader::new(stream) };
+        let _ = client.head().await;
+        let _ = client.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n").await;
+    })
+    .await;
+    let all = all_to(&[failing.address], |policy| policy.fallback = Some(by_b()));
+    let mut all = with_service(all, "b", &[broken.address]);
+    all.listeners.get_mut("gateway").unwrap().tells_reason = true;
+    let proxy = Proxy::start(limits(), all).await;
+    let answer = proxy.client().await.get("/").await.unwrap();
+    assert_eq!(reason(&answer), (502, "upstream_invalid".into()));
+    assert_eq!((answer.all("atoll-fallback"), answer.all("atoll-reason")), (vec![], vec!["upstream_invalid"]));
+    let line = proxy.lines(1).await.remove(0);
+    assert_eq!((line["fallback"].as_str(), line["reason"].as_str()), (None, Some("upstream_invalid")), "{line}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_is_passed_on_when_nobody_is_there_to_answer_instead() {
+    let failing = Server::http(|_| Answer { status: 507, ..Answer::ok("full") }).await;
+    let all = all_to(&[failing.address], |policy| policy.fallback = Some(by_b()));
+    let proxy = Proxy::start(limits(), with_service(all, "b", &[])).await;
+    let answer = proxy.client().await.get("/").await.unwrap();
+    assert_eq!((answer.status(), answer.text().as_str(), answer.field("atoll-fallback")), (507, "full", None));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_static_answer_has_the_header_fields_of_its_route() {
+    let set = [("access-control-allow-origin", "*"), ("Content-Type", "text/own")];
+    let edits = proxy::HeaderEdits {
+        set: set.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        ..proxy::HeaderEdits::default()
+    };
+    let mut all = all_to(&[nowhere()], |policy| policy.fallback = Some(fixed()));
+    all.listeners.get_mut("gateway").unwrap().routes[0].filters = vec![proxy::Filter::ResponseHeaders(edits)];
+    let proxy = Proxy::start(limits(), all).await;
+    let answer = proxy.client().await.get("/").await.unwrap();
+    assert_eq!((answer.status(), answer.text().as_str()), (203, "kept"));
+    assert_eq!((answer.all("access-control-allow-origin"), answer.all("content-type")), (vec!["*"], vec!["text/own"]));
     proxy.stop().await;
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use proxy::{Breaker, BreakerState, Effect, Event, Fallback, Fault, FaultTarget, Share, Subject, Switches, Window};
 use testkit::client::Client;
 use testkit::server::{Answer, Server};
+use tokio::io::AsyncReadExt;
 
 use super::{LONG, all_to, ejecting_at, fine, guard, reason, retrying, statuses, story, subject, told, with_service};
 use crate::support::{BOUND, Proxy, limits, route, snapshot};
@@ -214,6 +215,27 @@ async fn a_fault_of_one_edge_is_nothing_to_the_gateway_and_survives_snapshots() 
         assert_eq!(statuses(&proxy, 2).await, [200; 2]);
         assert_eq!(Client::connect(proxy.edge).await.get("/").await.unwrap().status(), 599);
         proxy.handle.apply(all(generation)).unwrap();
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_runs_is_let_go_when_its_fault_is_over() {
+    let large = Server::http(|_| Answer::ok(vec![b'x'; 60_000])).await;
+    let proxy = Proxy::start(limits(), all_to(&[large.address], |_| {})).await;
+    // It would take ten minutes.
+    let slow = || fault(on_service(None), Effect::Bandwidth(100));
+    for is_cleared in [true, false] {
+        let lasting = if is_cleared { LONG } else { Duration::from_millis(300) };
+        set(&proxy, vec![Fault { until: until(lasting), ..slow() }]);
+        let mut client = super::begun(&proxy).await;
+        assert_eq!(client.head().await.unwrap().status(), 200);
+        if is_cleared {
+            let other = Fault { id: 8, ..fault(on_service(Some(1)), Effect::Drop) };
+            set(&proxy, vec![other]);
+        }
+        let mut body = vec![0; 60_000];
+        tokio::time::timeout(BOUND, client.stream.read_exact(&mut body)).await.expect("the rest comes").unwrap();
     }
     proxy.stop().await;
 }

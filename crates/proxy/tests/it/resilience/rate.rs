@@ -126,3 +126,49 @@ async fn all_cores_together_let_as_many_through_as_was_agreed() {
         proxy.stop().await;
     }
 }
+
+#[tokio::test]
+async fn all_addresses_of_one_network_are_one_client() {
+    let origin = fine().await;
+    let mut all = all_to(&[origin.address], |_| {});
+    all.listeners.get_mut("edge").unwrap().routes[0].policy.rate_limit = Some(limit(1, 1, LONG, Key::Address));
+    let proxy = Proxy::start(limits(), all).await;
+    let mut client = Client::connect(proxy.edge).await;
+    for (address, expected) in [
+        ("2001:db8:1:2::1", 200),
+        ("2001:db8:1:2:ffff:1:2:3", 429),
+        ("2001:db8:1:3::1", 200),
+        ("10.0.0.1", 200),
+        ("::ffff:10.0.0.1", 429),
+        ("10.0.0.2", 200),
+    ] {
+        let answer = client.request("GET", "/", &[("x-forwarded-for", address)], &[]).await.unwrap();
+        assert_eq!(answer.status(), expected, "{address}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_limit_of_the_route_is_told_and_that_of_the_service_where_there_is_none() {
+    let says = |answer: testkit::server::Answer| {
+        answer.with("RateLimit", "\"own\";r=9").with("ratelimit-policy", "\"own\";q=9")
+    };
+    let origin = testkit::server::Server::http(move |_| {
+        says(testkit::server::Answer::ok(""))
+            .with("Atoll-Fallback", "static")
+            .with("atoll-deadline", "7")
+            .with("x-own", "1")
+    });
+    let origin = origin.await;
+    let rate = limit(10, 10, LONG, Key::Route);
+    for (rate, expected) in [(None, "\"own\";r=9"), (Some(rate), "\"default\";r=9;t=60")] {
+        let all = all_to(&[origin.address], |policy| policy.rate_limit = rate);
+        let proxy = Proxy::start(limits(), all).await;
+        let answer = proxy.client().await.get("/").await.unwrap();
+        assert_eq!((answer.all("ratelimit"), answer.all("ratelimit-policy").len()), (vec![expected], 1));
+        // What only the proxy says, no service says in its place.
+        assert_eq!((answer.field("atoll-fallback"), answer.field("atoll-deadline")), (None, None));
+        assert_eq!(answer.field("x-own"), Some("1"));
+        proxy.stop().await;
+    }
+}
