@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::attempt::unfit;
 use crate::exchange::Exchange;
 use crate::gate::Entered;
+use crate::headers::decimal;
 use crate::limit::Limit;
 use crate::policy::{Algorithm, Key};
 use crate::reason::{Reason, Refusal};
@@ -43,18 +44,20 @@ impl Exchange<'_> {
         let Some(buckets) = &guard.buckets else { return Ok(()) };
         let admission = buckets.take(self.key(&limit.key, ring::secret_hash).unwrap_or_default(), self.now());
         let (left, is_admitted) = (admission.left, admission.is_admitted);
-        let (requests, window) = (limit.requests, limit.per.as_secs_f64());
-        let reset = admission.reset_after.as_secs_f64().ceil();
+        let requests = limit.requests;
         // Both are lists of structured fields (RFC 9651): the quota in its window, and what is left for how long.
-        let marks = &mut self.slate.marks;
-        marks.extend_from_slice(
-            format!(
-                // `headers::RATE_LIMIT` is how these begin.
-                "ratelimit-policy: \"default\";q={requests};w={}\r\nratelimit: \"default\";r={left};t={reset}\r\n",
-                window.ceil()
-            )
-            .as_bytes(),
-        );
+        // `headers::RATE_LIMIT` is how these begin.
+        let (mut digits, marks) = ([0; 20], &mut self.slate.marks);
+        for (words, number) in [
+            (&b"ratelimit-policy: \"default\";q="[..], u64::from(requests)),
+            (b";w=", whole_seconds(limit.per)),
+            (b"\r\nratelimit: \"default\";r=", u64::from(left)),
+            (b";t=", whole_seconds(admission.reset_after)),
+        ] {
+            marks.extend_from_slice(words);
+            marks.extend_from_slice(decimal(number, &mut digits));
+        }
+        marks.extend_from_slice(b"\r\n");
         self.note(Event::Rate { is_admitted, limit: requests, left });
         if is_admitted {
             return Ok(());
@@ -163,6 +166,11 @@ impl Exchange<'_> {
         let first = first.and_then(|list| list.split(',').next()?.trim().parse().ok());
         first.map_or(own, |first: IpAddr| first.to_canonical())
     }
+}
+
+/// Not too few.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// A /64: what a provider gives to one customer at least.

@@ -239,7 +239,9 @@ impl Service {
             _ => u64::from(of(place).endpoint.outstanding()),
         };
         let (of_first, of_second) = (cost(first), cost(second));
-        let is_first = of_first <= of_second;
+        // Of two with as many outstanding requests, one that is known to be slow is not the better one.
+        let is_tie_lost = || of(first).endpoint.is_slower(&of(second).endpoint, ask.now);
+        let is_first = of_first < of_second || of_first == of_second && !is_tie_lost();
         let winner = if is_first { first } else { second };
         let is_first = is_first == self.has_share(winner, ask.now, random);
         let (winner, loser) = if is_first { (first, second) } else { (second, first) };

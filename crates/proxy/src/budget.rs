@@ -64,6 +64,13 @@ impl Budget {
         is_left
     }
 
+    /// Takes one out though none may be left.
+    pub(crate) fn spend(&self, now: Moment) {
+        let second = second(now);
+        let mut retries = self.retries.lock().unwrap_or_else(PoisonError::into_inner);
+        retries[second as usize % RETRY_SLOTS].add(second);
+    }
+
     pub(crate) fn reading(&self, now: Moment) -> BudgetReading {
         let requests = self.requests(now);
         let retries = self.retries.lock().unwrap_or_else(PoisonError::into_inner);

@@ -31,10 +31,18 @@ pub(crate) struct Endpoint {
     ready: AtomicBool,
     /// Rung when it may have become drained.
     bell: Notify,
+    /// How long its last answer took and when that was, in microseconds and milliseconds: one number, so that both change
+    /// in one step.
+    pace: AtomicU64,
     /// Since when the newest snapshot has it ready.
     ready_since: AtomicMoment,
     aside: Aside,
 }
+
+/// How many times as long the last answer of an endpoint took that loses a tie for it, and for how long that is held
+/// against it.
+const SLOWER: u64 = 4;
+const PACE_MAX: Duration = Duration::from_secs(1);
 
 /// The first time for which an endpoint that refused a connection is passed over, and the longest.
 const ASIDE_MIN: Duration = Duration::from_millis(100);
@@ -88,6 +96,21 @@ impl Endpoint {
     /// Whether others are asked first.
     pub(crate) fn is_aside(&self, now: Moment) -> bool {
         self.aside.is_aside(now)
+    }
+
+    /// It has answered after so long.
+    pub(crate) fn answered(&self, took: Duration, now: Moment) {
+        let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        self.pace.store((now.micros() / 1000) << 32 | u64::from(micros), Ordering::Relaxed);
+    }
+
+    /// Whether it lately took much longer than another one. Says nothing about who was not asked for a while, so that it is
+    /// asked again.
+    pub(crate) fn is_slower(&self, other: &Self, now: Moment) -> bool {
+        let (own, other) = (self.pace.load(Ordering::Relaxed), other.pace.load(Ordering::Relaxed));
+        let micros = |pace: u64| pace & u64::from(u32::MAX);
+        let age = (now.micros() / 1000).wrapping_sub(own >> 32) & u64::from(u32::MAX);
+        other > 0 && micros(own) / SLOWER > micros(other) && age < PACE_MAX.as_millis() as u64
     }
 
     /// For how long it has been ready.
@@ -247,6 +270,7 @@ impl Endpoints {
             load: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             bell: Notify::new(),
+            pace: AtomicU64::new(0),
             ready_since: AtomicMoment::default(),
             aside: Aside::default(),
         })

@@ -149,7 +149,8 @@ impl Balance {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Algorithm {
-    /// Of two at random, the one with fewer outstanding requests.
+    /// Of two at random, the one with fewer outstanding requests; of two with as many, not the one whose last answer took
+    /// more than four times as long, for a second.
     LeastRequests,
     RoundRobin,
     /// Of two at random, the one with the lower peak-sensitive moving average of its response time, times its outstanding

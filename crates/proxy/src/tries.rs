@@ -8,6 +8,7 @@ use crate::admission::CROWDED;
 use crate::attempt::{Fault, refused};
 use crate::breaker::{self, Breaker, Permit, Refused};
 use crate::candidates::{Candidates, Chosen};
+use crate::endpoint::Occupied;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::outlier::{self, Verdict};
@@ -103,9 +104,13 @@ impl Exchange<'_> {
         let chosen = chosen.ok_or_else(|| last(tries))?;
         // Where nobody good is left, asking one after another would only make a failure larger.
         let is_free = tries.failure.is_none() || std::mem::take(&mut tries.is_paid);
-        if chosen.is_last_resort && !is_free && !self.takes_from_budget() {
+        if !is_free && chosen.is_last_resort && !self.takes_from_budget() {
             self.note_budget_spent();
             return Err(last(tries));
+        }
+        if !is_free && !chosen.is_last_resort {
+            // Whoever is good is asked in any case; what follows finds less in the budget.
+            self.guard().iter().for_each(|guard| guard.budget.spend(now));
         }
         // What was sent already has its own reason.
         self.pass_breaker().map_err(|refusal| tries.failure.unwrap_or(refusal))?;
@@ -150,7 +155,11 @@ impl Exchange<'_> {
         let upload = &self.slate.upload;
         let began = if upload.has_ended() { began.max(upload.ended) } else { began };
         let took = now.since(began);
-        let Some(instance) = self.occupied.as_ref().map(|occupied| occupied.endpoint().instance) else { return };
+        let Some(endpoint) = self.occupied.as_ref().map(Occupied::endpoint) else { return };
+        let instance = endpoint.instance;
+        if matches!(outcome, Outcome::Answered { .. }) {
+            endpoint.answered(took, now);
+        }
         self.note(Event::Tried { instance, outcome: told(outcome), took });
         let is_unsent = matches!(outcome, Outcome::Failed(Failure::Unsent(_)));
         let call = if is_unsent { None } else { self.call.take() };
@@ -211,7 +220,9 @@ impl Exchange<'_> {
                 self.occupied = if matches!(next, Next::Keep(_)) { self.occupied.take() } else { None };
             }
         }
-        tries.candidates.tried.push(endpoint);
+        if !matches!(next, Next::Keep(_)) {
+            tries.candidates.tried.push(endpoint);
+        }
         match next {
             Next::After { pause, is_told } => self.note(Event::Again { pause, is_told }),
             Next::Keep(NoMore::Final) => {}
