@@ -5,20 +5,23 @@ use std::fmt::Write;
 
 use crate::report::{Entry, Figures};
 
-const WIDTH: f64 = 760.0;
+pub(crate) const WIDTH: f64 = 760.0;
 /// Where bars begin, and where the longest one ends.
 const LEFT: f64 = 150.0;
 const RIGHT: f64 = 600.0;
 /// Where the first bar stands, how far it is to the next, and how high each is.
-const TOP: f64 = 74.0;
-const STEP: f64 = 36.0;
-const BAR: f64 = 22.0;
+pub(crate) const TOP: f64 = 74.0;
+pub(crate) const STEP: f64 = 36.0;
+pub(crate) const BAR: f64 = 22.0;
 
 const STYLE: &str = "\
 .ground{fill:#fff}.text{fill:#1f2328}.quiet{fill:#59636e}.user{fill:#0969da}.system{fill:#9ec5f0}
 .own{font-weight:600}text{font:13px system-ui,sans-serif}.title{font-size:15px;font-weight:600}
 @media (prefers-color-scheme:dark){.ground{fill:#0d1117}.text{fill:#f0f6fc}.quiet{fill:#9198a1}.user{fill:#4493f8}.system{fill:#1f4b80}}
 ";
+
+/// What ends what [`open`] began.
+pub(crate) const CLOSE: &str = "</svg>\n";
 
 /// An SVG, the cheapest peer first.
 pub(crate) fn draw(figures: &Figures) -> String {
@@ -29,21 +32,25 @@ pub(crate) fn draw(figures: &Figures) -> String {
     let scale = (RIGHT - LEFT) / longest;
     #[expect(clippy::cast_precision_loss)]
     let height = TOP + STEP * bars.len() as f64 + 8.0;
-    let title = format!("CPU time a request: {}, {}", figures.work.title(), figures.title);
-    let title = escape(&title);
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
-         role=\"img\" aria-label=\"{title}\">\n<style>{STYLE}</style>\n\
-         <rect class=\"ground\" width=\"{WIDTH}\" height=\"{height}\" rx=\"8\"/>\n\
-         <text class=\"text title\" x=\"16\" y=\"28\">{title}</text>\n"
-    );
+    let mut svg = open(&format!("CPU time a request: {}, {}", figures.work.title(), figures.title), height);
     legend(&mut svg);
     let mut y = TOP;
     for (entry, user, system) in bars {
         bar(&mut svg, entry, (user, system), scale, y);
         y += STEP;
     }
-    svg + "</svg>\n"
+    svg + CLOSE
+}
+
+/// Ground, style and title.
+pub(crate) fn open(title: &str, height: f64) -> String {
+    let title = escape(title);
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
+         role=\"img\" aria-label=\"{title}\">\n<style>{STYLE}</style>\n\
+         <rect class=\"ground\" width=\"{WIDTH}\" height=\"{height}\" rx=\"8\"/>\n\
+         <text class=\"text title\" x=\"16\" y=\"28\">{title}</text>\n"
+    )
 }
 
 fn legend(svg: &mut String) {
@@ -79,7 +86,7 @@ fn bar(svg: &mut String, entry: &Entry, (user, system): (f64, f64), scale: f64, 
     );
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -20,7 +20,15 @@ pub(crate) struct Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
+    pub(crate) has_retry_after: bool,
     pub(crate) body: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// Whether it says that the request may come again later.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.status, 429 | 503) && self.has_retry_after
+    }
 }
 
 impl Connection {
@@ -37,7 +45,7 @@ impl Connection {
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<Answer<'_>> {
         self.stream.write_all(request).await.context("cannot send")?;
         self.buffer.clear();
-        let (status, head) = loop {
+        let head = loop {
             if self.stream.read_buf(&mut self.buffer).await.context("cannot receive")? == 0 {
                 bail!("the connection was closed before the answer had ended");
             }
@@ -47,11 +55,12 @@ impl Connection {
                     bail!("{} bytes came of an answer of {end}", self.buffer.len());
                 }
                 if self.buffer.len() == end {
-                    break (head.status, head.bytes);
+                    break head;
                 }
             }
         };
-        Ok(Answer { status, body: &self.buffer[head..] })
+        let Head { status, has_retry_after, bytes, .. } = head;
+        Ok(Answer { status, has_retry_after, body: &self.buffer[bytes..] })
     }
 }
 
@@ -69,6 +78,7 @@ pub(crate) fn with_body(method: &str, host: SocketAddr, path: &str, body: &[u8])
 #[derive(Debug, PartialEq, Eq)]
 struct Head {
     status: u16,
+    has_retry_after: bool,
     bytes: usize,
     body_bytes: usize,
 }
@@ -86,21 +96,30 @@ fn parse(buffer: &[u8]) -> Result<Option<Head>> {
     let first = lines.next().unwrap_or_default();
     let status = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
     let status = status.with_context(|| format!("not a status line: {first}"))?;
-    let fields = lines.filter_map(|line| line.split_once(':'));
-    let length = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, value)| value).next();
+    let field = |wanted: &str| {
+        let mut fields = lines.clone().filter_map(|line| line.split_once(':'));
+        fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+    };
+    let (length, has_retry_after) = (field("content-length"), field("retry-after").is_some());
     let length = length.and_then(|value| value.trim().parse().ok());
     let body_bytes = length.with_context(|| format!("an answer without a content-length: {head}"))?;
-    Ok(Some(Head { status, bytes: end + 4, body_bytes }))
+    Ok(Some(Head { status, has_retry_after, bytes: end + 4, body_bytes }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn head(status: u16, has_retry_after: bool, bytes: usize, body_bytes: usize) -> Head {
+        Head { status, has_retry_after, bytes, body_bytes }
+    }
+
     #[test]
     fn a_head_gives_status_and_length() {
         let text = b"HTTP/1.1 200 OK\r\nserver: x\r\nContent-Length: 3\r\n\r\nabc";
-        assert_eq!(parse(text).expect("read"), Some(Head { status: 200, bytes: 49, body_bytes: 3 }));
+        assert_eq!(parse(text).expect("read"), Some(head(200, false, 49, 3)));
+        let refusal = b"HTTP/1.1 503 X\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(parse(refusal).expect("read"), Some(head(503, true, refusal.len(), 0)));
         for end in 0..49 {
             assert_eq!(parse(&text[..end]).expect("read"), None, "{end}");
         }

@@ -1,7 +1,8 @@
-//! What `cargo xtask bench` runs: the chore that measures (`proxy`), the one that looks for what fails or grows (`soak`), and
-//! the programs that both start for that, an upstream (`upstream`) and an open-loop load (`rate`). It knows the product by
-//! its command line alone.
+//! What `cargo xtask bench` runs: the chores that measure (`proxy`, `resilience`), the one that looks for what fails or
+//! grows (`soak`), and the programs that they start for that, services that behave (`upstream`) and that do not (`callee`)
+//! and an open-loop load (`rate`). It knows the product by its command line alone.
 
+mod callee;
 mod chart;
 mod client;
 mod idle;
@@ -11,6 +12,7 @@ mod peers;
 mod proxy;
 mod rate;
 mod report;
+mod resilience;
 mod running;
 mod soak;
 mod statistics;
@@ -31,6 +33,8 @@ fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Proxy(options) => run(async move { until_signalled(proxy::run(options)).await }),
         Command::Soak(options) => run(async move { until_signalled(soak::run(options)).await }),
+        Command::Resilience(options) => run(async move { until_signalled(resilience::run(options)).await }),
+        Command::Callee(options) => run(callee::run(options)),
         Command::Upstream => run(upstream::run()),
         Command::Rate(options) => run(rate::main(options)),
     };

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::callee::Conduct;
 use crate::peers::Kind;
+use crate::resilience::Scenario;
 use crate::work::{Logs, Work};
 
 /// Rounds from which on medians are taken seriously, and results are written without being asked for.
@@ -24,6 +26,11 @@ pub(crate) enum Command {
     Proxy(Proxy),
     /// Minutes of load at Atoll while its instances are killed: nothing may fail or grow
     Soak(Soak),
+    /// What becomes of requests when services are slow, down or asked for more than they can do
+    Resilience(Resilience),
+    /// A service in trouble; listens on $PORT, or does not
+    #[command(hide = true)]
+    Callee(Callee),
     /// The service behind all proxies; listens on $PORT
     #[command(hide = true)]
     Upstream,
@@ -105,6 +112,9 @@ pub(crate) struct Rate {
     /// PUT this much instead of a GET
     #[arg(long, default_value_t = 0)]
     pub(crate) put_bytes: usize,
+    /// An answer that comes later counts as failed, and what is due for longer is not sent; 0 is for ever
+    #[arg(long, default_value_t = 0)]
+    pub(crate) patience_ms: u64,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -117,6 +127,43 @@ pub(crate) struct Soak {
     /// Requests a second, half of them GETs, half PUTs of 16 KiB
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     pub(crate) rate: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Resilience {
+    #[command(flatten)]
+    pub(crate) given: Given,
+    /// Times that each case is measured, in turn with the others; of an overload three at most
+    #[arg(long, default_value_t = ROUNDS, value_parser = at_least_one)]
+    pub(crate) rounds: usize,
+    /// Seconds that each of them takes; an overload ten times as long, and each half of a pair of costs one
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
+    /// Only these
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<Scenario>,
+    /// Writes resilience.json and resilience.svg there, also when the run is a short or a partial one
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl Resilience {
+    pub(crate) fn has(&self, scenario: Scenario) -> bool {
+        self.only.is_empty() || self.only.contains(&scenario)
+    }
+
+    /// The folder for the results, if this run is to be remembered.
+    pub(crate) fn destination(&self) -> Option<PathBuf> {
+        let is_whole = self.only.is_empty() && self.rounds >= ROUNDS;
+        self.out.clone().or_else(|| is_whole.then(|| self.given.results.clone()))
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Callee {
+    pub(crate) conduct: Conduct,
+    /// A folder where it says what it was asked
+    pub(crate) counts: PathBuf,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -142,6 +189,22 @@ mod tests {
             assert_eq!(proxy(partial).destination(), None, "{partial:?}");
             assert_eq!(proxy(&[partial, ["--out", "o"].as_slice()].concat()).destination(), Some("o".into()));
         }
+    }
+
+    #[test]
+    fn a_part_of_the_scenarios_is_not_remembered_unasked() {
+        let resilience = |arguments: &[&str]| {
+            let words = ["bench", "resilience", "--atoll", "a", "--tools", "t", "--results", "r"];
+            match Options::try_parse_from(words.iter().chain(arguments)).expect("parsed").command {
+                Command::Resilience(resilience) => resilience,
+                _ => unreachable!("the command is `resilience`"),
+            }
+        };
+        assert_eq!(resilience(&[]).destination(), Some("r".into()));
+        assert_eq!(resilience(&["--rounds", "3"]).destination(), None);
+        let named = resilience(&["--only", "storm,cost"]);
+        assert_eq!(named.destination(), None);
+        assert!(named.has(Scenario::Storm) && !named.has(Scenario::Slow));
     }
 
     #[test]

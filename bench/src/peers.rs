@@ -21,7 +21,7 @@ use crate::running::Program;
 use crate::usage;
 use crate::work::{BIG_BYTES, INSTANCES, Logs, ROUTES, SMALL_BYTES, Work, path, prefix};
 
-pub(crate) use atoll::Shape;
+pub(crate) use atoll::{Application, Shape};
 
 /// How long a proxy may take until it answers.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ pub(crate) struct Peer {
     pub(crate) kind: Kind,
     /// With its version.
     pub(crate) name: String,
-    program: PathBuf,
+    pub(crate) program: PathBuf,
 }
 
 /// What a peer is given.
@@ -80,7 +80,7 @@ enum Life {
     /// Not a proxy: nothing of its own.
     Upstream,
     Program(Program),
-    Application(atoll::Application),
+    Application(Application),
 }
 
 /// Where proxies run: their folder, and the services behind those that do not start their own.
@@ -259,7 +259,7 @@ impl Running {
             _ => (client::get(self.address, &path), b's', SMALL_BYTES),
         };
         let mut connection = Connection::open(self.address, Ipv4Addr::LOCALHOST.into()).await?;
-        let Answer { status, body } = connection.exchange(&request).await?;
+        let Answer { status, body, .. } = connection.exchange(&request).await?;
         if status != 200 || body.len() != length || body.iter().any(|other| *other != byte) {
             bail!("{} came with {} bytes instead of 200 with {length}", status, body.len());
         }
@@ -301,7 +301,7 @@ fn launch(setup: &Setup<'_>, mut command: Command) -> Result<Life> {
     Ok(Life::Program(Program::start(command, &setup.folder.join("output.log"))?))
 }
 
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
     Ok(listener.local_addr()?)
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use tokio::time::sleep;
 
@@ -212,6 +212,16 @@ impl Bench {
 /// What a proxy answers at the rate that is the same for all.
 async fn fixed_rate(proxy: &Running, seconds: u64) -> Result<rate::Outcome> {
     let path = path(Work::Rate, proxy.routes);
-    let load = Rate { address: proxy.address, path, rate: RATE, seconds, connections: CONNECTIONS, put_bytes: 0 };
-    rate::apart(&load).await.with_context(|| proxy.name.clone())
+    let load = Rate {
+        address: proxy.address,
+        path,
+        rate: RATE,
+        seconds,
+        connections: CONNECTIONS,
+        put_bytes: 0,
+        patience_ms: 0,
+    };
+    let outcome = rate::apart(&load).await.with_context(|| proxy.name.clone())?;
+    ensure!(outcome.requests > 0, "{}: no request was answered", proxy.name);
+    Ok(outcome)
 }

@@ -1,7 +1,7 @@
 //! What the figures say: as a table for people, as JSON to be kept. Ratios are medians of the rounds' own ratios, so that
 //! what slowed a whole round down falls out.
 
-mod table;
+pub(crate) mod table;
 
 use std::fmt;
 use std::path::Path;
@@ -89,7 +89,7 @@ impl From<wrk::Outcome> for Sample {
 
 impl From<rate::Outcome> for Sample {
     fn from(outcome: rate::Outcome) -> Self {
-        let rate::Outcome { requests, p50, p99, errors } = outcome;
+        let rate::Outcome { requests, p50, p99, errors, .. } = outcome;
         Self { requests, errors, requests_per_second: f64::from(RATE), latency: Some((p50, p99)), ..Self::default() }
     }
 }
@@ -211,7 +211,7 @@ impl Figures {
 }
 
 /// Rounded to thousandths: more is noise.
-fn summary_to_json(summary: Option<Summary>) -> Value {
+pub(crate) fn summary_to_json(summary: Option<Summary>) -> Value {
     let rounded = |figure: f64| (figure * 1_000.0).round() / 1_000.0;
     summary.map_or(
         Value::Null,

@@ -75,6 +75,7 @@ async fn load_and_kill(site: &Site, proxy: &Running, rate: u32, seconds: u64) ->
         seconds,
         connections: CONNECTIONS,
         put_bytes,
+        patience_ms: 0,
     };
     let (get, put) = (of(0), of(BIG_BYTES));
     let load = async { tokio::try_join!(rate::apart(&get), rate::apart(&put)) };

@@ -16,10 +16,15 @@ use tokio::net::TcpListener;
 use crate::work::{BIG_BYTES, SMALL_BYTES};
 
 static BIG: [u8; BIG_BYTES] = [b'b'; BIG_BYTES];
-static SMALL: [u8; SMALL_BYTES] = [b's'; SMALL_BYTES];
+pub(crate) static SMALL: [u8; SMALL_BYTES] = [b's'; SMALL_BYTES];
 
 /// Listens on `$PORT` until it is killed.
 pub(crate) async fn run() -> Result<()> {
+    serve(listen().await?, answer).await
+}
+
+/// On `$HOST` and `$PORT`.
+pub(crate) async fn listen() -> Result<TcpListener> {
     let variable = |name: &str| std::env::var(name).with_context(|| format!("${name} is not given"));
     let port = variable("PORT")?.parse().context("$PORT is not a port")?;
     let host = match variable("HOST") {
@@ -27,10 +32,19 @@ pub(crate) async fn run() -> Result<()> {
         Err(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
     };
     let address = SocketAddr::new(host, port);
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Has every request answered, for ever.
+pub(crate) async fn serve<A, F>(listener: TcpListener, answer: A) -> Result<()>
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<Full<Bytes>>, hyper::Error>> + Send + 'static,
+{
     loop {
         let (stream, _) = listener.accept().await.context("cannot accept")?;
         stream.set_nodelay(true).context("cannot accept")?;
+        let answer = answer.clone();
         tokio::spawn(async move {
             // A connection that breaks is its peer's affair, and shows itself in the peer's answers.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)).await;

@@ -30,13 +30,19 @@ pub(crate) fn prepare(folder: &Path) -> Result<()> {
 
 /// Loads a proxy for so many seconds.
 pub(crate) async fn run(folder: &Path, proxy: &Running, work: Work, seconds: u64) -> Result<Outcome> {
+    let script = (work == Work::Post).then(|| folder.join(POST));
+    load(&format!("http://{}{}", proxy.address, path(work, proxy.routes)), CONNECTIONS, seconds, script.as_deref())
+        .await
+}
+
+/// Loads an address, with GETs where no script says otherwise.
+pub(crate) async fn load(url: &str, connections: usize, seconds: u64, script: Option<&Path>) -> Result<Outcome> {
     let mut command = Command::new("wrk");
-    command.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s")]).kill_on_drop(true);
-    if work == Work::Post {
-        command.arg("-s").arg(folder.join(POST));
+    command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]).kill_on_drop(true);
+    if let Some(script) = script {
+        command.arg("-s").arg(script);
     }
-    command.arg(format!("http://{}{}", proxy.address, path(work, proxy.routes)));
-    let output = command.output().await.context("cannot run wrk")?;
+    let output = command.arg(url).output().await.context("cannot run wrk")?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         bail!("wrk ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));

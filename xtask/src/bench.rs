@@ -1,4 +1,4 @@
-//! `cargo xtask bench proxy`: installs the peers, builds what is measured and the bench, and becomes the bench.
+//! `cargo xtask bench proxy|resilience|soak`: installs the peers, builds what is measured and the bench, and becomes the bench.
 //! What it measures and how is the affair of the package `bench`.
 
 use std::os::unix::process::CommandExt;

@@ -18,7 +18,7 @@ Usage: cargo xtask <COMMAND>
   setup   install what the tests need and is missing
   test    setup, build, and run every test
   ci      fmt, clippy, tidy, cargo-deny, test
-  bench   measure beside peers, which it installs: `bench proxy --help`";
+  bench   measure beside peers, which it installs: `bench --help`";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -28,9 +28,9 @@ pub(crate) struct Shape {
     pub(crate) replicas: usize,
 }
 
-/// What `atoll up -d` has started.
+/// What `atoll up -d` has started; dropped, it ends.
 #[derive(Debug)]
-pub(super) struct Application {
+pub(crate) struct Application {
     program: PathBuf,
     folder: PathBuf,
 }
@@ -86,6 +86,15 @@ fn manifest(setup: &Setup<'_>, shape: Shape, upstream: &str, gateway: &str) -> R
 }
 
 impl Application {
+    /// Runs a manifest in a folder of its own and waits until all of it is ready.
+    pub(crate) async fn up(program: &Path, folder: &Path, manifest: &str) -> Result<Self> {
+        let file = folder.join("atoll.toml");
+        std::fs::write(&file, manifest).with_context(|| format!("cannot write {}", file.display()))?;
+        let application = Self { program: program.to_owned(), folder: folder.to_owned() };
+        application.run(&["up", "-d", "--wait"]).await?;
+        Ok(application)
+    }
+
     async fn run(&self, arguments: &[&str]) -> Result<()> {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(&self.folder).env_remove("ATOLL_FILE").stdin(Stdio::null());
@@ -98,7 +107,7 @@ impl Application {
     }
 
     /// Of the data plane, and of the daemon: both have a file of this application among their arguments.
-    pub(super) fn pids(&self) -> Result<(Vec<u32>, Vec<u32>)> {
+    pub(crate) fn pids(&self) -> Result<(Vec<u32>, Vec<u32>)> {
         let (planes, daemons) = (self.find("proxy"), self.find("daemon"));
         match (planes.len(), daemons.len()) {
             (1, 1) => Ok((planes, daemons)),

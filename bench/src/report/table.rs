@@ -90,20 +90,20 @@ fn space_row(space: &Space) -> Vec<String> {
     row
 }
 
-fn figure(value: Option<f64>, digits: usize) -> String {
+pub(crate) fn figure(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| NONE.to_owned(), |value| format!("{value:.digits$}"))
 }
 
-fn median(summary: Option<Summary>, digits: usize) -> String {
+pub(crate) fn median(summary: Option<Summary>, digits: usize) -> String {
     figure(summary.map(|summary| summary.median), digits)
 }
 
-fn spread(summary: Option<Summary>, digits: usize) -> String {
+pub(crate) fn spread(summary: Option<Summary>, digits: usize) -> String {
     summary.map_or_else(|| NONE.to_owned(), |Summary { min, max, .. }| format!("{min:.digits$}..{max:.digits$}"))
 }
 
 /// The first column stands left, the others right.
-fn put(text: &mut String, title: &str, header: &[String], rows: &[Vec<String>]) {
+pub(crate) fn put(text: &mut String, title: &str, header: &[String], rows: &[Vec<String>]) {
     let width = |at: usize| {
         let cells = rows.iter().filter_map(|row| row.get(at)).chain(header.get(at));
         cells.map(|cell| cell.chars().count()).max().unwrap_or_default()

@@ -197,11 +197,12 @@ async fn no_rule_sends_twice_what_must_not_be_or_more_often_than_was_agreed() {
     }
     let of = |places: &[usize]| places.iter().map(|place| callees[*place].address).collect::<Vec<_>>();
     let proxy = Proxy::start(limits(), all_to(&[], |_| {})).await;
+    let nowhere = nowhere();
     for run in 0..POLICIES {
         let policy = any_policy(&mut random);
         let mut instances = of(&[0, 1, 2][..random.usize(1..=3)]);
         if random.u32(..4) == 0 {
-            instances.push(nowhere());
+            instances.push(nowhere);
         }
         // Each run has a route of its own, so that its budget is its own, too.
         let mut all = with_service(all_to(&instances, |all| *all = policy.clone()), "b", &of(&[3]));
@@ -234,7 +235,9 @@ async fn no_rule_sends_twice_what_must_not_be_or_more_often_than_was_agreed() {
         let windows = 1 + began.elapsed().as_secs() as usize / 10;
         let most = REQUESTS * (1 + falls_back as usize) + (REQUESTS / 5).max(10) * windows + reused;
         assert!(all <= most, "{all} of {most}: {}", context());
-        assert!(budget.retries <= 10.max(budget.requests / 5), "{budget:?}: {}", context());
+        // Whom a dead instance refused goes to a good one in any case.
+        let failovers = if instances.contains(&nowhere) { REQUESTS as u64 } else { 0 };
+        assert!(budget.retries <= 10.max(budget.requests / 5) + failovers, "{budget:?}: {}", context());
     }
     proxy.stop().await;
 }
