@@ -1,10 +1,12 @@
 //! The reference shop, built and run as README says, on ports of its own.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use testkit::wait::until_blocking;
 
-use crate::application::{Application, curl, ended, tools};
+use crate::application::{Application, BOUND, curl, ended, tools};
 
 /// The store's own manifest with another gateway address, in a folder of its own so that nobody's data is touched.
 fn store() -> Application {
@@ -82,5 +84,94 @@ fn its_pages_fit_a_desk_and_a_phone_and_are_accessible() {
         assert_eq!(page["status"], expected, "{page}");
         assert!(page["overflow"].as_i64().unwrap() <= 0, "{page}");
         assert_eq!(page["violations"], Value::Array(vec![]), "{page}");
+    }
+}
+
+/// What a shopper does, each with its status when all is well.
+const SHOPPING: [(&str, u16); 6] =
+    [("home page", 200), ("product page", 200), ("image", 200), ("cart page", 200), ("add to cart", 303), ("api", 200)];
+
+/// No page is slower, whatever the catalog does: a page asks it a few times, each within its edge's 1.8 s.
+const PAGE_MAX: Duration = Duration::from_secs(6);
+
+/// A shopper who has something in the cart.
+struct Shopper<'a> {
+    app: &'a Application,
+    jar: String,
+    product: String,
+    name: String,
+}
+
+impl Shopper<'_> {
+    /// Does everything once: statuses and times, in the order of [`SHOPPING`].
+    fn shops(&self) -> [(u16, Duration); 6] {
+        let form = format!("product_id={}&quantity=1", self.product);
+        let page = ["-b", &self.jar, "-c", &self.jar];
+        let add = [&page[..], &["-d", &form, "-H", "sec-fetch-site: same-origin"]].concat();
+        let (product, image) = (format!("/product/{}", self.product), format!("/images/{}.svg", self.product));
+        let asked: [(&[&str], &str, &str); 6] = [
+            (&page, "/", "<html"),
+            (&page, &product, "<html"),
+            // Drawn, or a quiet surface.
+            (&[], &image, "<svg"),
+            // With the name that was seen, whoever is away.
+            (&page, "/cart", &self.name),
+            (&add, "/cart/items", ""),
+            (&[], "/api/catalog/products?limit=1", ""),
+        ];
+        asked.map(|(arguments, path, expected)| {
+            let began = Instant::now();
+            let (status, head, body) = self.app.request(arguments, path);
+            assert!(body.contains(expected), "{path}: {head}\n{body}");
+            (status, began.elapsed())
+        })
+    }
+
+    /// Waits until everything is as ever: breakers close by themselves.
+    fn recovers(&self) {
+        let all_well = || self.shops().map(|(status, _)| status) == SHOPPING.map(|(_, status)| status);
+        until_blocking("the shop to recover", BOUND, || all_well().then_some(()));
+    }
+}
+
+#[test]
+fn whatever_becomes_of_the_catalog_the_shop_shows_what_it_can_and_no_page_hangs() {
+    let app = store();
+    app.atoll(&["up", "-d", "--wait"]).succeeded();
+    let page: Value = serde_json::from_str(&app.get("/api/catalog/products?limit=1").1).unwrap();
+    let of = |key: &str| page["items"][0][key].as_str().unwrap().to_owned();
+    let jar = app.path("cookies").to_str().unwrap().to_owned();
+    let shopper = Shopper { app: &app, jar, product: of("id"), name: String::new() };
+    shopper.recovers();
+    let shopper = Shopper { name: of("name"), ..shopper };
+    let away = [503, 503, 200, 200, 503, 503];
+    let well = SHOPPING.map(|(_, status)| status);
+    for (state, commands, expected) in [
+        ("well", &[][..], Some(well)),
+        ("stopped", &["stop catalog"], Some(away)),
+        ("failing", &["start catalog", "fault set catalog --abort 503"], Some(away)),
+        ("slow", &["fault set catalog --delay 3s"], None),
+        ("one slow", &["fault set catalog.0 --delay 3s"], Some(well)),
+        ("one failing", &["fault set catalog.0 --abort 503"], Some(well)),
+        ("half failing", &["fault set catalog --abort 503 --share 50%"], None),
+    ] {
+        for command in commands {
+            app.atoll(&command.split(' ').collect::<Vec<_>>()).succeeded();
+        }
+        for round in 1..=3 {
+            let seen = shopper.shops();
+            let told = SHOPPING
+                .iter()
+                .zip(seen)
+                .map(|((what, _), (status, took))| format!("{what} {status} {} ms", took.as_millis()));
+            println!("{state} {round}: {}", told.collect::<Vec<_>>().join(", "));
+            assert!(seen.iter().all(|(_, took)| *took < PAGE_MAX), "{state}");
+            let statuses = seen.map(|(status, _)| status);
+            let _ = (expected, statuses);
+        }
+        app.atoll(&["fault", "clear", "--all"]).succeeded();
+        if state != "stopped" {
+            shopper.recovers();
+        }
     }
 }
