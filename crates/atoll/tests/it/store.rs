@@ -91,8 +91,9 @@ fn its_pages_fit_a_desk_and_a_phone_and_are_accessible() {
 const SHOPPING: [(&str, u16); 6] =
     [("home page", 200), ("product page", 200), ("image", 200), ("cart page", 200), ("add to cart", 303), ("api", 200)];
 
-/// No page is slower, whatever the catalog does: a page asks it a few times, each within its edge's 1.8 s.
-const PAGE_MAX: Duration = Duration::from_secs(6);
+/// No page is slower, whatever the catalog does: three calls one after the other, each within the 2 s that a page gives
+/// it, and some time for a busy machine.
+const PAGE_MAX: Duration = Duration::from_secs(8);
 
 /// A shopper who has something in the cart.
 struct Shopper<'a> {
@@ -144,34 +145,36 @@ fn whatever_becomes_of_the_catalog_the_shop_shows_what_it_can_and_no_page_hangs(
     let shopper = Shopper { app: &app, jar, product: of("id"), name: String::new() };
     shopper.recovers();
     let shopper = Shopper { name: of("name"), ..shopper };
-    let away = [503, 503, 200, 200, 503, 503];
     let well = SHOPPING.map(|(_, status)| status);
-    for (state, commands, expected) in [
-        ("well", &[][..], Some(well)),
-        ("stopped", &["stop catalog"], Some(away)),
-        ("failing", &["start catalog", "fault set catalog --abort 503"], Some(away)),
-        ("slow", &["fault set catalog --delay 3s"], None),
-        ("one slow", &["fault set catalog.0 --delay 3s"], Some(well)),
-        ("one failing", &["fault set catalog.0 --abort 503"], Some(well)),
-        ("half failing", &["fault set catalog --abort 503 --share 50%"], None),
+    for (state, command, expected) in [
+        ("well", "ps", Some(well)),
+        // What one instance does not answer, the other does; then only that one is asked.
+        ("one slow", "fault set catalog.0 --delay 3s", Some(well)),
+        ("one failing", "fault set catalog.0 --abort 503", Some(well)),
+        ("half failing", "fault set catalog --abort 503 --share 50%", None),
+        // Carts with the prices of before, surfaces in place of pictures, and pages that say what is missing.
+        ("slow", "fault set catalog --delay 3s", Some([503, 503, 200, 200, 503, 504])),
+        ("failing", "fault set catalog --abort 503", Some([503, 503, 200, 200, 503, 503])),
+        ("stopped", "stop catalog", Some([503, 503, 200, 200, 503, 503])),
     ] {
-        for command in commands {
-            app.atoll(&command.split(' ').collect::<Vec<_>>()).succeeded();
-        }
+        app.atoll(&command.split(' ').collect::<Vec<_>>()).succeeded();
         for round in 1..=3 {
             let seen = shopper.shops();
-            let told = SHOPPING
-                .iter()
-                .zip(seen)
-                .map(|((what, _), (status, took))| format!("{what} {status} {} ms", took.as_millis()));
+            let told = SHOPPING.iter().zip(seen);
+            let told = told.map(|((what, _), (status, took))| format!("{what} {status} {} ms", took.as_millis()));
             println!("{state} {round}: {}", told.collect::<Vec<_>>().join(", "));
             assert!(seen.iter().all(|(_, took)| *took < PAGE_MAX), "{state}");
             let statuses = seen.map(|(status, _)| status);
-            let _ = (expected, statuses);
+            match expected {
+                Some(expected) => assert_eq!(statuses, expected, "{state}"),
+                None => assert_eq!((statuses[2], statuses[3]), (200, 200), "{state}"),
+            }
         }
         app.atoll(&["fault", "clear", "--all"]).succeeded();
         if state != "stopped" {
             shopper.recovers();
         }
     }
+    app.atoll(&["start", "catalog"]).succeeded();
+    shopper.recovers();
 }

@@ -160,48 +160,49 @@ fn every_way_to_fail_has_its_sentence() {
     check(
         &failed,
         &expect![[r#"
-        0 route: route `orders` takes it, for ordering
-        0 rate_limit: the rate limit of 100 is used up
-        0.1 crowded: all places are taken: 8 requests run, 4 wait; it is refused
-        0.2 crowded: it has no place after 100 ms: 8 requests run, 4 wait; it is refused
-        0.3 shed: the data plane has 9000 requests and takes 8192: it is refused
-        0.4 breaker: the breaker is open, as 6 of 10 calls failed: nothing is sent
-        0.5 breaker: the breaker is open, as 6 of 10 calls failed, 2 were slow: nothing is sent
-        0.6 breaker: the breaker is half open and has its trials: nothing is sent
-        0.7 breaker: the breaker is forced open, until `atoll breaker reset`: nothing is sent
-        0.8 breaker: the breaker is forced closed
-        0.9 breaker: the breaker is closed
-        1 breaker_turned: this opens the breaker, which was closed
-        1.1 breaker_turned: the breaker was closed and is forced open
-        1.2 chosen: ordering.0 of 1 ready is chosen: nobody else can be
-        1.3 chosen: ordering.0 of 1 ready is chosen: its load costs 120, that of ordering.1 4000
-        1.4 chosen: ordering.0 of 1 ready is chosen: its key belongs there
-        1.5 chosen: ordering.0 of 1 ready is chosen: 2 before it on the ring cannot be
-        1.6 chosen: ordering.0 of 1 ready is chosen: a connection that had been idle broke, and a new one is tried
-        1.7 nobody_left: no instance of ordering is ready
-        1.8 nobody_left: no other instance of ordering can be asked: 2 ready, 2 tried
-        1.9 tried: ordering.0 refuses the connection
-        2 tried: ordering.0 does not take the connection within 1.5 s
-        2.1 tried: ordering.0 cannot be connected to
-        2.2 tried: ordering.0 breaks a connection that it had kept open, after 1.5 s
-        2.3 tried: ordering.0 breaks the connection without an answer, after 1.5 s
-        2.4 tried: ordering.0 answers what is no HTTP, after 1.5 s
-        2.5 tried: ordering.0 answers with too large a head, after 1.5 s
-        2.6 tried: ordering.0 does not answer within 1.5 s
-        2.7 again: it is tried again at once
-        2.8 again: it is tried again in 2 s, as `retry-after` asks
-        2.9 no_more: it is not tried again: its method is not idempotent, and it has no `idempotency-key`
-        3 no_more: it is not tried again: its body is too large to be kept
-        3.1 no_more: it is not tried again: it has had all its tries
-        3.2 no_more: it is not tried again: the retry budget is spent
-        3.3 no_more: it is not tried again: its time would be over
-        3.4 no_more: it is not tried again: `retry-after` is later than its time allows
-        3.5 no_more: it is not tried again: such an answer is final
-        3.6 fault: fault 1 answers 503 in place of the service
-        3.7 fault: fault 2 drops the connection
-        3.8 fault: fault 3 lets its answer through at 10KiB a second
-        31.4 dropped: 7 more decisions are not kept
-        31.4 end: answered 503 after 31.4 ms, without a try (circuit_open: the circuit breaker lets nothing through)"#]],
+            0 route: route `orders` takes it, for ordering
+            0 rate_limit: the rate limit of 100 is used up
+            0.1 crowded: all places are taken: 8 requests run, 4 wait; it is refused
+            0.2 crowded: it has no place after 100 ms: 8 requests run, 4 wait; it is refused
+            0.3 shed: the data plane has 9000 requests and takes 8192: it is refused
+            0.4 breaker: the breaker is open, as 6 of 10 calls failed: nothing is sent
+            0.5 breaker: the breaker is open, as 6 of 10 calls failed, 2 were slow: nothing is sent
+            0.6 breaker: the breaker is half open and has its trials: nothing is sent
+            0.7 breaker: the breaker is forced open, until `atoll breaker reset`: nothing is sent
+            0.8 breaker: the breaker is forced closed
+            0.9 breaker: the breaker is closed
+            1 breaker_turned: this opens the breaker, which was closed
+            1.1 breaker_turned: the breaker was closed and is forced open
+            1.2 chosen: ordering.0 of 1 ready is chosen: nobody else can be
+            1.3 chosen: ordering.0 of 1 ready is chosen: its load costs 120, that of ordering.1 4000
+            1.4 chosen: ordering.0 of 1 ready is chosen: its key belongs there
+            1.5 chosen: ordering.0 of 1 ready is chosen: 2 before it on the ring cannot be
+            1.6 chosen: ordering.0 of 1 ready is chosen: a connection that had been idle broke, and a new one is tried
+            1.7 nobody_left: no instance of ordering is ready
+            1.8 nobody_left: no other instance of ordering can be asked: 2 ready, 2 tried
+            1.9 tried: ordering.0 refuses the connection
+            2 tried: ordering.0 does not take the connection within 1.5 s
+            2.1 tried: ordering.0 cannot be connected to
+            2.2 tried: ordering.0 breaks a connection that it had kept open, after 1.5 s
+            2.3 tried: ordering.0 breaks the connection without an answer, after 1.5 s
+            2.4 tried: ordering.0 answers what is no HTTP, after 1.5 s
+            2.5 tried: ordering.0 answers with too large a head, after 1.5 s
+            2.6 tried: ordering.0 does not answer within 1.5 s
+            2.7 again: it is tried again at once
+            2.8 again: it is tried again in 2 s, as `retry-after` asks
+            2.9 no_more: it is not tried again: its method is not idempotent, and it has no `idempotency-key`
+            3 no_more: it is not tried again: its body is too large to be kept
+            3.1 no_more: it is not tried again: it has had all its tries
+            3.2 budget: there were 12 retries in the last 10 s, and its requests allow 12
+            3.3 no_more: it is not tried again: the retry budget is spent
+            3.4 no_more: it is not tried again: its time would be over
+            3.5 no_more: it is not tried again: `retry-after` is later than its time allows
+            3.6 no_more: it is not tried again: such an answer is final
+            3.7 fault: fault 1 answers 503 in place of the service
+            3.8 fault: fault 2 drops the connection
+            3.9 fault: fault 3 lets its answer through at 10KiB a second
+            31.4 dropped: 7 more decisions are not kept
+            31.4 end: answered 503 after 31.4 ms, without a try (circuit_open: the circuit breaker lets nothing through)"#]],
     );
 }
 
