@@ -109,6 +109,7 @@ mod tests {
             reason: None,
             fallback: None,
             attempts: 1,
+            state: None,
             duration: Duration::ZERO,
             kept,
         }

@@ -115,7 +115,8 @@ impl Guard {
         self.conditions.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| endpoints.contains(id));
     }
 
-    fn read(&self, now: Moment) -> GuardReading {
+    /// How it stands; instances are not looked at.
+    pub(crate) fn read(&self, now: Moment) -> GuardReading {
         GuardReading {
             breaker: self.breaker.as_ref().map(|breaker| breaker.reading(now)),
             gate: self.gate.as_ref().map(|gate| gate.reading()),

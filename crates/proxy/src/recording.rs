@@ -71,6 +71,7 @@ impl Exchange<'_> {
             reason: reason.map(|reason| reason.code().to_owned()),
             fallback: record.fallback.as_deref().map(str::to_owned),
             attempts: record.attempts,
+            state: self.guard().map(|guard| guard.read(self.now())),
             duration,
             kept,
         });

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::guard::GuardReading;
+
 /// One decision, and when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
@@ -42,6 +44,8 @@ pub struct Story {
     /// `static`, or the service that answered instead.
     pub fallback: Option<String>,
     pub attempts: u32,
+    /// How the route or edge stood when the request had ended.
+    pub state: Option<GuardReading>,
     pub duration: Duration,
     /// Why it was kept.
     pub kept: Kept,

@@ -5,7 +5,7 @@ mod sentences;
 
 use std::time::Duration;
 
-use proxy::{Kept, Reason, Rejected, Story};
+use proxy::{BreakerState, GuardReading, Kept, Reason, Rejected, Story};
 
 use crate::api::dto;
 use crate::lower::GATEWAY;
@@ -24,6 +24,7 @@ pub fn story(story: &Story) -> dto::Story {
         told.push(tell(story.duration, "dropped", text));
     }
     told.push(end(story));
+    told.extend(story.state.as_ref().and_then(|state| stood(story, state)));
     dto::Story {
         request_id: story.request_id.clone(),
         trace_id: story.trace_id.clone(),
@@ -64,6 +65,26 @@ fn begin(story: &Story) -> dto::Told {
 fn rejected(rejected: &Rejected) -> dto::Told {
     let Rejected { route, rule, why } = rejected;
     tell(Duration::ZERO, "rejected", format!("not route `{route}` ({rule}): {why}"))
+}
+
+/// How the route or edge stood then, where it has anything that can stand in more than one way.
+fn stood(story: &Story, state: &GuardReading) -> Option<dto::Told> {
+    let breaker = state.breaker.as_ref().map(|breaker| {
+        let state = match breaker.state {
+            BreakerState::Closed => "closed",
+            BreakerState::Open => "open",
+            BreakerState::HalfOpen => "half open",
+            BreakerState::ForcedOpen => "forced open",
+            BreakerState::ForcedClosed => "forced closed",
+        };
+        format!("the breaker was {state}, {} of {} calls had failed", breaker.failures, breaker.calls)
+    });
+    let gate = state.gate.as_ref().map(|gate| format!("{} of {} places were taken", gate.running, gate.max));
+    let budget = &state.budget;
+    let has_retried = budget.retries > 0;
+    let retries = format!("{} of {} retries were used", budget.retries, budget.retries_max);
+    let parts: Vec<String> = breaker.into_iter().chain(gate).chain(has_retried.then_some(retries)).collect();
+    (!parts.is_empty()).then(|| tell(story.duration, "state", format!("by then {}", parts.join("; "))))
 }
 
 fn end(story: &Story) -> dto::Told {

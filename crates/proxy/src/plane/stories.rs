@@ -138,6 +138,7 @@ mod tests {
             reason: None,
             fallback: None,
             attempts: 1,
+            state: None,
             duration: Duration::ZERO,
             kept: Kept::Sampled,
         }

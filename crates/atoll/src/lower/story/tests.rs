@@ -28,6 +28,7 @@ fn plain() -> Story {
         reason: None,
         fallback: None,
         attempts: 1,
+        state: None,
         duration: Duration::from_micros(31_400),
         kept: Kept::Sampled,
     }
@@ -264,6 +265,29 @@ fn who_is_no_route_and_who_is_gone_is_told() {
         &expect![[r#"
         0 route: route `orders` takes it, for ordering
         31.4 end: the client went away after 31.4 ms and 1 try"#]],
+    );
+}
+
+#[test]
+fn how_the_route_stood_in_the_end_is_told() {
+    let breaker = proxy::BreakerReading { failures: 2, calls: 20, ..proxy::BreakerReading::default() };
+    let gate = proxy::GateReading { running: 3, waiting: 1, max: 8 };
+    let budget = proxy::BudgetReading { requests: 200, retries: 4, retries_max: 40 };
+    let all =
+        proxy::GuardReading { breaker: Some(breaker), gate: Some(gate), budget, ..proxy::GuardReading::default() };
+    check(
+        &Story { state: Some(all), ..plain() },
+        &expect![[r#"
+        0 route: route `orders` takes it, for ordering
+        31.4 end: answered 200 after 31.4 ms and 1 try
+        31.4 state: by then the breaker was closed, 2 of 20 calls had failed; 3 of 8 places were taken; 4 of 40 retries were used"#]],
+    );
+    let quiet = proxy::GuardReading::default();
+    check(
+        &Story { state: Some(quiet), ..plain() },
+        &expect![[r#"
+        0 route: route `orders` takes it, for ordering
+        31.4 end: answered 200 after 31.4 ms and 1 try"#]],
     );
 }
 
