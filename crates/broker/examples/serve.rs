@@ -1,0 +1,43 @@
+//! A broker without users on `127.0.0.1:PORT`, to try clients on: `cargo run -p broker --example serve -- 4222`.
+//! Its limits are nats-server's defaults, so that both can be compared.
+
+use std::time::Duration;
+
+use broker::{Config, LameDuck, Limits};
+
+fn config(port: u16) -> Config {
+    let limits = Limits {
+        connections_max: 64 * 1024,
+        subscriptions_max: 2_000_000,
+        subject_tokens_max: 2048,
+        control_line_max: 4096,
+        payload_max: 1024 * 1024,
+        pending_max: 64 * 1024 * 1024,
+        write_deadline: Duration::from_secs(10),
+        auth_timeout: Duration::from_secs(2),
+        tls_timeout: Duration::from_secs(2),
+        ping_interval: Duration::from_secs(120),
+        pings_outstanding_max: 2,
+        closed_connections_max: 1000,
+    };
+    Config {
+        listen: ([127, 0, 0, 1], port).into(),
+        monitor: None,
+        name: "serve".to_owned(),
+        users: Vec::new(),
+        tls: None,
+        has_jetstream: false,
+        limits,
+        lame_duck: LameDuck { grace: Duration::ZERO, duration: Duration::from_secs(1) },
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let port = std::env::args().nth(1).map_or(Ok(4222), |text| text.parse())?;
+    let bound = broker::bind(&config(port))?;
+    eprintln!("listening on {}", bound.address());
+    let (token, _readiness) = kit::readiness::channel();
+    let (_trigger, drain) = kit::drain::channel();
+    Ok(bound.run(token, drain).await?)
+}

@@ -1,0 +1,100 @@
+//! Who may do what: proofs, refusals in NATS's words, what is held back at delivery, users that change.
+
+use std::time::Duration;
+
+use broker::{Config, Credential, Permissions, User};
+
+use crate::support::{CONNECT, Raw, config, limits, rules, start, user};
+
+fn shop() -> Config {
+    let orders = Permissions {
+        publish: rules(Some(&["orders.>", "_INBOX.>"]), &["orders.internal.>"]),
+        subscribe: rules(Some(&["payments.*", "_INBOX.>"]), &[]),
+    };
+    let audit =
+        Permissions { publish: rules(Some(&[]), &[]), subscribe: rules(None, &["payments.secret", "salaries.>"]) };
+    let users = vec![user("orders", orders), user("audit", audit), user("root", Permissions::default())];
+    Config { users, ..config() }
+}
+
+#[tokio::test]
+async fn what_is_not_allowed_is_refused_in_natss_words_and_the_connection_stays() {
+    let running = start(&shop());
+    let mut orders = Raw::connected_as(running.address, "orders").await;
+    let cases = [
+        ("PUB orders.placed 0\r\n\r\n", ""),
+        ("PUB _INBOX.x 0\r\n\r\n", ""),
+        ("PUB payments.x 0\r\n\r\n", "-ERR 'Permissions Violation for Publish to \"payments.x\"'\r\n"),
+        ("PUB orders.internal.x 0\r\n\r\n", "-ERR 'Permissions Violation for Publish to \"orders.internal.x\"'\r\n"),
+        ("SUB payments.captured 1\r\n", ""),
+        ("SUB payments.* 2\r\n", ""),
+        ("SUB payments.> 3\r\n", "-ERR 'Permissions Violation for Subscription to \"payments.>\"'\r\n"),
+        ("SUB > 4\r\n", "-ERR 'Permissions Violation for Subscription to \">\"'\r\n"),
+        ("SUB x q 5\r\n", "-ERR 'Permissions Violation for Subscription to \"x\" using queue \"q\"'\r\n"),
+    ];
+    for (sent, expected) in cases {
+        assert_eq!(orders.say(sent).await, expected, "{sent:?}");
+    }
+    assert_eq!(running.handle.counts().subscriptions, 2);
+}
+
+#[tokio::test]
+async fn what_is_denied_within_a_subscription_is_held_back() {
+    let running = start(&shop());
+    let mut audit = Raw::connected_as(running.address, "audit").await;
+    let refused = "-ERR 'Permissions Violation for Subscription to \"salaries.may\"'\r\n";
+    assert_eq!(audit.say("SUB salaries.may 1\r\n").await, refused);
+    assert_eq!(audit.say("SUB payments.* 1\r\nSUB > q 2\r\n").await, "");
+    let mut root = Raw::connected_as(running.address, "root").await;
+    root.say("PUB payments.secret 0\r\n\r\nPUB salaries.may 0\r\n\r\nPUB payments.open 0\r\n\r\n").await;
+    assert_eq!(audit.say("").await, "MSG payments.open 1 0\r\n\r\nMSG payments.open 2 0\r\n\r\n");
+}
+
+#[tokio::test]
+async fn whoever_does_not_prove_who_it_is_is_sent_away() {
+    let running = start(&shop());
+    for sent in ["PING\r\n", "SUB a 1\r\n", "CONNECT {}\r\n", "CONNECT {\"user\":\"orders\",\"pass\":\"x\"}\r\n"] {
+        let mut raw = Raw::open(running.address).await;
+        assert!(raw.info.contains("\"auth_required\":true"));
+        raw.send(sent).await;
+        assert_eq!(raw.rest().await, "-ERR 'Authorization Violation'\r\n", "{sent}");
+    }
+    let waiting = Config { limits: broker::Limits { auth_timeout: Duration::from_millis(50), ..limits() }, ..shop() };
+    let running = start(&waiting);
+    let mut raw = Raw::open(running.address).await;
+    assert_eq!(raw.rest().await, "-ERR 'Authentication Timeout'\r\n");
+    let mut raw = Raw::connected_as(running.address, "root").await;
+    assert_eq!(raw.say("").await, "");
+}
+
+#[tokio::test]
+async fn another_user_on_the_same_connection_has_nothing_of_the_first() {
+    let running = start(&shop());
+    let mut raw = Raw::connected_as(running.address, "orders").await;
+    raw.say("SUB payments.x 1\r\n").await;
+    let rest = CONNECT.strip_prefix("CONNECT {").unwrap();
+    raw.say(format!("CONNECT {{\"user\":\"audit\",\"pass\":\"audit\",{rest}")).await;
+    assert_eq!(running.handle.counts().subscriptions, 0);
+}
+
+#[tokio::test]
+async fn changed_users_are_cut_and_the_others_are_not() {
+    let running = start(&shop());
+    let mut orders = Raw::connected_as(running.address, "orders").await;
+    let mut root = Raw::connected_as(running.address, "root").await;
+    orders.say("SUB payments.x 1\r\n").await;
+    root.say("SUB a 1\r\n").await;
+    let fresh = user("fresh", Permissions::default());
+    running.handle.set_users(&[user("root", Permissions::default()), fresh]).unwrap();
+    assert_eq!(orders.rest().await, "-ERR 'Authorization Violation'\r\n");
+    assert_eq!(root.say("PUB a 0\r\n\r\n").await, "MSG a 1 0\r\n\r\n");
+    let mut fresh = Raw::connected_as(running.address, "fresh").await;
+    assert_eq!(fresh.say("").await, "");
+    let wrong = User {
+        name: "a.b".to_owned(),
+        credential: Credential::Token("x".to_owned()),
+        ..user("x", Permissions::default())
+    };
+    assert!(running.handle.set_users(&[wrong]).is_err());
+    assert_eq!(fresh.say("").await, "");
+}
