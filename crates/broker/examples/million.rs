@@ -25,7 +25,7 @@ fn config() -> Config {
     };
     let lame_duck = LameDuck { grace: Duration::ZERO, duration: Duration::ZERO };
     let (listen, name) = (([127, 0, 0, 1], 0).into(), "million".to_owned());
-    Config { listen, monitor: None, name, users: Vec::new(), tls: None, has_jetstream: false, limits, lame_duck }
+    Config { listen, monitor: None, name, users: Vec::new(), tls: None, jetstream: None, limits, lame_duck }
 }
 
 fn each(what: &str, count: usize, start: Instant) {

@@ -26,7 +26,7 @@ fn config(port: u16) -> Config {
         name: "serve".to_owned(),
         users: Vec::new(),
         tls: None,
-        has_jetstream: false,
+        jetstream: None,
         limits,
         lame_duck: LameDuck { grace: Duration::ZERO, duration: Duration::from_secs(1) },
     }

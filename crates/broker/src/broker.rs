@@ -72,7 +72,7 @@ impl Broker {
             sublist: Sublist::default(),
             started: (Instant::now(), Timestamp::now()),
             counts: Counts::default(),
-            has_jetstream: config.has_jetstream,
+            has_jetstream: config.jetstream.is_some(),
             has_tls: config.tls.is_some(),
             users: RwLock::new(Arc::new(Users::compile(&config.users, None)?)),
             clients: Mutex::default(),

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use journal::Sync;
+
 /// Everything that a broker is told before it runs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -17,10 +19,40 @@ pub struct Config {
     /// Who may connect. Empty: everybody, without credentials and with every right.
     pub users: Vec<User>,
     pub tls: Option<Tls>,
-    /// Whether INFO says `jetstream`.
-    pub has_jetstream: bool,
+    /// Durable streams; without it there are none, and nobody answers `$JS.API.>`.
+    pub jetstream: Option<JetStream>,
     pub limits: Limits,
     pub lame_duck: LameDuck,
+}
+
+/// Where streams are kept, and their bounds.
+#[derive(Clone, Debug)]
+pub struct JetStream {
+    /// A folder of its own, made if it is missing.
+    pub folder: PathBuf,
+    /// When a publish to a stream of files is acknowledged.
+    pub sync: Sync,
+    pub limits: JetStreamLimits,
+}
+
+/// Bounds of JetStream. At each, its own error is answered.
+#[derive(Clone, Debug)]
+pub struct JetStreamLimits {
+    pub streams_max: usize,
+    /// Of one stream.
+    pub consumers_max: usize,
+    /// Bytes that all streams in files may take together.
+    pub store_bytes_max: u64,
+    /// Bytes that all streams in memory may take together.
+    pub memory_bytes_max: u64,
+    /// Size from which the next segment of a stream's files is begun.
+    pub segment_bytes: u64,
+    /// Bytes of one stream that may wait for the disk; publishers wait beyond it.
+    pub queue_bytes: usize,
+    /// Bytes of messages that one stream keeps in memory for its readers.
+    pub cache_bytes: usize,
+    /// Message ids that one stream remembers within its duplicate window; with one more a publish with an id is refused.
+    pub message_ids_max: usize,
 }
 
 /// Certificate and key, in PEM files. Every client must then speak TLS after INFO.

@@ -14,6 +14,7 @@ mod error;
 mod handle;
 mod inbox;
 mod internal;
+mod jetstream;
 mod monitor;
 mod outbound;
 mod pressure;
@@ -26,7 +27,9 @@ mod sublist;
 mod subscription;
 
 pub use bound::{Bound, bind};
-pub use config::{Config, Credential, LameDuck, Limits, Permissions, Rules, Tls, User};
+pub use config::{
+    Config, Credential, JetStream, JetStreamLimits, LameDuck, Limits, Permissions, Rules, Sync, Tls, User,
+};
 pub use error::Error;
 pub use handle::Handle;
 pub use internal::{Message, Subscription};

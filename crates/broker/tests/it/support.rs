@@ -66,7 +66,7 @@ pub(crate) fn config() -> Config {
         name: "test".to_owned(),
         users: Vec::new(),
         tls: None,
-        has_jetstream: false,
+        jetstream: None,
         limits: limits(),
         lame_duck: LameDuck { grace: Duration::ZERO, duration: Duration::from_millis(50) },
     }

@@ -1,0 +1,2 @@
+//! JetStream: durable streams and their consumers, as clients ask for them under `$JS.API.>`. The hub knows which streams
+//! there are; each stream is one task that owns its messages, its consumers and its journals.
