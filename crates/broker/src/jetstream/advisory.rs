@@ -37,18 +37,18 @@ impl Action {
 }
 
 impl Advisory {
-    fn new(kind: &'static str, subject: String, fields: Value) -> Self {
+    fn new(kind: &'static str, subject: &str, fields: Value) -> Self {
         Self { subject: format!("$JS.EVENT.ADVISORY.{subject}"), kind, fields }
     }
 
     pub(super) fn stream(stream: &str, action: Action) -> Self {
         let subject = format!("STREAM.{}.{stream}", action.token());
-        Self::new("stream_action", subject, json!({ "stream": stream, "action": action }))
+        Self::new("stream_action", &subject, json!({ "stream": stream, "action": action }))
     }
 
     fn consumer(stream: &str, consumer: &str, action: Action) -> Self {
         let subject = format!("CONSUMER.{}.{stream}.{consumer}", action.token());
-        Self::new("consumer_action", subject, json!({ "stream": stream, "consumer": consumer, "action": action }))
+        Self::new("consumer_action", &subject, json!({ "stream": stream, "consumer": consumer, "action": action }))
     }
 
     pub(super) fn consumer_created(stream: &str, consumer: &str) -> Self {
@@ -64,7 +64,7 @@ impl Advisory {
         if let Some(until) = until {
             fields["pause_until"] = serde_json::to_value(Time::from_nanoseconds(until)).unwrap_or_default();
         }
-        Self::new("consumer_pause", format!("CONSUMER.PAUSE.{stream}.{consumer}"), fields)
+        Self::new("consumer_pause", &format!("CONSUMER.PAUSE.{stream}.{consumer}"), fields)
     }
 
     /// What a consumer has to tell.
@@ -73,12 +73,12 @@ impl Advisory {
         match happened {
             consumer::Advisory::MaxDeliver { sequence, deliveries } => Self::new(
                 "max_deliver",
-                subject("MAX_DELIVERIES"),
+                &subject("MAX_DELIVERIES"),
                 json!({ "stream": stream, "consumer": consumer, "stream_seq": sequence, "deliveries": deliveries }),
             ),
             consumer::Advisory::Nak { sequence, consumer_sequence, deliveries } => Self::new(
                 "nak",
-                subject("MSG_NAKED"),
+                &subject("MSG_NAKED"),
                 json!({
                     "stream": stream,
                     "consumer": consumer,
@@ -98,7 +98,7 @@ impl Advisory {
                 if !reason.is_empty() {
                     fields["reason"] = reason.into();
                 }
-                Self::new("terminated", subject("MSG_TERMINATED"), fields)
+                Self::new("terminated", &subject("MSG_TERMINATED"), fields)
             }
         }
     }

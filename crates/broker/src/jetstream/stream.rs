@@ -271,7 +271,7 @@ impl Refusal {
 }
 
 /// The result of the oldest batch that is on its way, once it is known.
-async fn settled<'a>(mut oldest: Option<&'a mut Pending>) -> Result<u64, journal::Error> {
+async fn settled(mut oldest: Option<&mut Pending>) -> Result<u64, journal::Error> {
     poll_fn(|context| match &mut oldest {
         Some(pending) => Pin::new(&mut **pending).poll(context),
         None => Poll::Pending,

@@ -179,11 +179,6 @@ pub(super) fn word(subject: &[u8]) -> Option<Word<'_>> {
     Some(Word::Direct { subject: rest.split_once('.').map(|(_, subject)| subject) })
 }
 
-/// Whether a subject belongs to JetStream itself, so that no stream may store what is published there.
-pub(super) fn is_reserved(pattern: &[u8]) -> bool {
-    [b"$JS.API.>".as_slice(), b"$JS.ACK.>", b"$JS.FC.>"].iter().any(|own| subject::overlaps(own, pattern))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +213,5 @@ mod tests {
         assert_eq!(word(b"$JS.FC.S.c.1"), Some(Word::Flow { consumer: "c" }));
         assert_eq!(word(b"$JS.API.DIRECT.GET.S"), Some(Word::Direct { subject: None }));
         assert_eq!(word(b"$JS.API.DIRECT.GET.S.a.b"), Some(Word::Direct { subject: Some("a.b") }));
-        assert!(is_reserved(b"$JS.>") && is_reserved(b">") && !is_reserved(b"$JS.EVENT.>") && !is_reserved(b"a.>"));
     }
 }

@@ -50,62 +50,62 @@ impl Stream {
         let Some(Call::OfStream(_, call)) = subjects::call(message.subject()) else { return Ok(()) };
         let level = wishes::value(&message.headers(), b"Nats-Required-Api-Level").map(<[u8]>::to_vec);
         if let Err(error) = api::check_level(level.as_deref()) {
-            self.answer::<()>(message, call, Err(error));
+            self.answer::<()>(message, call, &Err(error));
             return Ok(());
         }
         let body = message.payload();
         match call {
             StreamCall::Info => {
                 let described = self.describe(&body);
-                self.answer(message, call, described);
+                self.answer(message, call, &described);
             }
             StreamCall::Purge => {
                 let purged = self.purge(&body);
-                self.answer(message, call, purged);
+                self.answer(message, call, &purged);
             }
             StreamCall::MessageGet => {
                 let found = self.message_get(&body).await?;
-                self.answer(message, call, found);
+                self.answer(message, call, &found);
             }
             StreamCall::MessageDelete => {
                 let deleted = self.message_delete(&body);
-                self.answer(message, call, deleted);
+                self.answer(message, call, &deleted);
             }
             StreamCall::ConsumerCreate => {
                 let created = self.consumer_create(message);
-                self.answer(message, call, created);
+                self.answer(message, call, &created);
             }
             StreamCall::ConsumerNames => {
                 let names = self.consumer_names(message);
-                self.answer(message, call, names);
+                self.answer(message, call, &names);
             }
             StreamCall::ConsumerList => {
                 let list = self.consumer_list(message);
-                self.answer(message, call, list);
+                self.answer(message, call, &list);
             }
             StreamCall::ConsumerInfo(name) => {
                 let info = self.consumer_info(name, message);
-                self.answer(message, call, info);
+                self.answer(message, call, &info);
             }
             StreamCall::ConsumerDelete(name) => {
                 let deleted = self.consumer_delete(name, message);
-                self.answer(message, call, deleted);
+                self.answer(message, call, &deleted);
             }
             StreamCall::ConsumerPause(name) => {
                 let paused = self.consumer_pause(name, message);
-                self.answer(message, call, paused);
+                self.answer(message, call, &paused);
             }
         }
         Ok(())
     }
 
     /// Answers a call, once what it has changed is on disk.
-    fn answer<T: Serialize>(&mut self, message: &Message, call: StreamCall<'_>, body: Result<T, ApiError>) {
+    fn answer<T: Serialize>(&mut self, message: &Message, call: StreamCall<'_>, body: &Result<T, ApiError>) {
         if body.is_err() {
             self.shared.api_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         if let Some(to) = message.answerable() {
-            let payload = api::answer(call.kind(), &body);
+            let payload = api::answer(call.kind(), body);
             self.answers.push(Answer { to: Bytes::copy_from_slice(to), payload });
         }
     }
