@@ -2,7 +2,6 @@
 //! names its message. Pure. <https://docs.nats.io/reference/reference-protocols/nats_api_reference>
 
 use super::api::Kind;
-use crate::subject;
 
 pub(super) const API: &[u8] = b"$JS.API.";
 const NEXT: &str = "$JS.API.CONSUMER.MSG.NEXT";
