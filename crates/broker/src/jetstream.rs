@@ -1,5 +1,5 @@
 //! JetStream: durable streams and their consumers, as clients ask for them under `$JS.API.>`. The hub knows which streams
 //! there are; each stream is one task that owns its messages, its consumers and its journals.
 
-#[allow(dead_code, reason = "the actor of a stream is built on it next")]
+#[allow(dead_code, unused_imports, reason = "the actor of a stream is built on it next")]
 mod store;

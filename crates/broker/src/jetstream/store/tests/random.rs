@@ -31,7 +31,7 @@ impl Life {
             self.time += self.random.i64(-5..30);
             let mut message = message(&mut self.random, self.store.last() + 1, self.time);
             message.time = self.time.max(staged.last().map_or(0, |before| before.time));
-            if self.store.stage(&message.new()).is_ok() {
+            if self.store.stage(&message.to_new()).is_ok() {
                 message.time = message.time.max(self.model.clock);
                 staged.push(message);
             }
