@@ -3,3 +3,5 @@
 
 #[allow(dead_code, unused_imports, reason = "the hub that answers requests comes next")]
 mod api;
+#[allow(dead_code, unused_imports, reason = "the stream that owns consumers comes next")]
+mod consumer;
