@@ -404,8 +404,12 @@ impl Consumer {
             self.fresh = None;
         }
         if sequence > self.state.delivered.stream {
-            let at = self.state.listed.binary_search(&sequence);
-            self.listed_gaps += usize::from(at.is_ok_and(|at| at >= self.listed_dead));
+            match self.state.listed.binary_search(&sequence) {
+                // It may be there and not readable: it is not to be looked at again.
+                Ok(at) if at == self.listed_dead => self.listed_dead += 1,
+                Ok(at) if at > self.listed_dead => self.listed_gaps += 1,
+                _ => {}
+            }
             return;
         }
         if let Some(pending) = self.state.settle(sequence) {
