@@ -240,7 +240,8 @@ impl Consumer {
         }
         match ack::Kind::parse(payload) {
             ack::Kind::Next(request) => Answer::Next(request),
-            ack::Kind::Ack | ack::Kind::Term(_) if !is_delivered => Answer::Silence,
+            ack::Kind::Ack | ack::Kind::Term(_) if is_delivered => Answer::Reply,
+            ack::Kind::Ack | ack::Kind::Term(_) => Answer::Silence,
             _ if sequence == 0 => Answer::Silence,
             _ => Answer::Reply,
         }

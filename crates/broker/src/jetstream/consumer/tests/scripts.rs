@@ -129,20 +129,20 @@ fn a_request_ends_as_in_nats() {
 
 #[test]
 fn bytes_are_counted_as_in_nats() {
-    // Subject 1, reply `$JS.ACK.S.c.` and 5 numbers with 4 dots: 12 + 5 + 15 digits + 4, content 100.
-    let size = 1 + 12 + 4 + 4 + "1000000000000000".len() + 100;
-    assert_eq!(size, 137);
+    // Subject 1, reply `$JS.ACK.S.c.` and 5 numbers with 4 dots: 12 + 4 + 19 + 4, content 100.
+    let size = 1 + 12 + 4 + 19 + 4 + 100;
+    assert_eq!(size, 140);
     check(
         "max bytes",
         "{}",
         &[
-            (r#"pull a {"batch": 5, "max_bytes": 274}"#, ""),
+            (r#"pull a {"batch": 5, "max_bytes": 280}"#, ""),
             ("pub 3 100", "a<1#1.2 a<2#2.1"),
-            (r#"pull a {"batch": 5, "max_bytes": 136}"#, "a<[409 Message Size Exceeds MaxBytes|5|136]"),
-            (r#"pull a {"batch": 1, "max_bytes": 137}"#, "a<3#3.0"),
+            (r#"pull a {"batch": 5, "max_bytes": 139}"#, "a<[409 Message Size Exceeds MaxBytes|5|139]"),
+            (r#"pull a {"batch": 1, "max_bytes": 140}"#, "a<3#3.0"),
             (r#"pull a {"batch": 1, "max_bytes": 200}"#, ""),
             ("pull b 1", ""),
-            ("pub 1 100", "a<4#4.0 a<[409 Batch Completed|0|63]"),
+            ("pub 1 100", "a<4#4.0 a<[409 Batch Completed|0|60]"),
             ("pub 1 100", "b<5#5.0"),
         ],
     );
@@ -164,7 +164,7 @@ fn requests_beyond_the_bounds_are_refused() {
         r#"{"max_waiting": 2, "max_batch": 10, "max_expires": 90000000000, "max_bytes": 1000}"#,
         &[
             ("pull a 11", "a<[409 Exceeded MaxRequestBatch of 10]"),
-            (r#"pull a {"batch": 1, "expires": 90000000001}"#, "a<[409 Exceeded MaxRequestExpires of 1m30s]"),
+            (r#"pull a {"batch": 1, "expires": 91000000000}"#, "a<[409 Exceeded MaxRequestExpires of 1m30s]"),
             (r#"pull a {"batch": 1, "max_bytes": 1001}"#, "a<[409 Exceeded MaxRequestMaxBytes of 1000]"),
             (
                 r#"pull a {"batch": 1, "expires": 10, "idle_heartbeat": 6}"#,
@@ -246,7 +246,8 @@ fn what_is_not_acknowledged_comes_again() {
             ("ack 4", "-"),
             ("ack 4 +TERM", "-"),
             ("ack 4 -NAK", "+"),
-            ("ack 0", "-"),
+            ("ack 0", "+"),
+            ("ack 0 -NAK", "-"),
         ],
     );
     check(

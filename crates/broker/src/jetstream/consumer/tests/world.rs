@@ -11,7 +11,7 @@ use crate::jetstream::api::ConsumerConfig;
 
 pub(super) const SECOND: i64 = 1_000_000_000;
 /// Not zero, so that a forgotten time shows.
-pub(super) const BEGIN: i64 = 1_000_000 * SECOND;
+pub(super) const BEGIN: i64 = 1_700_000_000 * SECOND;
 
 /// The messages: sequence → bytes of headers and payload.
 #[derive(Debug, Default)]
