@@ -442,6 +442,14 @@ impl Consumer {
         self.listed_gaps = self.state.listed.iter().filter(|sequence| !source.is_live(**sequence)).count();
     }
 
+    /// Where messages are pushed to, if they are.
+    pub(crate) fn push_subject(&self) -> Option<&Bytes> {
+        match &self.config.mode {
+            Mode::Push(push) => Some(&push.subject),
+            Mode::Pull(_) => None,
+        }
+    }
+
     /// Whether a message must stay for this consumer, if its filters match: it is still to be delivered, or was and is
     /// not acknowledged.
     pub(crate) fn needs(&self, sequence: u64) -> bool {

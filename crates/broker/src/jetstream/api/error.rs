@@ -134,6 +134,13 @@ impl ApiError {
     pub(crate) const STREAM_WRONG_LAST_SEQUENCE_CONSTANT: Self = Self::new(400, 10164, "wrong last sequence");
     pub(crate) const MESSAGE_TTL_INVALID: Self = Self::new(400, 10165, "invalid per-message TTL");
     pub(crate) const MESSAGE_TTL_DISABLED: Self = Self::new(400, 10166, "per-message TTL is disabled");
+    pub(crate) const MESSAGE_COUNTERS_DISABLED: Self = Self::new(400, 10168, "message counters is disabled");
+    pub(crate) const ATOMIC_PUBLISH_DISABLED: Self = Self::new(400, 10174, "atomic publish is disabled");
+    pub(crate) const MESSAGE_SCHEDULES_DISABLED: Self = Self::new(400, 10188, "message schedules is disabled");
+    pub(crate) const TEMPORARILY_UNAVAILABLE: Self = Self::new(503, 10008, "JetStream system temporarily unavailable");
+    /// Of features that are not there.
+    pub(crate) const NOT_SUPPORTED: Self = Self::new(500, 10051, "not supported by this server");
+    pub(crate) const INSUFFICIENT_RESOURCES: Self = Self::new(503, 10023, "insufficient resources");
     pub(crate) const STREAM_TOO_MANY_REQUESTS: Self = Self::new(429, 10167, "too many requests");
     pub(crate) const CONSUMER_ACK_WAIT_NEGATIVE: Self = Self::new(400, 10183, "consumer ack wait needs to be positive");
     pub(crate) const CONSUMER_BACK_OFF_NEGATIVE: Self = Self::new(400, 10184, "consumer backoff needs to be positive");
