@@ -2,12 +2,17 @@
 //! consumers are (`config`), and what of it is allowed (`check`). Pure: no clock, no disk, no tasks. Field names, the order
 //! of the checks, codes and texts are those of nats-server 2.15. <https://docs.nats.io/reference/reference-protocols/nats_api_reference>
 
+mod check;
 mod config;
 mod error;
 mod info;
 mod request;
 mod time;
 
+pub(crate) use check::{
+    ConsumerChange, StreamCreation, check_consumer, check_level, check_stream_create, check_stream_update,
+    consumer_request, pause_consumer,
+};
 pub(crate) use config::{
     AckPolicy, Compression, DeliverPolicy, Discard, PersistMode, PriorityPolicy, ReplayPolicy, Retention, Storage,
 };

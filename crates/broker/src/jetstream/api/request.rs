@@ -194,7 +194,7 @@ impl MessageGetRequest {
         let ways = [self.seq > 0, self.start_time.is_some(), !self.last_by_subj.is_empty()];
         let ways = ways.into_iter().filter(|is_given| *is_given).count();
         let has_next = !self.next_by_subj.is_empty();
-        (ways == 1 || ways == 0 && has_next) && !(has_next && !self.last_by_subj.is_empty())
+        (ways == 1 || ways == 0 && has_next) && (!has_next || self.last_by_subj.is_empty())
     }
 }
 
