@@ -7,6 +7,8 @@ mod config;
 mod error;
 mod info;
 mod request;
+#[cfg(test)]
+mod tests;
 mod time;
 
 pub(crate) use check::{
