@@ -12,5 +12,6 @@ mod monitoring;
 mod official;
 mod permissions;
 mod pressure;
+mod streams;
 mod support;
 mod table;
