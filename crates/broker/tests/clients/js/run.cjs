@@ -94,10 +94,14 @@ async function caught(promise) {
 
 function told(error) {
   if (typeof error.apiError === "function") {
-    const { code, err_code, description } = error.apiError();
-    return { code, err_code, description };
+    return words(error.apiError());
   }
   return { error: error.constructor.name, text: error.message };
+}
+
+/** Of an error of the API what does not depend on the library that reads JSON. */
+function words({ code, err_code, description }) {
+  return { code, err_code, description: description.startsWith("invalid JSON") ? "invalid JSON" : description };
 }
 
 /** Without what a server adds by its version. */
@@ -162,7 +166,7 @@ async function one(name, scenario) {
   }
 }
 
-module.exports = { all, caught, config, connect, counts, createInbox, headers, lines, nanos, shown, state, take, told, until };
+module.exports = { all, caught, config, connect, counts, createInbox, headers, lines, nanos, shown, state, take, told, until, words };
 
 const scenarios = require(`./${area}.cjs`);
 const only = servers.only ?? Object.keys(scenarios);

@@ -1,6 +1,6 @@
 // Streams as nats.js manages them: their life, what is published with which answer, what is read back, limits and retention.
 
-const { all, caught, config, headers, lines, nanos, state } = require("./run.cjs");
+const { all, caught, config, headers, lines, nanos, state, words } = require("./run.cjs");
 
 const message = (stored) => stored && [stored.seq, stored.subject, stored.string(), lines(stored.header)];
 const infoOf = async ({ jsm }, name, options) => state(await jsm.streams.info(name, options));
@@ -67,7 +67,7 @@ module.exports = {
     const seen = [];
     for (const config of tries) {
       const answer = await test.request(`$JS.API.STREAM.CREATE.${config.name}`, config);
-      seen.push([config.name, answer.error ?? "made"]);
+      seen.push([config.name, answer.error ? words(answer.error) : "made"]);
     }
     return seen;
   },
@@ -111,7 +111,7 @@ module.exports = {
     for (const query of queries) seen.push([query, await caught(jsm.streams.getMessage("READ", query).then(message))]);
     const odd = [];
     for (const body of [{}, { seq: 0 }, { seq: 1, last_by_subj: "x" }, "{", { last_by_subj: "a", next_by_subj: "b" }]) {
-      odd.push((await test.request("$JS.API.STREAM.MSG.GET.READ", body)).error ?? null);
+      odd.push(words((await test.request("$JS.API.STREAM.MSG.GET.READ", body)).error));
     }
     return [seen, odd, await caught(jsm.streams.getMessage("READ_NOT", { seq: 1 }))];
   },

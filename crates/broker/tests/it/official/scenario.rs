@@ -215,7 +215,8 @@ impl Test {
 
     /// The state of a stream, once it is as it should be.
     pub(super) async fn state_once(&self, name: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        testkit::wait::until("the stream's state", BOUND, || async { Some(self.state(name).await).filter(&holds) }).await
+        testkit::wait::until("the stream's state", BOUND, || async { Some(self.state(name).await).filter(&holds) })
+            .await
     }
 }
 

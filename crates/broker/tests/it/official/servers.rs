@@ -32,7 +32,8 @@ impl NatsServer {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().display().to_string();
         let file = folder.path().join("nats.conf");
-        let text = format!("listen: \"127.0.0.1:-1\"\nports_file_dir: \"{path}\"\n{}\n", lines.replace("FOLDER", &path));
+        let text =
+            format!("listen: \"127.0.0.1:-1\"\nports_file_dir: \"{path}\"\n{}\n", lines.replace("FOLDER", &path));
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new(program);
         command.arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());

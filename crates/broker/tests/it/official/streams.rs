@@ -34,7 +34,12 @@ fn ack(ack: PublishAck) -> Value {
 
 #[expect(clippy::needless_pass_by_value, reason = "what `told` gives")]
 fn message(message: StreamMessage) -> Value {
-    json!([message.sequence, message.subject.as_str(), String::from_utf8_lossy(&message.payload), lines(&message.headers)])
+    json!([
+        message.sequence,
+        message.subject.as_str(),
+        String::from_utf8_lossy(&message.payload),
+        lines(&message.headers)
+    ])
 }
 
 async fn publish(t: &Test, subject: &str, message: PublishMessage) -> Value {
@@ -47,7 +52,11 @@ fn is_empty(state: &Value) -> bool {
 }
 
 async fn a_stream_lives(t: Test) -> Value {
-    let config = Config { description: Some("d".to_owned()), metadata: HashMap::from([("a".to_owned(), "b".to_owned())]), ..Config::default() };
+    let config = Config {
+        description: Some("d".to_owned()),
+        metadata: HashMap::from([("a".to_owned(), "b".to_owned())]),
+        ..Config::default()
+    };
     let mut stream = t.stream("LIFE", config.clone()).await;
     let made = shown(&stream.cached_info().config);
     let named = Config { name: "LIFE".to_owned(), subjects: vec!["life.>".to_owned()], ..config };
@@ -56,12 +65,24 @@ async fn a_stream_lives(t: Test) -> Value {
     t.publish("LIFE", &["a", "b"]).await;
     let updated = told(t.js.update_stream(Config { max_messages: 10, ..named }).await, |info| shown(&info.config));
     let info = stream.info().await.unwrap();
-    let state = json!([info.state.messages, info.state.first_sequence, info.state.last_sequence, info.state.subjects_count, info.state.consumer_count]);
-    let names: Vec<String> = t.js.stream_names().try_filter(|name| std::future::ready(name == "LIFE")).try_collect().await.unwrap();
+    let state = json!([
+        info.state.messages,
+        info.state.first_sequence,
+        info.state.last_sequence,
+        info.state.subjects_count,
+        info.state.consumer_count
+    ]);
+    let names: Vec<String> =
+        t.js.stream_names().try_filter(|name| std::future::ready(name == "LIFE")).try_collect().await.unwrap();
     let by_subject = [t.js.stream_by_subject("life.x").await.ok(), t.js.stream_by_subject("nobody.has.it").await.ok()];
-    let listed = t.js.streams().filter(|info| std::future::ready(info.as_ref().is_ok_and(|info| info.config.name == "LIFE"))).count().await;
+    let listed =
+        t.js.streams()
+            .filter(|info| std::future::ready(info.as_ref().is_ok_and(|info| info.config.name == "LIFE")))
+            .count()
+            .await;
     let removed = t.js.delete_stream("LIFE").await.unwrap().success;
-    let gone = [told(t.js.get_stream("LIFE").await, |_| Value::Null), told(t.js.delete_stream("LIFE").await, |_| Value::Null)];
+    let gone =
+        [told(t.js.get_stream("LIFE").await, |_| Value::Null), told(t.js.delete_stream("LIFE").await, |_| Value::Null)];
     json!([made, again, other, updated, state, names, by_subject, listed, removed, gone])
 }
 
@@ -284,7 +305,8 @@ async fn many_subjects_are_paged(t: Test) -> Value {
     for sent in waiting {
         sent.await.unwrap();
     }
-    let mut subjects: Vec<(String, usize)> = stream.info_with_subjects("paged.*.1").await.unwrap().try_collect().await.unwrap();
+    let mut subjects: Vec<(String, usize)> =
+        stream.info_with_subjects("paged.*.1").await.unwrap().try_collect().await.unwrap();
     subjects.sort();
     json!(subjects)
 }
