@@ -18,7 +18,7 @@ pub(crate) use check::{
 pub(crate) use config::{
     AckPolicy, DeliverPolicy, Discard, PersistMode, PriorityPolicy, ReplayPolicy, Retention, Storage,
 };
-pub(crate) use config::{ConsumerConfig, StreamConfig};
+pub(crate) use config::{ConsumerConfig, Placement, StreamConfig};
 pub(crate) use error::ApiError;
 pub(crate) use info::*;
 pub(crate) use request::*;
