@@ -180,6 +180,7 @@ impl Index {
             }
         }
         self.enforce_stream();
+        self.expire(self.clock);
     }
 
     fn enforce_subjects(&mut self, max: u64) {
