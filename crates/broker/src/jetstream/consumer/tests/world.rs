@@ -204,8 +204,7 @@ impl World {
         self.consumer = Consumer::recovered(config, state, self.stream.last, self.now);
         let position = self.consumer.rewind();
         self.stream.seek(position);
-        let first = self.stream.live.keys().next().copied().unwrap_or(self.stream.last + 1);
-        self.consumer.purged(first, &self.stream);
+        self.consumer.forget_gone(&self.stream);
         self.settle();
     }
 
