@@ -294,7 +294,7 @@ impl Stream {
             stream_name: self.config.name.clone(),
             name: name.to_owned(),
             created: Time::from_nanoseconds(member.created),
-            config: member.config.clone(),
+            config: member.config.shown(),
             delivered: info.delivered,
             ack_floor: info.ack_floor,
             num_ack_pending: info.num_ack_pending,
