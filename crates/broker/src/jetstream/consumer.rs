@@ -20,14 +20,14 @@ mod tests;
 
 use bytes::{Bytes, BytesMut};
 
-pub(crate) use config::{Config, Mode, Pull, Push};
+pub(crate) use config::Config;
+use config::{Mode, Pull};
 use pace::Pace;
 pub(crate) use push::Interest;
 use push::Listener;
-pub(crate) use record::Malformed;
 use requests::Requests;
 use schedule::{Due, Schedule};
-pub(crate) use serve::{Delivery, Message, Next};
+pub(crate) use serve::{Message, Next};
 pub(crate) use state::{Start, State};
 pub(crate) use status::{Advisory, Effects, Reply};
 

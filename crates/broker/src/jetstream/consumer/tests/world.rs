@@ -6,7 +6,8 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
-use super::super::{Advisory, Answer, Config, Consumer, Delivery, Interest, Message, Source, Start, State, ack};
+use super::super::serve::Delivery;
+use super::super::{Advisory, Answer, Config, Consumer, Interest, Message, Source, Start, State, ack};
 use crate::jetstream::api::ConsumerConfig;
 
 pub(super) const SECOND: i64 = 1_000_000_000;
