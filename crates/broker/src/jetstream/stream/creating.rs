@@ -55,7 +55,7 @@ impl Stream {
         let cursor = self.open_cursor(&config, machine.rewind());
         let id = self.consumer_next;
         self.consumer_next += 1;
-        let member = Member { config, created: now, owner, id, machine, cursor, interest: None };
+        let member = Member { config, created: now, owner, id, machine, cursor };
         if member.is_kept() {
             self.ledger.note(&member.about(&name));
         }
@@ -75,7 +75,6 @@ impl Stream {
         let is_filtered_otherwise = !member.config.filters().eq(config.filters());
         member.config = config;
         member.machine.update(machine_config, now());
-        member.interest = None;
         if is_filtered_otherwise {
             self.store.index.close_cursor(member.cursor);
             let filters = filters_of(&member.config);
