@@ -122,6 +122,11 @@ impl Stream {
 
     fn pull(&mut self, name: &str, message: &Message) {
         let Some(to) = message.answerable().map(Bytes::copy_from_slice) else { return };
+        let pulls = |member: &&Member| !member.config.is_push() && member.serves(message.user());
+        if self.consumers.get(name).filter(pulls).is_none() {
+            // As if nobody had subscribed to such requests.
+            return self.send_status(&to, "503");
+        }
         self.ask(name, to, &message.payload(), message.user());
     }
 
