@@ -70,7 +70,7 @@ impl<'a> Wishes<'a> {
                 b"Nats-Expected-Last-Subject-Sequence-Subject" => wishes.of_subject = Some(value),
                 b"Nats-Expected-Last-Msg-Id" => wishes.last_id = Some(value),
                 b"Nats-Rollup" => wishes.rollup = Some(value),
-                b"Nats-TTL" => wishes.ttl = Some(value),
+                b"Nats-TTL" => wishes.ttl = Some(value).filter(|ttl| !ttl.is_empty()),
                 b"Nats-Incr" => wishes.unsupported = Some(Unsupported::Counters),
                 b"Nats-Schedule" => wishes.unsupported = Some(Unsupported::Schedules),
                 b"Nats-Batch-Id" => wishes.unsupported = Some(Unsupported::Batches),

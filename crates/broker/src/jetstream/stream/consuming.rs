@@ -122,10 +122,14 @@ impl Stream {
 
     fn pull(&mut self, name: &str, message: &Message) {
         let Some(to) = message.answerable().map(Bytes::copy_from_slice) else { return };
-        let pulls = |member: &&Member| !member.config.is_push() && member.serves(message.user());
-        if self.consumers.get(name).filter(pulls).is_none() {
-            // As if nobody had subscribed to such requests.
-            return self.send_status(&to, "503");
+        match self.consumers.get(name).filter(|member| member.serves(message.user())) {
+            None => {
+                // As if nobody had subscribed to such requests.
+                let subject = String::from_utf8_lossy(message.subject());
+                return self.send_status(&to, &format!("503\r\nNats-Subject: {subject}"));
+            }
+            Some(member) if member.config.is_push() => return self.send_status(&to, "409 Consumer is push based"),
+            Some(_) => {}
         }
         self.ask(name, to, &message.payload(), message.user());
     }

@@ -31,9 +31,18 @@ impl Stream {
         let limits = self.shared.account_limits();
         let publisher = &self.publisher;
         let is_heard = |subject: &str| publisher.reaches(subject.as_bytes());
+        let is_named = !request.config.name.is_empty();
         let changed = api::check_consumer(request, &self.config, &configs, &new_name, &limits, is_heard)?;
         let name = match changed {
-            ConsumerChange::Create(config) => self.add_consumer(*config, message)?,
+            ConsumerChange::Create(mut config) => {
+                let name = config.name.clone();
+                if !is_named {
+                    // A name that was given to it is not a part of what it was asked to be.
+                    config.name.clear();
+                }
+                self.add_consumer(&name, *config, message)?;
+                name
+            }
             ConsumerChange::Update(config) => self.update_consumer(*config)?,
         };
         self.describe_consumer(&name, now()).ok_or(ApiError::CONSUMER_NOT_FOUND)
@@ -56,23 +65,23 @@ impl Stream {
         if is_allowed { Ok(()) } else { Err(ApiError::CONSUMER_INVALID_DELIVER_SUBJECT) }
     }
 
-    fn add_consumer(&mut self, config: ConsumerConfig, message: &Message) -> Result<String, ApiError> {
+    fn add_consumer(&mut self, name: &str, config: ConsumerConfig, message: &Message) -> Result<(), ApiError> {
         if self.consumers.len() >= self.shared.config.limits.consumers_max {
             return Err(ApiError::MAXIMUM_CONSUMERS_LIMIT);
         }
-        let (name, now, owner) = (config.name.clone(), now(), message.user().name.clone());
+        let (now, owner) = (now(), message.user().name.clone());
         let start = self.start_of_consumer(&config)?;
-        let mut machine = Consumer::new(self.machine_config(&config, &name, &owner), start, now);
+        let mut machine = Consumer::new(self.machine_config(&config, name, &owner), start, now);
         let cursor = self.open_cursor(&config, machine.rewind());
         let id = self.consumer_next;
         self.consumer_next += 1;
         let member = Member { config, created: now, owner, id, machine, cursor };
         if member.is_kept() {
-            self.ledger.note(&member.about(&name));
+            self.ledger.note(&member.about(name));
         }
-        self.consumers.insert(name.clone(), member);
-        advisory::publish(&mut self.publisher, &Advisory::consumer_created(&self.config.name, &name));
-        Ok(name)
+        self.consumers.insert(name.to_owned(), member);
+        advisory::publish(&mut self.publisher, &Advisory::consumer_created(&self.config.name, name));
+        Ok(())
     }
 
     fn update_consumer(&mut self, config: ConsumerConfig) -> Result<String, ApiError> {

@@ -298,7 +298,7 @@ fn a_message_is_given_up_after_its_last_delivery() {
             ("pull a 9", "a<1#1.1"),
             ("wait 30", "a<1#2x2.1"),
             ("wait 30", "max(1x2) a<2#3.0"),
-            ("info", "3/2 floor=2/1 ack=1 again=1 waiting=1"),
+            ("info", "3/2 floor=0/0 ack=1 again=1 waiting=1"),
             ("needs 1", "true"),
             ("ack 2 -NAK", "+ nak(2#3x1) a<2#4x2.0"),
             ("ack 2 -NAK", "+ nak(2#4x2) max(2x2)"),
