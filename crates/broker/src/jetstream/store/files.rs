@@ -175,10 +175,9 @@ impl Files {
         record + self.offset
     }
 
-    /// The first message that may be there.
+    /// The number of the stream's first message ever.
     pub(super) fn first(&self) -> u64 {
-        let first = self.messages.first() + self.offset;
-        self.kept.as_ref().and_then(Kept::first).map_or(first, |kept| kept.min(first))
+        self.offset + 1
     }
 
     fn place(&self, index: &Index, sequence: u64) -> Option<(Source, u64)> {
