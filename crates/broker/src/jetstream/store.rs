@@ -475,6 +475,9 @@ impl Store {
 
     /// Removes what is too old. Says how many. Nothing is to be journalled: time tells it again.
     pub(crate) fn remove_expired(&mut self, now: i64) -> u64 {
+        // A message on its way will arrive with its own time; what expires before it, now and when this is replayed, is what
+        // was too old then.
+        let now = self.flights.front().map_or(now, |flight| flight.arrival.time.min(now));
         let expired = self.index.expire(now);
         self.bury();
         expired
@@ -491,6 +494,7 @@ impl Store {
 
     /// Everything until now as one change: those before it are no longer needed once it is journalled.
     pub(crate) fn snapshot(&self) -> Change {
+        // From the first message ever: also one that is gone and that a journal still has must be in a hole.
         let from = match &self.storage {
             Storage::Memory(_) => self.index.first,
             Storage::Files(files) => files.first(),

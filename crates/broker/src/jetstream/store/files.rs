@@ -175,10 +175,9 @@ impl Files {
         record + self.offset
     }
 
-    /// The first message that may be there.
+    /// The number of the stream's first message ever.
     pub(super) fn first(&self) -> u64 {
-        let first = self.messages.first() + self.offset;
-        self.kept.as_ref().and_then(Kept::first).map_or(first, |kept| kept.min(first))
+        self.offset + 1
     }
 
     fn place(&self, index: &Index, sequence: u64) -> Option<(Source, u64)> {
@@ -258,8 +257,12 @@ impl Files {
             return Ok(self.work.is_some());
         }
         let next = self.next(index).await?;
-        self.work = next.map(|work| self.folder.tasks.spawn(upkeep::run(work)));
+        self.work = next.map(|work| self.begin(work));
         Ok(self.work.is_some())
+    }
+
+    fn begin(&self, work: Work) -> JoinHandle<Result<Done>> {
+        self.folder.tasks.spawn(upkeep::run(work, self.messages.clone()))
     }
 
     /// Waits for what is under way and takes it in.
@@ -315,7 +318,7 @@ impl Files {
         }
         if self.kept.is_some() && !index.graves.is_empty() {
             let drops = self.dropping(index, Vec::new());
-            self.work = Some(self.folder.tasks.spawn(upkeep::run(Work::Drop(drops))));
+            self.work = Some(self.begin(Work::Drop(drops)));
             return Ok(true);
         }
         self.messages.purge().await?;

@@ -78,11 +78,6 @@ impl Kept {
         self.places.binary_search_by_key(&sequence, |(sequence, _)| *sequence).ok().map(|at| self.places[at].1)
     }
 
-    /// The first message that may be here.
-    pub(super) fn first(&self) -> Option<u64> {
-        self.places.first().map(|(sequence, _)| *sequence)
-    }
-
     /// Those whose records are below this number, in the order of their records.
     pub(super) fn below(&self, number: u64) -> Vec<(u64, u64)> {
         let mut below: Vec<(u64, u64)> = self.places.iter().copied().filter(|(_, at)| *at < number).collect();

@@ -124,6 +124,8 @@ impl Files {
             Sync::Interval(_) => Visible::Appended,
         };
         let Summaries { messages: by_first, kept: commits, saved } = summaries;
+        let is_ahead = changes.iter().any(|change| change.at > last);
+        let mut replay = Replay::new(limits, changes, messages.first() + offset, last);
         let mut files = Self {
             folder,
             messages,
@@ -142,22 +144,12 @@ impl Files {
             floor: 0,
             looked: (0, 0),
         };
-        let is_ahead = changes.iter().map(|change| change.at).max().is_some_and(|at| at > last);
-        let mut replay = Replay::new(limits, changes, files.messages.first() + offset, last);
         let found = match &kept {
             None => Found::default(),
             Some(kept) => Found::read(kept, &commits, files.messages.first() + offset, &mut replay.index).await?,
         };
         let from = found.until.max(files.messages.first() + offset);
-        replay.begin(found.messages.keys().next().copied().unwrap_or(from).min(from), found.until);
-        for (sequence, (_, arrival)) in &found.messages {
-            if replay.reach(*sequence) {
-                replay.message(*sequence, arrival);
-            } else {
-                replay.index.unhold(arrival.subject);
-                replay.index.graves.push(*sequence);
-            }
-        }
+        replay_kept(&mut replay, &found, from);
         files.replay(&mut replay, &by_first, from, last).await?;
         let index = replay.finish(last + 1);
         files.kept = kept.map(Kept::new);
@@ -233,6 +225,20 @@ impl Files {
                 self.arrived(&mut replay.index, sequence, &arrival);
                 replay.message(sequence, &arrival);
             }
+        }
+    }
+}
+
+/// Brings back what is in `kept`, before what is in `messages` from `from` on.
+fn replay_kept(replay: &mut Replay, found: &Found, from: u64) {
+    let first = found.messages.keys().next().copied();
+    replay.begin(first.map_or(from, |first| first.min(from)), found.until);
+    for (sequence, (_, arrival)) in &found.messages {
+        if replay.reach(*sequence) {
+            replay.message(*sequence, arrival);
+        } else {
+            replay.index.unhold(arrival.subject);
+            replay.index.graves.push(*sequence);
         }
     }
 }

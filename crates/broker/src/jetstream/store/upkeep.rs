@@ -70,7 +70,9 @@ pub(super) struct Done {
     pub(super) lost: Vec<(u64, Damage)>,
 }
 
-pub(super) async fn run(work: Work) -> Result<Done> {
+/// Does it, once everything that has arrived until now is on disk: what goes may have gone because of it.
+pub(super) async fn run(work: Work, messages: Journal) -> Result<Done> {
+    messages.sync().await?;
     match work {
         Work::Move(moving) => moving.run().await,
         Work::Drop(drops) => drops.run().await,
