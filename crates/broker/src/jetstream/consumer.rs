@@ -20,8 +20,8 @@ mod tests;
 
 use bytes::{Bytes, BytesMut};
 
-pub(crate) use config::Config;
-use config::{Mode, Pull};
+use config::Pull;
+pub(crate) use config::{Config, Mode};
 use pace::Pace;
 pub(crate) use push::Interest;
 use push::Listener;
