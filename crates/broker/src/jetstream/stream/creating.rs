@@ -171,6 +171,17 @@ impl Stream {
         self.take_effects(name);
     }
 
+    /// Tells whoever waits for messages that none will come from here for now.
+    pub(super) fn close_consumers(&mut self) {
+        for name in self.consumers.keys().cloned().collect::<Vec<_>>() {
+            if let Some(member) = self.consumers.get_mut(&name) {
+                member.machine.close(Closing::Shutdown);
+            }
+            self.take_effects(&name);
+        }
+        self.publisher.wake();
+    }
+
     /// Whether a message is one that a consumer has asked for.
     pub(super) fn is_wanted(&self, member: &Member, sequence: u64) -> bool {
         let Some(of) = self.store.index.subject(sequence) else { return false };
