@@ -136,13 +136,7 @@ impl Stream {
 
     /// A request for messages, by itself or behind an acknowledgement.
     fn ask(&mut self, name: &str, to: Bytes, body: &[u8], user: &User) {
-        let Some(member) = self.consumers.get_mut(name).filter(|member| member.serves(user)) else {
-            // Whoever asks a consumer that is not there must not wait for it.
-            let content: &[u8] = b"NATS/1.0 503\r\n\r\n";
-            let message = protocol::Message { subject: &to, reply: None, header_len: content.len(), content };
-            self.publisher.deliver(&to, &message);
-            return;
-        };
+        let Some(member) = self.consumers.get_mut(name).filter(|member| member.serves(user)) else { return };
         let source = Place { store: &mut self.store, cursor: member.cursor };
         let publisher = &self.publisher;
         member.machine.pull(to, body, &source, &|to| publisher.reaches(to), now());
