@@ -1,4 +1,4 @@
-//! `atoll describe`: everything about one service, or about the gateway.
+//! `atoll describe`: everything about one service, or about the gateway or the broker.
 
 use clap::Args;
 use serde_json::Value;
@@ -12,18 +12,22 @@ use crate::cli::{Context, Failure, block_on};
 pub struct Describe {
     #[command(flatten)]
     words: Words,
+    /// Of the broker: also a URL with every right, its password included
+    #[arg(long)]
+    show_secrets: bool,
 }
 
 impl Describe {
     pub fn run(self, context: &Context) -> anyhow::Result<()> {
         let target = self.words.target()?;
         let [subject] = target.services.as_slice() else {
-            let hint = "as in `atoll describe catalog`, or `atoll describe gateway`".to_owned();
+            let hint = "as in `atoll describe catalog`, `atoll describe gateway` or `atoll describe broker`".to_owned();
             return Err(Failure::new("name one service to describe").hint(hint).into());
         };
         let client = Client::new(&target.project);
         let path = match subject.as_str() {
             "gateway" => "/v1/gateway".to_owned(),
+            "broker" => format!("/v1/broker?secrets={}", self.show_secrets),
             service => format!("/v1/services/{service}"),
         };
         let description = block_on(client.get::<Value>(&path))?.map_err(Failure::from)?;
