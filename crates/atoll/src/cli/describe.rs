@@ -39,7 +39,7 @@ impl Describe {
 }
 
 /// Prints an object as an outline. What is empty is left out.
-fn print(value: &Value, depth: usize) -> anyhow::Result<()> {
+pub fn print(value: &Value, depth: usize) -> anyhow::Result<()> {
     let indent = "  ".repeat(depth);
     for (key, value) in value.as_object().into_iter().flatten() {
         let key = key.replace('_', " ");
