@@ -1,11 +1,28 @@
-//! A broker without users on `127.0.0.1:PORT`, to try clients on: `cargo run -p broker --example serve -- 4222`.
-//! Its limits are nats-server's defaults, so that both can be compared.
+//! A broker without users on `127.0.0.1:PORT`, to try clients on: `cargo run -p broker --example serve -- 4222 FOLDER`.
+//! With a folder it has streams, which are kept there. Its limits are nats-server's defaults, so that both can be compared.
 
 use std::time::Duration;
 
-use broker::{Config, LameDuck, Limits};
+use broker::{Config, JetStream, JetStreamLimits, LameDuck, Limits, Sync};
 
-fn config(port: u16) -> Config {
+fn jetstream(folder: String) -> JetStream {
+    JetStream {
+        folder: folder.into(),
+        sync: Sync::Always,
+        limits: JetStreamLimits {
+            streams_max: 1000,
+            consumers_max: 10_000,
+            store_bytes_max: 1 << 40,
+            memory_bytes_max: 1 << 30,
+            segment_bytes: 64 << 20,
+            queue_bytes: 16 << 20,
+            cache_bytes: 8 << 20,
+            message_ids_max: 1 << 22,
+        },
+    }
+}
+
+fn config(port: u16, folder: Option<String>) -> Config {
     let limits = Limits {
         connections_max: 64 * 1024,
         subscriptions_max: 2_000_000,
@@ -26,7 +43,7 @@ fn config(port: u16) -> Config {
         name: "serve".to_owned(),
         users: Vec::new(),
         tls: None,
-        jetstream: None,
+        jetstream: folder.map(jetstream),
         limits,
         lame_duck: LameDuck { grace: Duration::ZERO, duration: Duration::from_secs(1) },
     }
@@ -35,7 +52,7 @@ fn config(port: u16) -> Config {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::args().nth(1).map_or(Ok(4222), |text| text.parse())?;
-    let bound = broker::bind(&config(port))?;
+    let bound = broker::bind(&config(port, std::env::args().nth(2)))?;
     eprintln!("listening on {}", bound.address());
     let (token, _readiness) = kit::readiness::channel();
     let (_trigger, drain) = kit::drain::channel();

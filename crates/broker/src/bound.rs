@@ -18,10 +18,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
-use crate::config::{Config, LameDuck, Tls};
+use crate::config::{Config, JetStream, LameDuck, Tls};
 use crate::connection;
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::jetstream;
 use crate::monitor;
 use crate::reason::Reason;
 
@@ -37,6 +38,7 @@ pub struct Bound {
     clients: TcpListener,
     monitor: Option<(TcpListener, SocketAddr)>,
     tls: Option<Arc<ServerConfig>>,
+    jetstream: Option<JetStream>,
     lame_duck: LameDuck,
 }
 
@@ -49,7 +51,8 @@ pub fn bind(config: &Config) -> Result<Bound, Error> {
     let (clients, address) = listen(config.listen, "clients")?;
     let monitor = config.monitor.map(|address| listen(address, "monitoring")).transpose()?;
     let broker = Arc::new(Broker::new(config, address)?);
-    Ok(Bound { broker, clients, monitor, tls: tls.map(Arc::new), lame_duck: config.lame_duck.clone() })
+    let (jetstream, lame_duck) = (config.jetstream.clone(), config.lame_duck.clone());
+    Ok(Bound { broker, clients, monitor, tls: tls.map(Arc::new), jetstream, lame_duck })
 }
 
 fn listen(address: SocketAddr, purpose: &'static str) -> Result<(TcpListener, SocketAddr), Error> {
@@ -96,9 +99,9 @@ impl Bound {
     /// Dropping this future ends every connection.
     ///
     /// # Errors
-    /// [`Error::Runtime`].
+    /// [`Error::Runtime`], [`Error::JetStream`].
     pub async fn run(self, readiness: readiness::Token, mut drain: drain::Watch) -> Result<(), Error> {
-        let Self { broker, clients, monitor, tls, lame_duck } = self;
+        let Self { broker, clients, monitor, tls, jetstream, lame_duck } = self;
         let failed = |source| Error::Runtime { source };
         let clients = tokio::net::TcpListener::from_std(clients).map_err(failed)?;
         let monitor = monitor.map(|(listener, _)| tokio::net::TcpListener::from_std(listener)).transpose();
@@ -109,6 +112,10 @@ impl Bound {
         if let Some(listener) = monitor {
             monitoring.spawn(monitor::serve(Arc::clone(&broker), listener, over.clone()));
         }
+        let jetstream = match jetstream {
+            Some(config) => Some(jetstream::start(&broker, config).await.map_err(Error::jetstream)?),
+            None => None,
+        };
         let (tls, tasks) = (tls.map(TlsAcceptor::from), connections.clone());
         let accept = Accept { broker: Arc::clone(&broker), tls, tasks, over };
         readiness.ready();
@@ -128,6 +135,9 @@ impl Bound {
         send_away(&broker, &connections, &lame_duck).await;
         accept.over.cancel();
         connections.finished().await;
+        if let Some(jetstream) = jetstream {
+            jetstream.stop().await;
+        }
         monitoring.finished().await;
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use crate::auth::{self, Users};
 use crate::client::{Client, Further};
 use crate::config::{self, Config, Limits};
 use crate::error::Error;
+use crate::jetstream;
 use crate::protocol::{Bounds, Info, VERSION};
 use crate::reason::Reason;
 use crate::sublist::Sublist;
@@ -29,6 +30,7 @@ pub(crate) struct Broker {
     pub(crate) started: (Instant, Timestamp),
     pub(crate) counts: Counts,
     has_jetstream: bool,
+    jetstream: OnceLock<Arc<jetstream::Shared>>,
     has_tls: bool,
     users: RwLock<Arc<Users>>,
     clients: Mutex<HashMap<u64, Arc<Client>>>,
@@ -73,6 +75,7 @@ impl Broker {
             started: (Instant::now(), Timestamp::now()),
             counts: Counts::default(),
             has_jetstream: config.jetstream.is_some(),
+            jetstream: OnceLock::new(),
             has_tls: config.tls.is_some(),
             users: RwLock::new(Arc::new(Users::compile(&config.users, None)?)),
             clients: Mutex::default(),
@@ -105,6 +108,17 @@ impl Broker {
             }
         }
         Ok(())
+    }
+
+    /// What the monitoring says of JetStream; nothing before it runs.
+    pub(crate) fn jetstream(&self) -> Option<&jetstream::Shared> {
+        self.jetstream.get().map(|shared| &**shared)
+    }
+
+    /// Once, when it runs.
+    pub(crate) fn set_jetstream(&self, shared: Arc<jetstream::Shared>) {
+        // A second one is not made.
+        drop(self.jetstream.set(shared));
     }
 
     pub(crate) fn bounds(&self) -> Bounds {

@@ -21,6 +21,9 @@ pub enum Error {
     Subject { subject: String },
     #[error("the sockets cannot be given to the runtime")]
     Runtime { source: io::Error },
+    /// The folder of the streams cannot be used.
+    #[error("JetStream cannot start")]
+    JetStream { source: Box<dyn std::error::Error + Send + Sync> },
     /// Nobody is subscribed to what was asked.
     #[error("no responders for `{subject}`")]
     NoResponders { subject: String },
@@ -29,4 +32,10 @@ pub enum Error {
     /// The kernel gives no randomness; no nonce can be made.
     #[error("no randomness can be had")]
     Randomness,
+}
+
+impl Error {
+    pub(crate) fn jetstream(failure: crate::jetstream::Failure) -> Self {
+        Self::JetStream { source: Box::new(failure) }
+    }
 }

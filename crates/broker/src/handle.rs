@@ -10,11 +10,9 @@ use crate::broker::Broker;
 use crate::config::User;
 use crate::error::Error;
 use crate::inbox;
-use crate::internal::{Message, Queue, Subscription};
+use crate::internal::{Message, Subscription};
 use crate::monitor::{self, Counts};
 use crate::publisher::{Outgoing, Publisher};
-use crate::subject::{self, Kind};
-use crate::subscription::{self, Sink};
 
 /// The way in. Works from the moment of `bind` until the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -33,15 +31,9 @@ impl Handle {
     /// # Errors
     /// [`Error::Subject`].
     pub fn subscribe(&self, pattern: &str, queue: Option<&str>, bytes_max: usize) -> Result<Subscription, Error> {
-        if subject::kind(pattern.as_bytes()) == Kind::Invalid {
-            return Err(Error::Subject { subject: pattern.to_owned() });
-        }
-        let messages = Arc::new(Queue::new(bytes_max));
-        let (sink, user) = (Sink::Internal(Arc::clone(&messages)), Arc::clone(self.broker.users().internal()));
-        let queue = queue.map(str::as_bytes);
-        let entry = Arc::new(subscription::Subscription::new(pattern.as_bytes(), queue, b"", sink, user));
-        self.broker.sublist.insert(Arc::clone(&entry));
-        Ok(Subscription { broker: Arc::clone(&self.broker), queue: messages, entry })
+        let mut subscription = Subscription::new(Arc::clone(&self.broker), bytes_max);
+        subscription.add(pattern.as_bytes(), queue.map(str::as_bytes))?;
+        Ok(subscription)
     }
 
     /// A publisher with every right, for whoever publishes much: it keeps what it has found out.

@@ -9,10 +9,13 @@ use tokio::sync::Notify;
 
 use crate::auth::User;
 use crate::broker::Broker;
+use crate::error::Error;
+use crate::inbox;
 use crate::outbound::Pushed;
 use crate::pressure::Pressure;
 use crate::protocol;
-use crate::subscription;
+use crate::subject::{self, Kind};
+use crate::subscription::{self, Sink};
 
 /// A message, as it was published. Its parts share one allocation.
 #[derive(Clone, Debug)]
@@ -66,7 +69,19 @@ impl Message {
         &self.publisher.name
     }
 
-    fn len(&self) -> usize {
+    /// Where an answer may go: to an inbox, or to where the publisher could publish itself. Nobody has the process say
+    /// what it may not say itself.
+    pub(crate) fn answerable(&self) -> Option<&[u8]> {
+        self.reply().filter(|reply| inbox::is_inbox(reply) || self.publisher.permissions.may_publish(reply))
+    }
+
+    /// The user that has published it.
+    pub(crate) fn user(&self) -> &User {
+        &self.publisher
+    }
+
+    /// What it takes up while it waits.
+    pub(crate) fn len(&self) -> usize {
         self.frame.len() + size_of::<Self>()
     }
 }
@@ -125,15 +140,47 @@ impl Queue {
     }
 }
 
-/// Messages of one pattern, in the order in which each publisher has sent them. Ends the interest when dropped.
+/// Messages of one pattern or of several, in the order in which each publisher has sent them. Ends the interest when
+/// dropped.
 #[derive(Debug)]
 pub struct Subscription {
-    pub(crate) broker: Arc<Broker>,
-    pub(crate) queue: Arc<Queue>,
-    pub(crate) entry: Arc<subscription::Subscription>,
+    broker: Arc<Broker>,
+    queue: Arc<Queue>,
+    entries: Vec<Arc<subscription::Subscription>>,
 }
 
 impl Subscription {
+    /// One without a pattern. At most `bytes_max` wait.
+    pub(crate) fn new(broker: Arc<Broker>, bytes_max: usize) -> Self {
+        Self { broker, queue: Arc::new(Queue::new(bytes_max)), entries: Vec::new() }
+    }
+
+    /// Takes messages of this pattern, too.
+    ///
+    /// # Errors
+    /// [`Error::Subject`].
+    pub(crate) fn add(&mut self, pattern: &[u8], queue: Option<&[u8]>) -> Result<(), Error> {
+        if subject::kind(pattern) == Kind::Invalid {
+            return Err(Error::Subject { subject: String::from_utf8_lossy(pattern).into_owned() });
+        }
+        let (sink, user) = (Sink::Internal(Arc::clone(&self.queue)), Arc::clone(self.broker.users().internal()));
+        let entry = Arc::new(subscription::Subscription::new(pattern, queue, b"", sink, user));
+        self.broker.sublist.insert(Arc::clone(&entry));
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Takes no more messages of patterns that are not kept.
+    pub(crate) fn retain(&mut self, keeps: impl Fn(&[u8]) -> bool) {
+        let (kept, ended): (Vec<_>, Vec<_>) = self.entries.drain(..).partition(|entry| keeps(entry.subject()));
+        self.entries = kept;
+        ended.iter().for_each(|entry| self.broker.end(entry));
+    }
+
+    pub(crate) fn has(&self, pattern: &[u8]) -> bool {
+        self.entries.iter().any(|entry| entry.subject() == pattern)
+    }
+
     /// The next message. Cancel safe.
     pub async fn next(&mut self) -> Message {
         loop {
@@ -158,6 +205,6 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.broker.end(&self.entry);
+        self.entries.iter().for_each(|entry| self.broker.end(entry));
     }
 }

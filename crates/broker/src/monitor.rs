@@ -1,4 +1,4 @@
-//! What can be read about the broker: `/varz`, `/connz`, `/subsz`, `/healthz`, in nats-server's names. Read by its listener
+//! What can be read about the broker: `/varz`, `/connz`, `/subsz`, `/jsz`, `/healthz`, in nats-server's names. Read by its listener
 //! (off unless configured) and by the handle. It changes nothing.
 
 mod http;
@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::broker::{Broker, Closed};
 use crate::client::Client;
+use crate::jetstream;
 use crate::protocol::VERSION;
 use crate::subscription::Subscription;
 pub(crate) use http::serve;
@@ -70,6 +71,7 @@ pub(crate) fn report(broker: &Broker, target: &str) -> Option<Value> {
         "/healthz" => Some(json!({ "status": "ok" })),
         "/varz" => Some(varz(broker)),
         "/connz" => Some(connz(broker, &Query(query))),
+        "/jsz" => Some(jetstream(broker)),
         "/subsz" | "/subscriptionsz" => Some(subsz(broker, &Query(query))),
         _ => None,
     }
@@ -207,6 +209,13 @@ fn connection(client: &Client) -> Map<String, Value> {
     let Value::Object(mut fields) = fields else { return Map::new() };
     fields.retain(|_, value| *value != "");
     fields
+}
+
+fn jetstream(broker: &Broker) -> Value {
+    let mut report = broker.jetstream().map_or_else(|| json!({ "disabled": true }), jetstream::report);
+    report["server_id"] = broker.server_id.clone().into();
+    report["now"] = Timestamp::now().to_string().into();
+    report
 }
 
 fn subsz(broker: &Broker, query: &Query<'_>) -> Value {

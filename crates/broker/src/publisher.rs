@@ -63,6 +63,15 @@ pub(crate) enum Outcome {
     Delivered(usize),
 }
 
+impl Outcome {
+    fn count(self) -> usize {
+        match self {
+            Self::Delivered(count) => count,
+            Self::Denied => 0,
+        }
+    }
+}
+
 /// A message of the process itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outgoing<'a> {
@@ -91,9 +100,26 @@ impl Publisher {
             &content
         };
         let (subject, reply, header_len) = (message.subject, message.reply, message.headers.len());
-        match self.route(&Message { subject, reply, header_len, content }, Receipt::Silent) {
-            Outcome::Delivered(count) => count,
-            Outcome::Denied => 0,
+        self.route(&Message { subject, reply, header_len, content }, Receipt::Silent).count()
+    }
+
+    /// Publishes a message whose headers and payload lie in one piece.
+    pub(crate) fn publish_whole(&mut self, message: &Message<'_>) -> usize {
+        self.route(message, Receipt::Silent).count()
+    }
+
+    /// Delivers a message to those who listen at `to`, under the subject that it has: what is stored reaches its consumers
+    /// as it was published.
+    pub(crate) fn deliver(&mut self, to: &[u8], message: &Message<'_>) -> usize {
+        self.route_to(to, Some(message.subject), message, Receipt::Silent).count()
+    }
+
+    /// Whether somebody listens.
+    pub(crate) fn reaches(&self, to: &[u8]) -> bool {
+        let known = self.routes.get(to).filter(|_| self.generation == self.broker.sublist.generation());
+        match known {
+            Some(route) => route.len() > 0,
+            None => Route::find(&self.broker, &self.user, to).len() > 0,
         }
     }
 
@@ -129,14 +155,13 @@ impl Publisher {
     }
 
     pub(crate) fn route(&mut self, message: &Message<'_>, receipt: Receipt) -> Outcome {
-        self.forget_if_outdated(message.subject);
+        self.route_to(message.subject, None, message, receipt)
+    }
+
+    fn route_to(&mut self, to: &[u8], shown: Option<&[u8]>, message: &Message<'_>, receipt: Receipt) -> Outcome {
+        self.forget_if_outdated(to);
         let Self { broker, user, client, routes, routed, touched, .. } = self;
-        let route = routes.entry_ref(message.subject).or_insert_with(|| {
-            let route = Route::find(broker, user, message.subject);
-            *routed += route.len();
-            route
-        });
-        let Route::To(matches, renamed) = route else { return Outcome::Denied };
+        let Route::To(matches, renamed) = find(routes, routed, broker, user, to) else { return Outcome::Denied };
         if let (Receipt::Ok, Some(client)) = (receipt, &client) {
             touched.note(client.outbound.push_bytes(b"+OK\r\n"), client);
         }
@@ -146,9 +171,9 @@ impl Publisher {
         let is_owned = !user.name.is_empty() && message.reply.is_some_and(inbox::is_inbox);
         let owned = message.reply.filter(|_| is_owned);
         let owned = owned.and_then(|reply| inbox::owned_reply(&broker.users(), user, reply));
-        let subject = renamed.as_deref().unwrap_or(message.subject);
-        let message = Message { subject, reply: owned.as_deref().or(message.reply), ..*message };
-        let mut delivery = Delivery { broker, user, client: client.as_ref(), message, touched };
+        let to = renamed.as_deref().unwrap_or(to);
+        let message = Message { subject: shown.unwrap_or(to), reply: owned.as_deref().or(message.reply), ..*message };
+        let mut delivery = Delivery { broker, user, client: client.as_ref(), to, message, touched };
         let plain = matches.plain.iter().filter(|subscription| delivery.deliver(subscription)).count();
         let grouped = matches.groups.iter().filter(|group| delivery.deliver_to_one(group)).count();
         Outcome::Delivered(plain + grouped)
@@ -165,6 +190,21 @@ impl Publisher {
             self.routed = 0;
         }
     }
+}
+
+/// What is known of a subject, or found out now.
+fn find<'a>(
+    routes: &'a mut HashMap<Vec<u8>, Route>,
+    routed: &mut usize,
+    broker: &Broker,
+    user: &Arc<User>,
+    to: &[u8],
+) -> &'a Route {
+    routes.entry_ref(to).or_insert_with(|| {
+        let route = Route::find(broker, user, to);
+        *routed += route.len();
+        route
+    })
 }
 
 impl Route {
@@ -198,6 +238,8 @@ struct Delivery<'a> {
     broker: &'a Broker,
     user: &'a Arc<User>,
     client: Option<&'a Arc<Client>>,
+    /// The subject by which it goes.
+    to: &'a [u8],
     message: Message<'a>,
     touched: &'a mut Touched,
 }
@@ -213,7 +255,7 @@ impl Delivery<'_> {
     /// Gives it to one subscription, unless that may not have it, or has ended.
     fn deliver(&mut self, subscription: &Arc<Subscription>) -> bool {
         let message = &self.message;
-        if subscription.is_filtered && !subscription.user.permissions.may_receive(message.subject) {
+        if subscription.is_filtered && !subscription.user.permissions.may_receive(self.to) {
             return false;
         }
         let client = match &subscription.sink {

@@ -155,6 +155,16 @@ impl Journal {
         self.blocking(move || cursor::get(&shared, visible, sequence)).await
     }
 
+    /// Reads records in order from this one on: at least one if it is there, and about 256 KiB, whose memory they share. For
+    /// those who come back later for more; a [`Reader`] is for those who stay.
+    ///
+    /// # Errors
+    /// As [`Journal::get`]; what is readable before a damaged place is given first.
+    pub async fn read_some(&self, from: Sequence, visible: Visible) -> Result<Vec<Record>> {
+        let mut cursor = Cursor::new(Arc::clone(&self.shared), visible, from);
+        self.blocking(move || cursor.fill()).await
+    }
+
     /// Reads every segment whole and gives all damage among what is on disk. Takes as long as reading all files does.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +65,16 @@ pub enum Sync {
     /// Once it is written; it is on disk after this long. A power cut takes what was acknowledged since, a crash of the
     /// process nothing.
     Interval(Duration),
+}
+
+/// As a manifest writes it: `always`, `interval:100ms`.
+impl fmt::Display for Sync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Always => f.write_str("always"),
+            Self::Interval(interval) => write!(f, "interval:{interval:?}"),
+        }
+    }
 }
 
 /// What a reader sees.

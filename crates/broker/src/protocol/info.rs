@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// The version whose behaviour clients may expect: they choose by it what they use.
-pub(crate) const VERSION: &str = "2.10.29";
+pub(crate) const VERSION: &str = "2.11.10";
 
 /// INFO's JSON.
 #[derive(Clone, Debug, Serialize)]

@@ -11,5 +11,6 @@ mod lifecycle;
 mod monitoring;
 mod permissions;
 mod pressure;
+mod streams;
 mod support;
 mod table;

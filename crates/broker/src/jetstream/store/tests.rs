@@ -1,0 +1,5 @@
+//! The store against a model that is too simple to be wrong: live, after it was opened again, and after crashes.
+
+mod crash;
+mod model;
+mod random;

@@ -1,0 +1,322 @@
+//! The consumers of a stream: what clients ask of them and acknowledge, what is sent to whom, what is noted of it. Each
+//! decides for itself in `consumer`; here it is given messages, time and a voice.
+
+use bytes::Bytes;
+
+use super::super::advisory::{self, Advisory};
+use super::super::api::{ConsumerConfig, ConsumerInfo, Time};
+use super::super::consumer::{self, Consumer, Interest, Source, ack};
+use super::super::failure::Failure;
+use super::super::ledger::Entry;
+use super::super::shared::now;
+use super::super::store::{CursorId, Store, Stored};
+use super::super::subjects::{self, Word};
+use super::{Answer, Stream};
+use crate::auth::User;
+use crate::internal::Message;
+use crate::protocol;
+
+/// Limit: messages that one consumer is sent in one turn.
+const BURST: usize = 256;
+/// What whoever asked the whole API may do: use consumers of others.
+const EVERYTHING: &[u8] = b"$JS.API.>";
+
+/// A consumer and what belongs to it here.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) config: ConsumerConfig,
+    pub(super) created: i64,
+    /// The user that has made it, and that alone may use it; empty where no users are declared.
+    pub(super) owner: String,
+    /// Its number in the ledger.
+    pub(super) id: u64,
+    pub(super) machine: Consumer,
+    pub(super) cursor: CursorId,
+    /// Whether somebody listened to its pushes when that was last looked at.
+    pub(super) interest: Option<Interest>,
+}
+
+/// What the ledger says of a consumer.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct About {
+    pub(super) name: String,
+    pub(super) config: ConsumerConfig,
+    pub(super) created: i64,
+    pub(super) owner: String,
+}
+
+impl Member {
+    /// Whether it survives the process.
+    pub(super) fn is_kept(&self) -> bool {
+        !self.config.mem_storage
+    }
+
+    /// Whether nothing but time or a client changes anything for it.
+    pub(super) fn is_calm(&self) -> bool {
+        !self.config.is_push() && self.config.inactive_threshold == 0
+    }
+
+    /// That it exists, for the ledger.
+    pub(super) fn about(&self, name: &str) -> Entry {
+        let Self { config, created, owner, .. } = self;
+        let about = About { name: name.to_owned(), config: config.clone(), created: *created, owner: owner.clone() };
+        let about = serde_json::to_vec(&about).expect("a struct of plain fields");
+        Entry::Consumer { id: self.id, about }
+    }
+
+    /// Everything about it.
+    pub(super) fn entries(&mut self, name: &str) -> Vec<Entry> {
+        // What has not been noted is in the snapshot.
+        drop(self.machine.changes());
+        let id = self.id;
+        let state = self.machine.snapshot().into_iter().map(|changes| Entry::Changed { id, changes });
+        [self.about(name)].into_iter().chain(state).collect()
+    }
+
+    /// Whether a user may ask it for messages, acknowledge and remove it.
+    pub(super) fn serves(&self, user: &User) -> bool {
+        self.owner == user.name || user.permissions.may_publish(EVERYTHING)
+    }
+}
+
+/// The messages of a stream, from where a consumer reads them.
+pub(super) struct Place<'a> {
+    pub(super) store: &'a mut Store,
+    pub(super) cursor: CursorId,
+}
+
+impl Source for Place<'_> {
+    fn next(&mut self) -> Option<u64> {
+        self.store.index.next(self.cursor)
+    }
+
+    fn pending(&self) -> u64 {
+        self.store.index.pending(self.cursor)
+    }
+
+    fn is_live(&self, sequence: u64) -> bool {
+        self.store.index.is_live(sequence)
+    }
+
+    fn last(&self) -> u64 {
+        self.store.visible()
+    }
+}
+
+impl Stream {
+    /// Somebody asks for messages, acknowledges some, or reads one.
+    pub(super) async fn word(&mut self, message: &Message) -> Result<(), Failure> {
+        match subjects::word(message.subject()) {
+            Some(Word::Next { consumer }) => self.pull(consumer, message),
+            Some(Word::Ack) => self.acked(message),
+            Some(Word::Flow { consumer }) => {
+                if let Some(member) = self.consumers.get_mut(consumer).filter(|member| member.serves(message.user())) {
+                    member.machine.flow_control(message.subject());
+                }
+            }
+            Some(Word::Direct { subject }) => return self.direct(subject, message).await,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn pull(&mut self, name: &str, message: &Message) {
+        let Some(to) = message.answerable().map(Bytes::copy_from_slice) else { return };
+        self.ask(name, to, &message.payload(), message.user());
+    }
+
+    /// A request for messages, by itself or behind an acknowledgement.
+    fn ask(&mut self, name: &str, to: Bytes, body: &[u8], user: &User) {
+        let Some(member) = self.consumers.get_mut(name).filter(|member| member.serves(user)) else { return };
+        let source = Place { store: &mut self.store, cursor: member.cursor };
+        let publisher = &self.publisher;
+        member.machine.pull(to, body, &source, &|to| publisher.reaches(to), now());
+        self.take_effects(name);
+    }
+
+    fn acked(&mut self, message: &Message) {
+        let Some(subject) = ack::Subject::parse(message.subject()) else { return };
+        let Ok(name) = std::str::from_utf8(subject.consumer) else { return };
+        let Some(member) = self.consumers.get_mut(name) else { return };
+        if !member.serves(message.user()) {
+            return;
+        }
+        let payload = message.payload();
+        let answer = member.machine.ack(&subject, &payload, now());
+        self.take_effects(name);
+        match (answer, message.answerable()) {
+            // Whoever hears of it can rely on it.
+            (consumer::Answer::Reply, Some(to)) => {
+                self.answers.push(Answer { to: Bytes::copy_from_slice(to), payload: Vec::new() });
+            }
+            (consumer::Answer::Next(body), Some(to)) => {
+                self.ask(name, Bytes::copy_from_slice(to), body, message.user());
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends consumers what they are to get. Tells whether there is more to send.
+    pub(super) async fn deliver(&mut self, now: i64) -> Result<bool, Failure> {
+        let mut names = Vec::new();
+        for (name, member) in &mut self.consumers {
+            let mut source = Place { store: &mut self.store, cursor: member.cursor };
+            if member.machine.next(&mut source, now).is_some() {
+                names.push(name.clone());
+            }
+        }
+        let mut has_more = false;
+        for name in names {
+            has_more |= self.serve_consumer(&name, now).await?;
+            self.take_effects(&name);
+        }
+        Ok(has_more)
+    }
+
+    async fn serve_consumer(&mut self, name: &str, now: i64) -> Result<bool, Failure> {
+        for _ in 0..BURST {
+            let Some(member) = self.consumers.get_mut(name) else { return Ok(false) };
+            let mut source = Place { store: &mut self.store, cursor: member.cursor };
+            let Some(next) = member.machine.next(&mut source, now) else { return Ok(false) };
+            let Some(stored) = self.load(next.sequence).await? else {
+                if let Some(member) = self.consumers.get_mut(name) {
+                    member.machine.removed(next.sequence);
+                }
+                continue;
+            };
+            self.send_to(name, next, &stored, now);
+        }
+        Ok(true)
+    }
+
+    /// Sends one message to whoever has asked a consumer for it.
+    fn send_to(&mut self, name: &str, next: consumer::Next, stored: &Stored, now: i64) {
+        let Some(member) = self.consumers.get_mut(name) else { return };
+        let sized;
+        let (headers, payload): (&[u8], &[u8]) = if member.config.headers_only {
+            sized = with_size(&stored.headers, stored.payload.len());
+            (&sized, b"")
+        } else {
+            (&stored.headers, &stored.payload)
+        };
+        let content_len = headers.len() + payload.len();
+        let about = consumer::Message { time: stored.time, subject_len: stored.subject.len(), content_len };
+        let source = Place { store: &mut self.store, cursor: member.cursor };
+        let publisher = &self.publisher;
+        let delivery = member.machine.deliver(next, &about, &source, &|to| publisher.reaches(to), now);
+        let Some(delivery) = delivery else { return };
+        let content;
+        let content: &[u8] = if headers.is_empty() {
+            payload
+        } else {
+            content = [headers, payload].concat();
+            &content
+        };
+        let message = protocol::Message {
+            subject: &stored.subject,
+            reply: Some(&delivery.reply),
+            header_len: headers.len(),
+            content,
+        };
+        self.publisher.deliver(&delivery.to, &message);
+    }
+
+    /// Says what a consumer has to say, and lets go what it has let go.
+    pub(super) fn take_effects(&mut self, name: &str) {
+        let Some(member) = self.consumers.get_mut(name) else { return };
+        let effects = std::mem::take(&mut member.machine.effects);
+        for reply in effects.replies {
+            let message = protocol::Message {
+                subject: &reply.to,
+                reply: reply.reply.as_deref(),
+                header_len: reply.headers.len(),
+                content: &reply.headers,
+            };
+            self.publisher.deliver(&reply.to, &message);
+        }
+        for happened in effects.advisories {
+            advisory::publish(&mut self.publisher, &Advisory::of_consumer(&self.config.name, name, happened));
+        }
+        self.let_go(name, effects.settled);
+    }
+
+    /// What time does to consumers: requests and acknowledgements that are late, heartbeats, those that nobody uses.
+    pub(super) fn tick(&mut self, now: i64) {
+        let due = self.consumers.iter().filter(|(_, member)| member.machine.wake_at().is_some_and(|at| at <= now));
+        let due: Vec<String> = due.map(|(name, _)| name.clone()).collect();
+        for name in due {
+            if let Some(member) = self.consumers.get_mut(&name) {
+                member.machine.tick(now);
+            }
+            self.take_effects(&name);
+        }
+        self.look_for_listeners(now);
+        let publisher = &self.publisher;
+        let listens = |to: &[u8]| publisher.reaches(to);
+        let mut unused = Vec::new();
+        for (name, member) in &mut self.consumers {
+            if member.machine.is_inactive(now, &listens) {
+                unused.push(name.clone());
+            }
+        }
+        unused.iter().for_each(|name| self.delete_consumer(name).unwrap_or_default());
+    }
+
+    /// Tells push consumers whether somebody listens to them.
+    fn look_for_listeners(&mut self, now: i64) {
+        let mut changed = Vec::new();
+        for (name, member) in self.consumers.iter_mut().filter(|(_, member)| member.config.is_push()) {
+            let listens = member.machine.push_subject().is_some_and(|to| self.publisher.reaches(to));
+            let interest = if listens { Interest::Present } else { Interest::Absent };
+            if member.interest.replace(interest) != Some(interest) {
+                member.machine.interest(interest, now);
+                changed.push(name.clone());
+            }
+        }
+        changed.iter().for_each(|name| self.take_effects(name));
+    }
+
+    /// Notes what has happened to consumers since the last time.
+    pub(super) fn note_consumers(&mut self) {
+        for member in self.consumers.values_mut() {
+            let changes = member.machine.changes();
+            if member.is_kept() && self.ledger.is_durable() {
+                let id = member.id;
+                changes.into_iter().for_each(|changes| self.ledger.note(&Entry::Changed { id, changes }));
+            }
+        }
+    }
+
+    /// How a consumer stands.
+    pub(super) fn describe_consumer(&mut self, name: &str, now: i64) -> Option<ConsumerInfo> {
+        let member = self.consumers.get_mut(name)?;
+        let publisher = &self.publisher;
+        member.machine.prune(&|to| publisher.reaches(to));
+        let source = Place { store: &mut self.store, cursor: member.cursor };
+        let info = member.machine.info(&source, now);
+        let described = ConsumerInfo {
+            stream_name: self.config.name.clone(),
+            name: name.to_owned(),
+            created: Time::from_nanoseconds(member.created),
+            config: member.config.clone(),
+            delivered: info.delivered,
+            ack_floor: info.ack_floor,
+            num_ack_pending: info.num_ack_pending,
+            num_redelivered: info.num_redelivered,
+            num_waiting: info.num_waiting,
+            num_pending: info.num_pending,
+            push_bound: info.push_bound,
+            paused: info.pause_remaining.is_some(),
+            pause_remaining: info.pause_remaining.unwrap_or_default(),
+            ts: Time::from_nanoseconds(now),
+        };
+        self.take_effects(name);
+        Some(described)
+    }
+}
+
+/// The headers of a message whose payload is left out, with its size.
+fn with_size(headers: &[u8], size: usize) -> Vec<u8> {
+    let lines = headers.strip_suffix(b"\r\n").unwrap_or(b"NATS/1.0\r\n");
+    [lines, format!("Nats-Msg-Size: {size}\r\n\r\n").as_bytes()].concat()
+}

@@ -1,0 +1,161 @@
+//! Making and changing consumers: what a client wishes, checked by `api`, becomes a machine with a place in the messages.
+
+use super::super::advisory::{self, Advisory};
+use super::super::api::{self, ApiError, ConsumerChange, ConsumerConfig, ConsumerInfo, DeliverPolicy};
+use super::super::consumer::{self, Closing, Consumer, Mode, Start};
+use super::super::ledger::Entry;
+use super::super::shared::now;
+use super::super::store::CursorId;
+use super::Stream;
+use super::consuming::Member;
+use crate::internal::Message;
+use crate::{inbox, subject};
+
+/// Limit: subjects whose last messages a consumer may begin with.
+const LISTED_MAX: usize = 1 << 20;
+
+impl Stream {
+    pub(super) fn consumer_create(&mut self, message: &Message) -> Result<ConsumerInfo, ApiError> {
+        let text = std::str::from_utf8(message.subject()).map_err(|_| ApiError::BAD_REQUEST)?;
+        let rest = text.strip_prefix("$JS.API.").unwrap_or(text);
+        let request = api::consumer_request(rest, &message.payload())?;
+        let existing = self.consumers.get(&request.config.name);
+        if existing.is_some_and(|member| !member.serves(message.user())) {
+            return Err(ApiError::CONSUMER_NAME_EXIST);
+        }
+        self.check_deliver_subject(&request.config, message)?;
+        let configs: Vec<&ConsumerConfig> = self.consumers.values().map(|member| &member.config).collect();
+        let mut new_name = kit::ids::unique();
+        new_name.retain(|letter| letter != '-');
+        let limits = self.shared.account_limits();
+        let publisher = &self.publisher;
+        let is_heard = |subject: &str| publisher.reaches(subject.as_bytes());
+        let changed = api::check_consumer(request, &self.config, &configs, &new_name, &limits, is_heard)?;
+        let name = match changed {
+            ConsumerChange::Create(config) => self.add_consumer(*config, message)?,
+            ConsumerChange::Update(config) => self.update_consumer(*config)?,
+        };
+        self.describe_consumer(&name, now()).ok_or(ApiError::CONSUMER_NOT_FOUND)
+    }
+
+    /// Whoever may not publish somewhere may not have it done by a consumer.
+    fn check_deliver_subject(&self, config: &ConsumerConfig, message: &Message) -> Result<(), ApiError> {
+        let to = config.deliver_subject.as_bytes();
+        let is_allowed = to.is_empty() || inbox::is_inbox(to) || message.user().permissions.may_publish(to);
+        if is_allowed { Ok(()) } else { Err(ApiError::CONSUMER_INVALID_DELIVER_SUBJECT) }
+    }
+
+    fn add_consumer(&mut self, config: ConsumerConfig, message: &Message) -> Result<String, ApiError> {
+        if self.consumers.len() >= self.shared.config.limits.consumers_max {
+            return Err(ApiError::MAXIMUM_CONSUMERS_LIMIT);
+        }
+        let (name, now, owner) = (config.name.clone(), now(), message.user().name.clone());
+        let start = self.start_of_consumer(&config)?;
+        let mut machine = Consumer::new(self.machine_config(&config, &name, &owner), start, now);
+        let cursor = self.open_cursor(&config, machine.rewind());
+        let id = self.consumer_next;
+        self.consumer_next += 1;
+        let member = Member { config, created: now, owner, id, machine, cursor, interest: None };
+        if member.is_kept() {
+            self.ledger.note(&member.about(&name));
+        }
+        self.consumers.insert(name.clone(), member);
+        advisory::publish(&mut self.publisher, &Advisory::consumer_created(&self.config.name, &name));
+        Ok(name)
+    }
+
+    fn update_consumer(&mut self, config: ConsumerConfig) -> Result<String, ApiError> {
+        let name = config.name.clone();
+        let owner = self.consumers.get(&name).map(|member| member.owner.clone()).unwrap_or_default();
+        let machine_config = self.machine_config(&config, &name, &owner);
+        let Some(member) = self.consumers.get_mut(&name) else { return Err(ApiError::CONSUMER_NOT_FOUND) };
+        if member.config == config {
+            return Ok(name);
+        }
+        let is_filtered_otherwise = !member.config.filters().eq(config.filters());
+        member.config = config;
+        member.machine.update(machine_config, now());
+        member.interest = None;
+        if is_filtered_otherwise {
+            self.store.index.close_cursor(member.cursor);
+            let filters = filters_of(&member.config);
+            member.cursor = self.store.index.open_cursor(&filters, member.machine.rewind());
+        }
+        if member.is_kept() {
+            self.ledger.note(&member.about(&name));
+        }
+        self.take_effects(&name);
+        Ok(name)
+    }
+
+    /// Where a consumer begins.
+    fn start_of_consumer(&mut self, config: &ConsumerConfig) -> Result<Start, ApiError> {
+        let (last, filters) = (self.store.visible(), filters_of(config));
+        Ok(match config.deliver_policy {
+            DeliverPolicy::All => Start::At(self.store.first()),
+            DeliverPolicy::New => Start::At(last + 1),
+            DeliverPolicy::ByStartSequence => Start::At(config.opt_start_seq.max(self.store.first())),
+            DeliverPolicy::ByStartTime => {
+                let time = config.opt_start_time.map_or(0, api::Time::nanoseconds);
+                Start::At(self.store.index.first_after(time).unwrap_or(last + 1))
+            }
+            DeliverPolicy::Last if filters.is_empty() => Start::At(last.max(1)),
+            DeliverPolicy::Last => Start::At(self.last_match(&filters).unwrap_or(last + 1)),
+            DeliverPolicy::LastPerSubject => {
+                let all = vec![b">".to_vec()];
+                let filters = if filters.is_empty() { all } else { filters };
+                let too_many = || ApiError::consumer_create(&"too many subjects to begin with the last of each");
+                let sequences = self.store.index.last_by_filter(&filters, last, LISTED_MAX).ok_or_else(too_many)?;
+                Start::Listed { sequences, resume: last + 1 }
+            }
+        })
+    }
+
+    /// What the machine of a consumer is told.
+    pub(super) fn machine_config(&self, config: &ConsumerConfig, name: &str, owner: &str) -> consumer::Config {
+        let mut compiled = consumer::Config::new(config, &self.config.name, name);
+        let users = self.shared.broker.users();
+        if let (Mode::Push(push), Some(user)) = (&mut compiled.mode, users.find(owner.as_bytes()))
+            && let Some(owned) = inbox::owned_reply(&users, user, &push.subject)
+        {
+            push.subject = owned.into();
+        }
+        compiled
+    }
+
+    pub(super) fn open_cursor(&mut self, config: &ConsumerConfig, from: u64) -> CursorId {
+        self.store.index.open_cursor(&filters_of(config), from)
+    }
+
+    /// Ends a consumer and tells whoever waits for its messages.
+    pub(super) fn delete_consumer(&mut self, name: &str) -> Option<()> {
+        self.close_consumer(name);
+        let member = self.consumers.remove(name)?;
+        if member.is_kept() {
+            self.ledger.note(&Entry::ConsumerDeleted { id: member.id });
+        }
+        self.let_go_of_all(&member);
+        self.store.index.close_cursor(member.cursor);
+        advisory::publish(&mut self.publisher, &Advisory::consumer_deleted(&self.config.name, name));
+        Some(())
+    }
+
+    /// Tells whoever waits for messages of a consumer that it is gone.
+    pub(super) fn close_consumer(&mut self, name: &str) {
+        if let Some(member) = self.consumers.get_mut(name) {
+            member.machine.close(Closing::Deleted);
+        }
+        self.take_effects(name);
+    }
+
+    /// Whether a message is one that a consumer has asked for.
+    pub(super) fn is_wanted(&self, member: &Member, sequence: u64) -> bool {
+        let Some(of) = self.store.index.subject(sequence) else { return false };
+        let mut filters = member.config.filters().peekable();
+        filters.peek().is_none() || filters.any(|filter| subject::matches(filter.as_bytes(), of))
+    }
+}
+
+fn filters_of(config: &ConsumerConfig) -> Vec<Vec<u8>> {
+    config.filters().map(|filter| filter.as_bytes().to_vec()).collect()
+}

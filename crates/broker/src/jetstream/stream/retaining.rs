@@ -1,0 +1,113 @@
+//! Letting messages go: those that every consumer has had (interest), that one has acknowledged (work queue), that nobody
+//! wants, whose time is over. What cannot be found out again from the messages themselves is noted in the ledger.
+
+use std::ops::RangeInclusive;
+
+use super::super::api::Retention;
+use super::super::ledger::Entry;
+use super::super::shared::now;
+use super::super::store::Change;
+use super::Stream;
+use super::consuming::{Member, Place};
+
+/// Limit: messages of one range that consumers are told of one by one; of more they hear as a whole.
+const TOLD_MAX: u64 = 1024;
+
+impl Stream {
+    /// Notes what has become of the store.
+    pub(super) fn note_change(&mut self, change: Option<Change>) {
+        self.is_touched |= change.is_some();
+        if let Some(change) = change.filter(|_| self.ledger.is_durable()) {
+            self.ledger.note(&Entry::Change(change.encode()));
+        }
+    }
+
+    /// Messages that a consumer is done with.
+    pub(super) fn let_go(&mut self, name: &str, settled: Vec<u64>) {
+        let gone: Vec<u64> = match self.config.retention {
+            Retention::Limits => return,
+            Retention::WorkQueue => settled,
+            Retention::Interest => {
+                settled.into_iter().filter(|sequence| !self.is_needed(*sequence, Some(name))).collect()
+            }
+        };
+        self.remove(gone);
+    }
+
+    /// Messages that only this consumer was still to have. It is no longer among the others.
+    pub(super) fn let_go_of_all(&mut self, member: &Member) {
+        if self.config.retention != Retention::Interest {
+            return;
+        }
+        let mut sequence = self.store.first();
+        let mut gone = Vec::new();
+        while sequence <= self.store.visible() {
+            let is_its = self.store.index.is_live(sequence) && self.is_wanted(member, sequence);
+            if is_its && !self.is_needed(sequence, None) {
+                gone.push(sequence);
+            }
+            sequence += 1;
+        }
+        self.remove(gone);
+    }
+
+    /// New messages that no consumer wants, where only those are kept that somebody does.
+    pub(super) fn skip_unwanted(&mut self, sequences: RangeInclusive<u64>) {
+        if self.config.retention == Retention::Interest {
+            let gone = sequences.filter(|sequence| !self.is_needed(*sequence, None)).collect();
+            self.remove(gone);
+        }
+    }
+
+    /// Whether a consumer other than `except` is still to have a message.
+    fn is_needed(&self, sequence: u64, except: Option<&str>) -> bool {
+        let others = self.consumers.iter().filter(|(name, _)| Some(name.as_str()) != except);
+        others.into_iter().any(|(_, member)| self.is_wanted(member, sequence) && member.machine.needs(sequence))
+    }
+
+    /// Removes messages; `sequences` need not be in order.
+    fn remove(&mut self, mut sequences: Vec<u64>) {
+        if sequences.is_empty() {
+            return;
+        }
+        sequences.sort_unstable();
+        let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
+        for sequence in sequences {
+            match ranges.last_mut() {
+                Some(last) if *last.end() + 1 >= sequence => *last = *last.start()..=sequence,
+                _ => ranges.push(sequence..=sequence),
+            }
+        }
+        let change = self.store.remove_ranges(&ranges, now());
+        self.note_change(change);
+    }
+
+    /// What time does to messages and to their ids.
+    pub(super) fn expire(&mut self, now: i64) {
+        if self.store.next_expiry().is_some_and(|at| at <= now) {
+            self.store.remove_expired(now);
+            self.is_touched = true;
+        }
+        self.duplicates.forget_before(now.saturating_sub(self.config.duplicate_window));
+    }
+
+    /// When the oldest id is to be forgotten.
+    pub(super) fn ids_expire_at(&self) -> Option<i64> {
+        self.duplicates.oldest().map(|oldest| oldest.saturating_add(self.config.duplicate_window))
+    }
+
+    /// Tells consumers what has left the stream.
+    pub(super) fn tell_removed(&mut self) {
+        for range in self.store.take_removed() {
+            let first = self.store.first();
+            for member in self.consumers.values_mut() {
+                if range.end() - range.start() < TOLD_MAX {
+                    range.clone().for_each(|sequence| member.machine.removed(sequence));
+                } else {
+                    let source = Place { store: &mut self.store, cursor: member.cursor };
+                    member.machine.purged(first, &source);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Streams and consumers through the official Rust client, what survives the process, and what a user may do with them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, consumer, stream};
+use broker::{Config, JetStream, JetStreamLimits, Sync};
+use futures_util::StreamExt;
+
+use crate::support::{Running, config, start};
+
+pub(crate) fn jetstream(folder: &Path) -> JetStream {
+    JetStream {
+        folder: folder.to_owned(),
+        sync: Sync::Always,
+        limits: JetStreamLimits {
+            streams_max: 100,
+            consumers_max: 1000,
+            store_bytes_max: 1 << 30,
+            memory_bytes_max: 256 << 20,
+            segment_bytes: 8 << 20,
+            queue_bytes: 8 << 20,
+            cache_bytes: 8 << 20,
+            message_ids_max: 1 << 20,
+        },
+    }
+}
+
+fn started(folder: &Path) -> Running {
+    start(&Config { jetstream: Some(jetstream(folder)), ..config() })
+}
+
+async fn context(running: &Running) -> jetstream::Context {
+    jetstream::new(async_nats::connect(running.url()).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_is_there_after_a_restart_and_so_is_what_consumers_have_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = started(folder.path());
+    let context = context(&running).await;
+    let made = context
+        .create_stream(stream::Config {
+            name: "ORDERS".into(),
+            subjects: vec!["orders.>".into()],
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    for at in 0..100 {
+        let ack = context.publish(format!("orders.{}", at % 3), format!("{at}").into()).await.unwrap().await.unwrap();
+        assert_eq!(ack.sequence, at + 1);
+    }
+    let pull = consumer::pull::Config { durable_name: Some("work".into()), ..Default::default() };
+    let consumer = made.create_consumer(pull).await.unwrap();
+    let mut batch = consumer.fetch().max_messages(10).messages().await.unwrap();
+    let mut count = 0;
+    while let Some(message) = batch.next().await {
+        let message = message.unwrap();
+        assert_eq!(message.payload, format!("{count}"));
+        message.double_ack().await.unwrap();
+        count += 1;
+    }
+    assert_eq!(count, 10);
+    running.ended().await;
+
+    let running = started(folder.path());
+    let context = self::context(&running).await;
+    let mut again = context.get_stream("ORDERS").await.unwrap();
+    assert_eq!(again.info().await.unwrap().state.messages, 100);
+    let mut consumer: consumer::PullConsumer = again.get_consumer("work").await.unwrap();
+    let info = consumer.info().await.unwrap();
+    assert_eq!((info.ack_floor.stream_sequence, info.num_pending), (10, 90));
+    let mut batch = consumer.fetch().max_messages(100).expires(Duration::from_millis(500)).messages().await.unwrap();
+    let mut next = 10;
+    while let Some(message) = batch.next().await {
+        assert_eq!(message.unwrap().payload, format!("{next}"));
+        next += 1;
+    }
+    assert_eq!(next, 100);
+}
