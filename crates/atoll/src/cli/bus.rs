@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, ServerAddr};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -32,8 +32,12 @@ impl Bus {
     /// Asks the daemon where the broker is, and connects.
     pub async fn connect(project: &Project) -> Result<Self, Failure> {
         let BrokerUrl { url } = api::client::Client::new(project).get("/v1/broker/url").await.map_err(Failure::from)?;
+        let address: ServerAddr =
+            url.parse().map_err(|error| Failure::new("the broker's address cannot be read").because(error))?;
         let (sender, closed) = watch::channel(false);
-        let options = ConnectOptions::new()
+        // The client does not take them from the address.
+        let part = |part: Option<&str>| part.unwrap_or_default().to_owned();
+        let options = ConnectOptions::with_user_and_password(part(address.username()), part(address.password()))
             .name("atoll")
             .connection_timeout(ANSWER_MAX)
             .request_timeout(Some(ANSWER_MAX))
@@ -48,13 +52,11 @@ impl Bus {
                     }
                 }
             });
-        match options.connect(&url).await {
+        // Shown without its password.
+        let shown = format!("{}:{}", address.host(), address.port());
+        match options.connect(address).await {
             Ok(client) => Ok(Self { client, closed }),
-            // The address is shown without its password.
-            Err(error) => {
-                let address = url.rsplit('@').next().unwrap_or_default();
-                Err(Failure::new(format!("cannot connect to the broker at {address}")).because(error))
-            }
+            Err(error) => Err(Failure::new(format!("cannot connect to the broker at {shown}")).because(error)),
         }
     }
 

@@ -38,17 +38,24 @@ impl Describe {
     }
 }
 
+/// Columns of a key.
+const WIDTH_MIN: usize = 14;
+
 /// Prints an object as an outline. What is empty is left out.
 pub fn print(value: &Value, depth: usize) -> anyhow::Result<()> {
     let indent = "  ".repeat(depth);
+    let is_line = |value: &Value| !value.is_null() && !value.is_object();
+    let lines = value.as_object().into_iter().flatten().filter(|(_, value)| is_line(value));
+    let width = lines.map(|(key, _)| key.len() + 2).max().unwrap_or_default().max(WIDTH_MIN);
     for (key, value) in value.as_object().into_iter().flatten() {
+        let is_size = key.contains("bytes") || key == "max_payload";
         let key = key.replace('_', " ");
         match value {
             Value::Null => {}
             Value::Array(items) if items.is_empty() => {}
             Value::Array(items) if items.iter().all(|item| !item.is_object()) => {
                 let items: Vec<String> = items.iter().map(plain).collect();
-                output::line(&format!("{indent}{key:14}{}", items.join(", ")))?;
+                output::line(&format!("{indent}{key:width$}{}", items.join(", ")))?;
             }
             Value::Array(items) => {
                 output::line(&format!("{indent}{key}"))?;
@@ -61,7 +68,11 @@ pub fn print(value: &Value, depth: usize) -> anyhow::Result<()> {
                 output::line(&format!("{indent}{key}"))?;
                 print(value, depth + 1)?;
             }
-            scalar => output::line(&format!("{indent}{key:14}{}", plain(scalar)))?,
+            Value::Number(bytes) if is_size && bytes.is_u64() => {
+                let size = output::bytes_shown(bytes.as_u64().unwrap_or_default());
+                output::line(&format!("{indent}{key:width$}{size}"))?;
+            }
+            scalar => output::line(&format!("{indent}{key:width$}{}", plain(scalar)))?,
         }
     }
     Ok(())
