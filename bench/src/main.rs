@@ -1,7 +1,8 @@
-//! What `cargo xtask bench` runs: the chores that measure (`proxy`, `resilience`), the one that looks for what fails or
+//! What `cargo xtask bench` runs: the chores that measure (`proxy`, `resilience`, `broker`), the one that looks for what fails or
 //! grows (`soak`), and the programs that they start for that, services that behave (`upstream`) and that do not (`callee`)
 //! and an open-loop load (`rate`). It knows the product by its command line alone.
 
+mod broker;
 mod callee;
 mod chart;
 mod client;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Proxy(options) => run(async move { until_signalled(proxy::run(options)).await }),
         Command::Soak(options) => run(async move { until_signalled(soak::run(options)).await }),
         Command::Resilience(options) => run(async move { until_signalled(resilience::run(options)).await }),
+        Command::Broker(options) => run(until_signalled(Box::pin(broker::run(options)))),
         Command::Callee(options) => run(callee::run(options)),
         Command::Upstream => run(upstream::run()),
         Command::Rate(options) => run(rate::main(options)),

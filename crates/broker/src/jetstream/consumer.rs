@@ -240,7 +240,8 @@ impl Consumer {
         }
         match ack::Kind::parse(payload) {
             ack::Kind::Next(request) => Answer::Next(request),
-            ack::Kind::Ack | ack::Kind::Term(_) if !is_delivered => Answer::Silence,
+            ack::Kind::Ack | ack::Kind::Term(_) if is_delivered => Answer::Reply,
+            ack::Kind::Ack | ack::Kind::Term(_) => Answer::Silence,
             _ if sequence == 0 => Answer::Silence,
             _ => Answer::Reply,
         }
@@ -404,8 +405,12 @@ impl Consumer {
             self.fresh = None;
         }
         if sequence > self.state.delivered.stream {
-            let at = self.state.listed.binary_search(&sequence);
-            self.listed_gaps += usize::from(at.is_ok_and(|at| at >= self.listed_dead));
+            match self.state.listed.binary_search(&sequence) {
+                // It may be there and not readable: it is not to be looked at again.
+                Ok(at) if at == self.listed_dead => self.listed_dead += 1,
+                Ok(at) if at > self.listed_dead => self.listed_gaps += 1,
+                _ => {}
+            }
             return;
         }
         if let Some(pending) = self.state.settle(sequence) {

@@ -23,7 +23,6 @@ use super::subjects::{self, Call};
 use super::wishes;
 use crate::internal::{Message, Subscription};
 use crate::publisher::{Outgoing, Publisher};
-use crate::subject;
 
 /// Limit: calls that wait for one stream; beyond it a call is refused.
 const CALLS_MAX: usize = 4096;
@@ -152,7 +151,7 @@ impl Hub {
                 Ok(()) => return,
                 Err(error) => self.said::<()>(kind, &Err(error)),
             },
-            (_, Call::Unsupported) => self.said::<()>(kind, &Err(ApiError::NOT_SUPPORTED)),
+            (_, Call::Snapshot | Call::Restore) => self.said::<()>(kind, &Err(ApiError::NOT_SUPPORTED)),
         };
         self.answer(&message, &payload);
     }
@@ -185,9 +184,7 @@ impl Hub {
     }
 
     fn account(&self, message: &Message) -> Result<AccountInfo, ApiError> {
-        if !api::is_empty(&message.payload()) {
-            return Err(ApiError::NOT_EMPTY_REQUEST);
-        }
+        api::expect_empty(&message.payload())?;
         let Shared { files, memory, api_total, api_errors, .. } = &*self.shared;
         let load = |sum: &std::sync::atomic::AtomicU64| sum.load(Ordering::Relaxed);
         let consumers = load(&files.consumers) + load(&memory.consumers);
@@ -204,11 +201,7 @@ impl Hub {
 
     /// The streams with a subject that touches a pattern.
     fn touched(&self, pattern: &str) -> Vec<&Entry> {
-        let touches = |entry: &&Entry| {
-            let mut subjects = entry.config.subjects.iter();
-            pattern.is_empty() || subjects.any(|own| subject::overlaps(own.as_bytes(), pattern.as_bytes()))
-        };
-        self.streams.values().filter(touches).collect()
+        self.streams.values().filter(|entry| entry.config.is_about(pattern)).collect()
     }
 
     fn names(&self, body: &[u8]) -> Result<StreamNames, ApiError> {
@@ -267,7 +260,7 @@ impl Hub {
                 true
             }
         };
-        Ok(StreamCreated { info: self.info(name).await?, did_create })
+        Ok(StreamCreated { info: self.info(name).await?.shown(), did_create })
     }
 
     async fn info(&self, name: &str) -> Result<StreamInfo, ApiError> {
@@ -292,9 +285,7 @@ impl Hub {
     }
 
     async fn delete(&mut self, name: &str, body: &[u8]) -> Result<Success, ApiError> {
-        if !api::is_empty(body) {
-            return Err(ApiError::NOT_EMPTY_REQUEST);
-        }
+        api::expect_empty(body)?;
         if self.broken.contains_key(name) {
             let folder = stream::root(&self.shared).join(name);
             stream::remove_folder(&folder).map_err(|failure| ApiError::stream_delete(&failure))?;

@@ -349,6 +349,7 @@ impl Store {
             self.index.unhold(flight.arrival.subject);
         }
         self.batch.clear();
+        self.time = self.flights.back().map_or(self.index.clock, |flight| flight.arrival.time);
     }
 
     fn land(&mut self, flight: &Flight) {

@@ -87,7 +87,7 @@ impl Files {
             }
         }
         let index = replay.finish(last + 1);
-        report.change = is_ahead.then(|| Change { at: last, time: index.clock, what: What::Opened });
+        report.change = is_ahead.then_some(Change { at: last, time: index.clock, what: What::Opened });
         Ok((index, files, report))
     }
 

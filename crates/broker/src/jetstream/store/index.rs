@@ -126,7 +126,7 @@ impl Index {
         // What it replaces makes room; with others on their way to the same subject it is not known how much.
         let replaced = subject.filter(|subject| subject.holds == 0).and_then(|subject| {
             let oldest = match &subject.sequences {
-                Some(sequences) => sequences.front().copied(),
+                Some(sequences) => sequences.0.front().copied(),
                 None => Some(subject.last),
             };
             self.chunks.get(oldest?).map(Entry::size)
@@ -175,7 +175,7 @@ impl Index {
         subject.last = sequence;
         subject.staged = subject.staged.max(sequence);
         if let Some(sequences) = &mut subject.sequences {
-            sequences.push_back(sequence);
+            sequences.0.push_back(sequence);
         }
         self.cursors.added(sequence, id);
         before
@@ -202,11 +202,11 @@ impl Index {
             subject.last = 0;
         }
         if let Some(sequences) = &mut subject.sequences {
-            if let Ok(at) = sequences.binary_search(&sequence) {
-                sequences.remove(at);
+            if let Ok(at) = sequences.0.binary_search(&sequence) {
+                sequences.0.remove(at);
             }
-            subject.last = sequences.back().copied().unwrap_or(0);
-            if sequences.len() < 2 {
+            subject.last = sequences.0.back().copied().unwrap_or(0);
+            if sequences.0.len() < 2 {
                 subject.sequences = None;
             }
         }

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use super::change::{Change, Purge, What, push_sequence};
 use super::chunks::Stay;
 use super::index::{Arrival, Index};
+use super::subjects::Sequences;
 use super::{Discard, Limits, Rollup};
 
 /// Limit: deadlines of messages that are gone may be as many as those of others, and this many more.
@@ -29,7 +30,7 @@ impl Index {
     fn note_sequences(&mut self, id: u32, max: u64, before: u64) {
         let subject = self.subjects.get_mut(id);
         if max > 1 && subject.count == 2 && subject.sequences.is_none() && before > 0 {
-            subject.sequences = Some(Box::new([before, subject.last].into()));
+            subject.sequences = Some(Box::new(Sequences([before, subject.last].into())));
         }
     }
 
@@ -37,7 +38,7 @@ impl Index {
         while self.subjects.get(id).count > max {
             let subject = self.subjects.get(id);
             let oldest = match &subject.sequences {
-                Some(sequences) => sequences.front().copied(),
+                Some(sequences) => sequences.0.front().copied(),
                 None if subject.count == 2 && before > 0 => Some(before),
                 None => self.chunks.find(self.first, |entry| entry.subject == id).map(|(sequence, _)| sequence),
             };
@@ -66,7 +67,7 @@ impl Index {
     }
 
     fn take_subject_below(&mut self, id: u32, until: u64) {
-        while let Some(oldest) = self.subjects.get(id).sequences.as_ref().and_then(|all| all.front().copied()) {
+        while let Some(oldest) = self.subjects.get(id).sequences.as_ref().and_then(|all| all.0.front().copied()) {
             if oldest >= until {
                 return;
             }
@@ -197,7 +198,7 @@ impl Index {
             _ => {
                 let subject = subjects.get_mut(entry.subject);
                 if max > 1 && subject.count > 1 {
-                    subject.sequences.get_or_insert_default().push_back(sequence);
+                    subject.sequences.get_or_insert_default().0.push_back(sequence);
                 }
             }
         });

@@ -1,6 +1,8 @@
 //! The consumers of a stream: what clients ask of them and acknowledge, what is sent to whom, what is noted of it. Each
 //! decides for itself in `consumer`; here it is given messages, time and a voice.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use super::super::advisory::{self, Advisory};
@@ -225,6 +227,7 @@ impl Stream {
     pub(super) fn take_effects(&mut self, name: &str) {
         let Some(member) = self.consumers.get_mut(name) else { return };
         let effects = std::mem::take(&mut member.machine.effects);
+        self.unnoted.get_or_insert_with(Instant::now);
         for reply in effects.replies {
             let message = protocol::Message {
                 subject: &reply.to,
@@ -298,7 +301,7 @@ impl Stream {
             stream_name: self.config.name.clone(),
             name: name.to_owned(),
             created: Time::from_nanoseconds(member.created),
-            config: member.config.clone(),
+            config: member.config.shown(),
             delivered: info.delivered,
             ack_floor: info.ack_floor,
             num_ack_pending: info.num_ack_pending,

@@ -183,6 +183,7 @@ impl Found {
             storing_bytes: 0,
             noting: VecDeque::new(),
             answers: Vec::new(),
+            unnoted: None,
             share: Share::default(),
             damaged: opened.report.damage.len() as u64,
             cared: Instant::now(),

@@ -2,6 +2,7 @@
 //! wants, whose time is over. What cannot be found out again from the messages themselves is noted in the ledger.
 
 use std::ops::RangeInclusive;
+use std::time::Instant;
 
 use super::super::api::Retention;
 use super::super::ledger::Entry;
@@ -19,6 +20,7 @@ impl Stream {
         self.is_touched |= change.is_some();
         if let Some(change) = change.filter(|_| self.ledger.is_durable()) {
             self.ledger.note(&Entry::Change(change.encode()));
+            self.unnoted.get_or_insert_with(Instant::now);
         }
     }
 

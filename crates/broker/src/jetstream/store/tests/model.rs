@@ -25,7 +25,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    pub(super) fn new(&self) -> New<'_> {
+    pub(super) fn to_new(&self) -> New<'_> {
         let Self { subject, headers, payload, time, ttl, rollup, .. } = self;
         New { subject: subject.as_bytes(), headers, payload, time: *time, ttl: *ttl, rollup: *rollup }
     }
