@@ -44,6 +44,7 @@ use switches::Switchboard;
 use bus::Bus;
 pub use control::Control;
 use dashboard::Dashboard;
+use history::History;
 
 /// How long followers of the API may take, once everything has stopped.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
@@ -110,7 +111,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(dashboard) = cause.downcast_ref::<dashboard::Error>() {
             return dashboard.hint();
         }
-        if let Some(broker) = cause.downcast_ref::<broker::Error>() {
+        if let Some(broker) = cause.downcast_ref::<bus::Error>() {
             return bus::hint(broker);
         }
         let proxy::Error::Listen { listener, address, source } = cause.downcast_ref()? else { return None };
@@ -227,10 +228,13 @@ impl Daemon {
         let lost = planes.lost().to_vec();
         let proxy = proxy::plane::bind(plane::config(&project, served.listeners(), &lower::limits(&plan)), planes)?;
         let dashboard = Dashboard::bind(plan.dashboard.listen)?;
+        let ((history, history_writer), tasks) = (history::begin(), kit::tasks::Tasks::default());
+        let services = lower::services(&plan, &credentials);
+        // Order: services find their streams when they start.
+        let (bus, bus_losses) = Bus::open_for(&served, &project, credentials, history.clone(), tasks.clone()).await?;
         let (prepare, prepares) = mpsc::channel(PREPARES_MAX);
         let (drain, drains) = mpsc::channel(DRAINS_MAX);
         let between = Between { registry: registry.clone(), prepare, drain };
-        let services = lower::services(&plan, &credentials);
         let supervisor =
             supervisor::bind(supervise(&project, services, (instances, before), open_files_soft, between))?;
         // Order: once the registry has what was taken over, so that a data plane that serves goes on serving all of it.
@@ -241,14 +245,7 @@ impl Daemon {
 
         let (end, ends) = watch::channel(None);
         let (drained, drained_receiver) = watch::channel(false);
-        let (history, history_writer) = history::begin();
-        let tasks = kit::tasks::Tasks::default();
-        let (bus, bus_losses) = Bus::new(&project, credentials, history.clone(), tasks.clone());
-        // Order: services find their streams when they start.
-        bus.go_over(&served).await?;
-        damages.into_iter().for_each(|damage| history.say("state_file_damaged", damage));
-        lost.iter().for_each(|loss| history.say("data_plane_lost", plane::left(loss)));
-        changes.iter().for_each(|change| history.say("changed", change.to_string()));
+        tell_past(&history, damages, &lost, &changes);
         let ground = change::Ground { project: project.clone(), environment, claims };
         let control = Arc::new(Control {
             manifest: project.manifest.clone(),
@@ -349,9 +346,7 @@ impl Daemon {
             tracing::debug!("a follower of the API did not end in time");
         }
         if end == End::Stop {
-            // Nothing of it runs any more.
-            project.remove_record();
-            project.remove_switches();
+            forget(&project);
         }
         // A socket without a daemon would only mislead; the lock is what counts.
         let _ = std::fs::remove_file(project.socket());
@@ -363,6 +358,19 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Writes into the history what this daemon has found.
+fn tell_past(history: &History, damages: Vec<String>, lost: &[proxy::plane::Loss], changes: &[dto::Change]) {
+    damages.into_iter().for_each(|damage| history.say("state_file_damaged", damage));
+    lost.iter().for_each(|loss| history.say("data_plane_lost", plane::left(loss)));
+    changes.iter().for_each(|change| history.say("changed", change.to_string()));
+}
+
+/// Nothing of what these files tell runs any more.
+fn forget(project: &Project) {
+    project.remove_record();
+    project.remove_switches();
 }
 
 /// Begins what the daemon does for its engines, and for whoever watches.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use kit::tasks::Tasks;
 use kit::{drain, readiness};
 use manifest::plan;
+use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -18,6 +19,15 @@ use crate::daemon::history::History;
 use crate::daemon::{engine_lost, streams, unlistenable};
 use crate::lower;
 use crate::project::{Credentials, Project};
+
+/// Why there is no broker.
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+    #[error("the broker ended while it started")]
+    Ended,
+}
 
 /// The broker, if there is one, and what is needed to open it.
 #[derive(Debug)]
@@ -53,16 +63,19 @@ struct Running {
 }
 
 impl Bus {
-    /// Without a broker. What is received says that one ended without having been told to.
-    pub fn new(
+    /// With a broker where what is served needs one. What is received says that it ended without having been told to.
+    pub async fn open_for(
+        served: &Served,
         project: &Project,
         credentials: Credentials,
         history: History,
         tasks: Tasks,
-    ) -> (Self, mpsc::Receiver<anyhow::Error>) {
+    ) -> Result<(Self, mpsc::Receiver<anyhow::Error>), Error> {
         let (lost, losses) = mpsc::channel(1);
         let (open, running) = (watch::Sender::new(None), Mutex::default());
-        (Self { credentials, folder: project.broker_data(), open, running, lost, history, tasks }, losses)
+        let bus = Self { credentials, folder: project.broker_data(), open, running, lost, history, tasks };
+        bus.go_over(served).await?;
+        Ok((bus, losses))
     }
 
     pub fn credentials(&self) -> &Credentials {
@@ -76,7 +89,7 @@ impl Bus {
 
     /// Has a broker as the present plan needs it, or those before it as long as instances of them run. Where the next one
     /// cannot be opened, the one before goes on.
-    pub async fn go_over(&self, served: &Served) -> Result<(), broker::Error> {
+    pub async fn go_over(&self, served: &Served) -> Result<(), Error> {
         let mut running = self.running.lock().await;
         let plans =
             || std::iter::once(&served.present).chain(served.retiring.iter().rev()).map(|accepted| &*accepted.plan);
@@ -99,7 +112,7 @@ impl Bus {
                     match self.serve(name, before, users).await {
                         Ok(again) => *running = Some(again),
                         Err(error) => {
-                            tracing::error!(error = %kit::Chain(&error), "cannot go back to the broker of before")
+                            tracing::error!(error = %kit::Chain(&error), "cannot go back to the broker of before");
                         }
                     }
                 }
@@ -125,12 +138,18 @@ impl Bus {
     }
 
     /// Opens a broker and returns when it serves.
-    async fn serve(&self, name: &str, plan: plan::Broker, users: Vec<broker::User>) -> Result<Running, broker::Error> {
+    async fn serve(&self, name: &str, plan: plan::Broker, users: Vec<broker::User>) -> Result<Running, Error> {
         let bound = broker::bind(&lower::broker(name, &plan, users, self.folder.clone()))?;
         let (address, monitor, handle) = (bound.address(), bound.monitor_address(), bound.handle());
         let (token, mut ready) = readiness::channel();
         let (drain, watch) = drain::channel();
         let serving = self.tasks.spawn(bound.run(token, watch));
+        if ready.settled().await != readiness::State::Ready {
+            return match serving.await {
+                Ok(Err(error)) => Err(error.into()),
+                _ => Err(Error::Ended),
+            };
+        }
         let lost = self.lost.clone();
         let ended = self.tasks.spawn(async move {
             match serving.await {
@@ -139,7 +158,6 @@ impl Bus {
                 other => drop(lost.try_send(engine_lost("broker", other))),
             }
         });
-        ready.settled().await;
         tracing::info!(%address, sync = %plan.sync, "the broker listens");
         let refused = BTreeMap::new();
         self.open.send_replace(Some(Arc::new(Open { address, monitor, handle, plan: plan.clone(), refused })));
@@ -165,8 +183,8 @@ impl Bus {
 }
 
 /// What to do about a broker that cannot be opened.
-pub(super) fn hint(error: &broker::Error) -> Option<String> {
-    let broker::Error::Listen { address, source, .. } = error else { return None };
+pub(super) fn hint(error: &Error) -> Option<String> {
+    let Error::Broker(broker::Error::Listen { address, source, .. }) = error else { return None };
     unlistenable(NAME, *address, source.kind())
 }
 
