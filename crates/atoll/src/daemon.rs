@@ -218,7 +218,7 @@ impl Daemon {
         let present = accepted(project.load_and_claim(&environment, &ours, &mut claims))?;
         project.store_ports(&present.plan.ports).context("cannot keep the port ledger")?;
         let credentials = Credentials::load_or_make(&project).context("cannot keep the broker's credentials")?;
-        let Succession { served, before, changes } = record::succeed(record, present, &credentials);
+        let Succession { served, before, mut changes } = record::succeed(record, present, &credentials);
         let plan = Arc::clone(&served.present.plan);
 
         let open_files_soft = raise_open_files();
@@ -246,6 +246,7 @@ impl Daemon {
         let (end, ends) = watch::channel(None);
         let (drained, drained_receiver) = watch::channel(false);
         tell_past(&history, damages, &lost, &changes);
+        changes.extend(bus.refusals(&plan));
         let ground = change::Ground { project: project.clone(), environment, claims };
         let control = Arc::new(Control {
             manifest: project.manifest.clone(),

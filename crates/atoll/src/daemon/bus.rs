@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use kit::tasks::Tasks;
 use kit::{drain, readiness};
-use manifest::plan;
+use manifest::{Plan, plan};
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -121,6 +121,17 @@ impl Bus {
         }
         self.declare(&lower::streams(&served.present.plan)).await;
         Ok(())
+    }
+
+    /// The topics whose streams are not as the manifest wants them, as changes that were not made.
+    pub fn refusals(&self, plan: &Plan) -> Vec<dto::Change> {
+        let Some(open) = self.open() else { return Vec::new() };
+        let refused = plan.topics.iter().filter_map(|(subject, topic)| {
+            let why = open.refused.get(&topic.stream)?;
+            let details = vec![format!("its stream {} stays as it is: {why}", topic.stream)];
+            Some(dto::Change { of: "topic".to_owned(), name: subject.clone(), verb: dto::Verb::Changed, details })
+        });
+        refused.collect()
     }
 
     /// Ends it, once nobody needs it any more.

@@ -142,7 +142,7 @@ impl Control {
         if let Some(unknown) = named.iter().find(|name| !plan.services.contains_key(*name)) {
             return Err(refused(format!("there is no service `{unknown}` in the manifest")));
         }
-        let changes = lower::changes(&before, &plan);
+        let mut changes = lower::changes(&before, &plan);
         if plan.fingerprint() == before.fingerprint() {
             // What was taken back may be tried once more; nothing else differs.
             let applied = self
@@ -169,6 +169,7 @@ impl Control {
         for change in changes.iter().filter(|change| !(change.of == "service" && told.contains(&change.name))) {
             self.history.say("changed", change.to_string());
         }
+        changes.extend(self.bus.refusals(&plan));
         self.settle(plan);
         Ok(changes)
     }

@@ -210,4 +210,20 @@ mod tests {
         assert_eq!(told, expected.map(|(name, keys)| (name.to_owned(), keys.into_iter().map(str::to_owned).collect())));
         assert!(changes(&before, &before).is_empty());
     }
+
+    #[test]
+    fn a_changed_broker_and_its_topics_are_told_by_their_keys() {
+        let before = crate::lower::tests::plan();
+        let mut after = before.clone();
+        after.broker.as_mut().unwrap().sync = manifest::plan::Sync::Always;
+        after.topics.get_mut("stock.>").unwrap().retention.messages = None;
+        after.topics.remove("orders.placed");
+        after.services.get_mut("orders").unwrap().publishes.pop();
+        let told: Vec<String> = changes(&before, &after).iter().map(ToString::to_string).collect();
+        let expected =
+            ["~ broker broker: sync", "~ service orders: publishes", "- topic orders.placed", "~ topic stock.>: retention"];
+        assert_eq!(told, expected);
+        after.broker = None;
+        assert_eq!(changes(&before, &after)[0].to_string(), "- broker broker");
+    }
 }

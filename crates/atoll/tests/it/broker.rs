@@ -189,6 +189,15 @@ fn a_changed_manifest_reaches_a_broker_that_runs() {
     assert_eq!(app.ask_json("ordering", "orders.placed", &json!({}))["seq"], 2);
     assert_eq!(app.pid("ordering", 0), ordering);
     assert!(app.atoll(&["doctor"]).succeeded().stdout.contains("`sync` is `interval:50ms`"));
+    // What a stream cannot become is said, and it goes on as it was.
+    let manifest = std::fs::read_to_string(app.path("atoll.toml")).unwrap();
+    app.write("atoll.toml", &format!("{manifest}\n[topics.\"orders.placed\"]\nstorage = \"memory\"\n"));
+    let told = app.atoll(&["up", "-d"]).succeeded().stderr;
+    assert!(told.contains("its stream ORDERS_PLACED stays as it is"), "{told}");
+    let refused = app.stream("ORDERS_PLACED").unwrap();
+    assert!(refused["refused"].is_string() && refused["storage"] == "file", "{refused}");
+    assert_eq!(app.ask_json("ordering", "orders.placed", &json!({}))["seq"], 3);
+    assert_eq!(app.atoll(&["doctor"]).code(), 1);
 }
 
 #[test]
