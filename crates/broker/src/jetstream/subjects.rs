@@ -204,7 +204,7 @@ mod tests {
             assert_eq!(call(format!("$JS.API.{rest}").as_bytes()), expected, "{rest}");
         }
         assert_eq!(call(b"$JS.API"), None);
-        let listened = |subject: &[u8]| HUB.iter().any(|pattern| subject::matches(pattern.as_bytes(), subject));
+        let listened = |subject: &[u8]| HUB.iter().any(|pattern| crate::subject::matches(pattern.as_bytes(), subject));
         assert!(cases[..9].iter().all(|(rest, _)| listened(format!("$JS.API.{rest}").as_bytes())));
     }
 

@@ -159,6 +159,7 @@ impl Stream {
         let purge = Purge { filter, keep: request.keep, up_to: request.seq };
         let (purged, change) = self.store.purge(&purge, now());
         self.note_change(change);
+        self.tell_purged();
         Ok(Purged::new(purged))
     }
 

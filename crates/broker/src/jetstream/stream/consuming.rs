@@ -34,8 +34,6 @@ pub(super) struct Member {
     pub(super) id: u64,
     pub(super) machine: Consumer,
     pub(super) cursor: CursorId,
-    /// Whether somebody listened to its pushes when that was last looked at.
-    pub(super) interest: Option<Interest>,
 }
 
 /// What the ledger says of a consumer.
@@ -124,6 +122,11 @@ impl Stream {
 
     fn pull(&mut self, name: &str, message: &Message) {
         let Some(to) = message.answerable().map(Bytes::copy_from_slice) else { return };
+        let pulls = |member: &&Member| !member.config.is_push() && member.serves(message.user());
+        if self.consumers.get(name).filter(pulls).is_none() {
+            // As if nobody had subscribed to such requests.
+            return self.send_status(&to, "503");
+        }
         self.ask(name, to, &message.payload(), message.user());
     }
 
@@ -163,7 +166,7 @@ impl Stream {
         let mut names = Vec::new();
         for (name, member) in &mut self.consumers {
             let mut source = Place { store: &mut self.store, cursor: member.cursor };
-            if member.machine.next(&mut source, now).is_some() {
+            if member.machine.next(&mut source, now).is_some() || !member.machine.effects.is_empty() {
                 names.push(name.clone());
             }
         }
@@ -267,16 +270,11 @@ impl Stream {
 
     /// Tells push consumers whether somebody listens to them.
     fn look_for_listeners(&mut self, now: i64) {
-        let mut changed = Vec::new();
-        for (name, member) in self.consumers.iter_mut().filter(|(_, member)| member.config.is_push()) {
-            let listens = member.machine.push_subject().is_some_and(|to| self.publisher.reaches(to));
-            let interest = if listens { Interest::Present } else { Interest::Absent };
-            if member.interest.replace(interest) != Some(interest) {
-                member.machine.interest(interest, now);
-                changed.push(name.clone());
-            }
+        for member in self.consumers.values_mut() {
+            let Some(to) = member.machine.push_subject() else { continue };
+            let interest = if self.publisher.reaches(to) { Interest::Present } else { Interest::Absent };
+            member.machine.interest(interest, now);
         }
-        changed.iter().for_each(|name| self.take_effects(name));
     }
 
     /// Notes what has happened to consumers since the last time.

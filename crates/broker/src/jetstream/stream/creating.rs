@@ -11,6 +11,8 @@ use super::consuming::Member;
 use crate::internal::Message;
 use crate::{inbox, subject};
 
+/// Letters of a name that a consumer is given, as nats-server has it.
+const NAME_LEN: usize = 8;
 /// Limit: subjects whose last messages a consumer may begin with.
 const LISTED_MAX: usize = 1 << 20;
 
@@ -25,8 +27,7 @@ impl Stream {
         }
         self.check_deliver_subject(&request.config, message)?;
         let configs: Vec<&ConsumerConfig> = self.consumers.values().map(|member| &member.config).collect();
-        let mut new_name = kit::ids::unique();
-        new_name.retain(|letter| letter != '-');
+        let new_name = self.new_name();
         let limits = self.shared.account_limits();
         let publisher = &self.publisher;
         let is_heard = |subject: &str| publisher.reaches(subject.as_bytes());
@@ -36,6 +37,16 @@ impl Stream {
             ConsumerChange::Update(config) => self.update_consumer(*config)?,
         };
         self.describe_consumer(&name, now()).ok_or(ApiError::CONSUMER_NOT_FOUND)
+    }
+
+    /// A name that no consumer has yet.
+    fn new_name(&self) -> String {
+        loop {
+            let name: String = std::iter::repeat_with(fastrand::alphanumeric).take(NAME_LEN).collect();
+            if !self.consumers.contains_key(&name) {
+                return name;
+            }
+        }
     }
 
     /// Whoever may not publish somewhere may not have it done by a consumer.
@@ -55,7 +66,7 @@ impl Stream {
         let cursor = self.open_cursor(&config, machine.rewind());
         let id = self.consumer_next;
         self.consumer_next += 1;
-        let member = Member { config, created: now, owner, id, machine, cursor, interest: None };
+        let member = Member { config, created: now, owner, id, machine, cursor };
         if member.is_kept() {
             self.ledger.note(&member.about(&name));
         }
@@ -68,6 +79,7 @@ impl Stream {
         let name = config.name.clone();
         let owner = self.consumers.get(&name).map(|member| member.owner.clone()).unwrap_or_default();
         let machine_config = self.machine_config(&config, &name, &owner);
+        let last = self.store.visible();
         let Some(member) = self.consumers.get_mut(&name) else { return Err(ApiError::CONSUMER_NOT_FOUND) };
         if member.config == config {
             return Ok(name);
@@ -75,11 +87,13 @@ impl Stream {
         let is_filtered_otherwise = !member.config.filters().eq(config.filters());
         member.config = config;
         member.machine.update(machine_config, now());
-        member.interest = None;
         if is_filtered_otherwise {
-            self.store.index.close_cursor(member.cursor);
-            let filters = filters_of(&member.config);
-            member.cursor = self.store.index.open_cursor(&filters, member.machine.rewind());
+            // What it has passed over already stays passed over, as in nats-server.
+            let index = &mut self.store.index;
+            let passed = if index.pending(member.cursor) == 0 { last + 1 } else { index.position(member.cursor) };
+            let from = member.machine.rewind().max(passed);
+            index.close_cursor(member.cursor);
+            member.cursor = index.open_cursor(&filters_of(&member.config), from);
         }
         if member.is_kept() {
             self.ledger.note(&member.about(&name));

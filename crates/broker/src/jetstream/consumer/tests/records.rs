@@ -1,6 +1,7 @@
 //! Records: what they say is read back, and nothing else is taken.
 
-use super::super::{Malformed, Start, State};
+use super::super::record::Malformed;
+use super::super::{Start, State};
 use super::world::World;
 
 /// A consumer in whose state there is some of everything.

@@ -176,6 +176,8 @@ fn requests_beyond_the_bounds_are_refused() {
             (r#"pull c {"batch": 1, "expires": 60000000000, "idle_heartbeat": 1000000000}"#, ""),
             ("info", "0/0 floor=0/0 waiting=2"),
             ("deaf a", ""),
+            ("pull c 1", "c<[409 Exceeded MaxWaiting]"),
+            ("wait 1", ""),
             ("pull c 1", ""),
             ("pub 3", "b<1#1.2 c<2#2.1"),
         ],

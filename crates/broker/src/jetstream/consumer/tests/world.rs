@@ -6,7 +6,8 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
-use super::super::{Advisory, Answer, Config, Consumer, Delivery, Interest, Message, Source, Start, State, ack};
+use super::super::serve::Delivery;
+use super::super::{Advisory, Answer, Config, Consumer, Interest, Message, Source, Start, State, ack};
 use crate::jetstream::api::ConsumerConfig;
 
 pub(super) const SECOND: i64 = 1_000_000_000;
@@ -204,8 +205,7 @@ impl World {
         self.consumer = Consumer::recovered(config, state, self.stream.last, self.now);
         let position = self.consumer.rewind();
         self.stream.seek(position);
-        let first = self.stream.live.keys().next().copied().unwrap_or(self.stream.last + 1);
-        self.consumer.purged(first, &self.stream);
+        self.consumer.forget_gone(&self.stream);
         self.settle();
     }
 
