@@ -221,8 +221,7 @@ impl Daemon {
         let Succession { served, before, mut changes } = record::succeed(record, present, &credentials);
         let plan = Arc::clone(&served.present.plan);
 
-        let open_files_soft = raise_open_files();
-        let registry = registry::Handle::default();
+        let (open_files_soft, registry) = (raise_open_files(), registry::Handle::default());
         // What the data plane cannot serve must fail here, and not be 404 for ever.
         proxy::Tables::compile(&served.snapshot(&registry.snapshot()))?;
         let lost = planes.lost().to_vec();

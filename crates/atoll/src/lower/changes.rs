@@ -220,8 +220,12 @@ mod tests {
         after.topics.remove("orders.placed");
         after.services.get_mut("orders").unwrap().publishes.pop();
         let told: Vec<String> = changes(&before, &after).iter().map(ToString::to_string).collect();
-        let expected =
-            ["~ broker broker: sync", "~ service orders: publishes", "- topic orders.placed", "~ topic stock.>: retention"];
+        let expected = [
+            "~ broker broker: sync",
+            "~ service orders: publishes",
+            "- topic orders.placed",
+            "~ topic stock.>: retention",
+        ];
         assert_eq!(told, expected);
         after.broker = None;
         assert_eq!(changes(&before, &after)[0].to_string(), "- broker broker");
