@@ -534,7 +534,7 @@ impl Store {
                 }
                 Ok(false)
             }
-            Storage::Files(files) => files.maintain(&mut self.index).await,
+            Storage::Files(files) => files.maintain(&mut self.index, self.next - 1).await,
         }
     }
 
