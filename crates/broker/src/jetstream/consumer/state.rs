@@ -152,8 +152,8 @@ impl State {
     /// Acknowledged or gone. What it was, if it was pending.
     pub(super) fn settle(&mut self, sequence: u64) -> Option<Pending> {
         let pending = self.take(sequence);
-        if pending.is_some() {
-            self.move_floor();
+        if let Some(pending) = &pending {
+            self.move_floor(pending);
         } else if self.exhausted.remove(sequence) {
             self.touch(sequence);
         }
@@ -182,7 +182,6 @@ impl State {
     pub(super) fn exhaust(&mut self, sequence: u64) -> Option<Pending> {
         let pending = self.take(sequence)?;
         self.exhausted.insert(sequence);
-        self.move_floor();
         Some(pending)
     }
 
@@ -192,6 +191,7 @@ impl State {
         self.give_up_to(last);
         self.advance(last);
         self.floor.stream = self.floor.stream.max(last);
+        self.close_floor();
         self.touch_places();
     }
 
@@ -216,7 +216,7 @@ impl State {
         self.exhausted.remove_range(last + 1, u64::MAX);
         self.listed.clear();
         self.resume = self.resume.min(last + 1);
-        self.move_floor();
+        self.close_floor();
         self.changed = Changed::Everything;
     }
 
@@ -234,14 +234,20 @@ impl State {
         Some(pending)
     }
 
-    /// The floor is what nothing before is pending of. It stays where it is until something at it is settled, as in NATS.
-    fn move_floor(&mut self) {
-        match self.pending.first_key_value() {
-            None => self.floor = self.delivered,
-            Some((sequence, first)) if first.consumer_sequence > self.floor.consumer + 1 => {
-                self.floor = Place { consumer: first.consumer_sequence - 1, stream: sequence - 1 };
-            }
-            Some(_) => {}
+    /// The floor moves when what lies at it is settled, and to the end when nothing is pending. What was given up holds
+    /// it, as in NATS.
+    fn move_floor(&mut self, settled: &Pending) {
+        if settled.consumer_sequence == self.floor.consumer + 1
+            && let Some((sequence, first)) = self.pending.first_key_value()
+        {
+            self.floor = Place { consumer: first.consumer_sequence - 1, stream: sequence - 1 };
+        }
+        self.close_floor();
+    }
+
+    fn close_floor(&mut self) {
+        if self.pending.is_empty() {
+            self.floor = self.delivered;
         }
     }
 

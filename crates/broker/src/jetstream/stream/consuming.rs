@@ -129,8 +129,9 @@ impl Stream {
     fn ask(&mut self, name: &str, to: Bytes, body: &[u8], user: &User) {
         let Some(member) = self.consumers.get_mut(name).filter(|member| member.serves(user)) else {
             // Whoever asks a consumer that is not there must not wait for it.
-            let content: &[u8] = b"NATS/1.0 503\r\n\r\n";
-            let message = protocol::Message { subject: &to, reply: None, header_len: content.len(), content };
+            let asked = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{name}", self.config.name);
+            let content = format!("NATS/1.0 503\r\nNats-Subject: {asked}\r\n\r\n").into_bytes();
+            let message = protocol::Message { subject: &to, reply: None, header_len: content.len(), content: &content };
             self.publisher.deliver(&to, &message);
             return;
         };

@@ -213,7 +213,9 @@ fn finish(world: &mut World, model: &mut Model, rules: &Rules) {
     }
     model.check(world);
     let state = &world.consumer.state;
-    assert_eq!(state.delivered.stream, state.floor.stream);
+    if rules.max_deliver > 10 {
+        assert_eq!(state.delivered, state.floor);
+    }
     assert_eq!(world.consumer.schedule.wake_at(), None);
     assert_eq!(world.consumer.schedule.queued(), 0);
 }
