@@ -160,16 +160,15 @@ impl State {
         pending
     }
 
-    /// Acknowledged, and with it all before. What it was that is not needed any more.
-    pub(super) fn settle_to(&mut self, sequence: u64) -> Vec<(u64, Due)> {
+    /// Acknowledged by what was delivered as `consumer`, and with it all before. What is not needed any more.
+    pub(super) fn settle_to(&mut self, sequence: u64, consumer: u64) -> Vec<(u64, Due)> {
         let pending = self.pending.range(..=sequence);
         let mut settled: Vec<_> = pending.map(|(sequence, pending)| (*sequence, pending.due)).collect();
         for (sequence, _) in &settled {
-            let taken = self.take(*sequence);
-            let consumer = taken.map_or(0, |pending| pending.consumer_sequence);
-            self.floor.consumer = self.floor.consumer.max(consumer);
+            self.take(*sequence);
         }
         if !settled.is_empty() {
+            self.floor.consumer = self.floor.consumer.max(consumer.min(self.delivered.consumer));
             self.floor.stream = self.floor.stream.max(sequence.min(self.delivered.stream));
         }
         let exhausted = self.exhausted.iter().take_while(|(first, _)| *first <= sequence);
