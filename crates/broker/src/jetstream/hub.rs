@@ -132,7 +132,7 @@ impl Hub {
         let level = api::check_level(wishes::value(&headers, b"Nats-Required-Api-Level"));
         let payload = match (level, call) {
             (Err(error), _) => self.said::<()>(kind, &Err(error)),
-            (_, Call::Info) => self.said(kind, &self.account(&message)),
+            (_, Call::Info) => self.said(kind, &self.account()),
             (_, Call::StreamNames) => self.said(kind, &self.names(&message.payload())),
             (_, Call::StreamList) => return self.list(&message),
             (_, Call::StreamCreate(name)) => {
@@ -183,8 +183,7 @@ impl Hub {
         self.broken.get(name).map_or(ApiError::STREAM_NOT_FOUND, |reason| ApiError::stream_general(reason))
     }
 
-    fn account(&self, message: &Message) -> Result<AccountInfo, ApiError> {
-        api::expect_empty(&message.payload())?;
+    fn account(&self) -> Result<AccountInfo, ApiError> {
         let Shared { files, memory, api_total, api_errors, .. } = &*self.shared;
         let load = |sum: &std::sync::atomic::AtomicU64| sum.load(Ordering::Relaxed);
         let consumers = load(&files.consumers) + load(&memory.consumers);
@@ -248,8 +247,8 @@ impl Hub {
         }
         let limits = self.shared.account_limits();
         let created = api::check_stream_create(name, request, &self.configs(), &limits)?;
-        let did_create = match created {
-            StreamCreation::Same => false,
+        match created {
+            StreamCreation::Same => {}
             StreamCreation::New(config) => {
                 let stream = stream::create(&self.shared, *config).await.map_err(|failure| {
                     tracing::error!(stream = name, error = %kit::error::Chain(&failure), "a stream cannot be made");
@@ -257,10 +256,10 @@ impl Hub {
                 })?;
                 self.start(stream).map_err(|error| ApiError::stream_create(&error))?;
                 advisory::publish(&mut self.publisher, &Advisory::stream(name, Action::Create));
-                true
             }
-        };
-        Ok(StreamCreated { info: self.info(name).await?.shown(), did_create })
+        }
+        // Also of one that was there, as nats-server has it.
+        Ok(StreamCreated { info: self.info(name).await?.shown(), did_create: true })
     }
 
     async fn info(&self, name: &str) -> Result<StreamInfo, ApiError> {

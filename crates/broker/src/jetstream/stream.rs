@@ -347,6 +347,7 @@ impl Stream {
     /// What every turn ends with.
     async fn act(&mut self) -> Result<(), Failure> {
         let now = now();
+        self.mark_expiring(now).await?;
         self.expire(now);
         self.tick(now);
         self.has_more |= self.deliver(now).await?;

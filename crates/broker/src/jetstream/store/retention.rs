@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::change::{Change, Purge, What, push_sequence};
-use super::chunks::Stay;
+use super::chunks::{Entry, Stay};
 use super::index::{Arrival, Index};
 use super::subjects::Sequences;
 use super::{Discard, Limits, Rollup};
@@ -82,6 +82,22 @@ impl Index {
         }
     }
 
+    /// Those whose time is over at `now` and that are the only ones of their subjects.
+    pub(crate) fn last_expiring(&self, now: i64) -> Vec<u64> {
+        let late = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, sequence)| *sequence);
+        let mut expiring: Vec<u64> = late.collect();
+        let mut next = self.next_aged();
+        while let Some((sequence, _)) = next.filter(|(_, deadline)| *deadline <= now) {
+            expiring.push(sequence);
+            next = self.next_aged_from(sequence + 1);
+        }
+        let is_only = |entry: &Entry| self.subjects.get(entry.subject).count == 1;
+        expiring.retain(|sequence| self.chunks.get(*sequence).is_some_and(is_only));
+        expiring.sort_unstable();
+        expiring.dedup();
+        expiring
+    }
+
     /// Removes what is too old at `now`. Says how many.
     pub(crate) fn expire(&mut self, now: i64) -> u64 {
         self.clock = self.clock.max(now);
@@ -106,8 +122,12 @@ impl Index {
 
     /// The oldest message that grows too old, and when.
     fn next_aged(&self) -> Option<(u64, i64)> {
+        self.next_aged_from(self.aged.max(self.first))
+    }
+
+    fn next_aged_from(&self, from: u64) -> Option<(u64, i64)> {
         let max_age = i64::try_from(self.limits.max_age?.as_nanos()).unwrap_or(i64::MAX);
-        let (sequence, entry) = self.chunks.find(self.aged.max(self.first), |entry| entry.stay() != Stay::Forever)?;
+        let (sequence, entry) = self.chunks.find(from, |entry| entry.stay() != Stay::Forever)?;
         Some((sequence, entry.time.saturating_add(max_age)))
     }
 
@@ -180,6 +200,7 @@ impl Index {
             }
         }
         self.enforce_stream();
+        self.expire(self.clock);
     }
 
     fn enforce_subjects(&mut self, max: u64) {

@@ -122,19 +122,21 @@ impl Stream {
 
     fn pull(&mut self, name: &str, message: &Message) {
         let Some(to) = message.answerable().map(Bytes::copy_from_slice) else { return };
+        match self.consumers.get(name).filter(|member| member.serves(message.user())) {
+            None => {
+                // As if nobody had subscribed to such requests.
+                let subject = String::from_utf8_lossy(message.subject());
+                return self.send_status(&to, &format!("503\r\nNats-Subject: {subject}"));
+            }
+            Some(member) if member.config.is_push() => return self.send_status(&to, "409 Consumer is push based"),
+            Some(_) => {}
+        }
         self.ask(name, to, &message.payload(), message.user());
     }
 
     /// A request for messages, by itself or behind an acknowledgement.
     fn ask(&mut self, name: &str, to: Bytes, body: &[u8], user: &User) {
-        let Some(member) = self.consumers.get_mut(name).filter(|member| member.serves(user)) else {
-            // Whoever asks a consumer that is not there must not wait for it.
-            let asked = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{name}", self.config.name);
-            let content = format!("NATS/1.0 503\r\nNats-Subject: {asked}\r\n\r\n").into_bytes();
-            let message = protocol::Message { subject: &to, reply: None, header_len: content.len(), content: &content };
-            self.publisher.deliver(&to, &message);
-            return;
-        };
+        let Some(member) = self.consumers.get_mut(name).filter(|member| member.serves(user)) else { return };
         let source = Place { store: &mut self.store, cursor: member.cursor };
         let publisher = &self.publisher;
         member.machine.pull(to, body, &source, &|to| publisher.reaches(to), now());

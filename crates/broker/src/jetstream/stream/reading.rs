@@ -250,7 +250,7 @@ impl Stream {
     }
 
     /// A status with its description, and headers behind it, without a payload.
-    fn send_status(&mut self, to: &[u8], status: &str) {
+    pub(super) fn send_status(&mut self, to: &[u8], status: &str) {
         let content = format!("NATS/1.0 {status}\r\n\r\n");
         let content = content.as_bytes();
         let message = protocol::Message { subject: to, reply: None, header_len: content.len(), content };

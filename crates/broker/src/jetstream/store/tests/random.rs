@@ -170,6 +170,7 @@ async fn run(place: Place, seed: u64) {
         }
         if !is_memory && life.random.u8(..60) == 0 {
             let Life { store, model, readers: at, changes, initial, time, random } = life;
+            println!("step {step}: opened again after {}", model.last);
             store.close().await.expect("closes");
             let (mut store, report) = open(place.clone(), &initial, &changes, &tasks).await;
             assert!(report.damage.is_empty() && report.change.is_none(), "{report:?}");
