@@ -172,6 +172,7 @@ pub(super) async fn run(mut stream: Box<Stream>, mut inbox: Inbox, over: Cancell
         stream.give_back();
         match ended {
             Ended::Over => {
+                stream.close_consumers();
                 stream.settle_all().await;
                 return stream.close().await;
             }
@@ -188,6 +189,7 @@ pub(super) async fn run(mut stream: Box<Stream>, mut inbox: Inbox, over: Cancell
             }
             Ended::Failed(failure) => {
                 tracing::error!(stream = config.name, error = %kit::error::Chain(&failure), "a stream has failed");
+                stream.close_consumers();
                 stream.close().await;
                 match reopen(&shared, &config, &mut inbox, failure, &over).await {
                     Some(opened) => stream = opened,
@@ -345,6 +347,7 @@ impl Stream {
     /// What every turn ends with.
     async fn act(&mut self) -> Result<(), Failure> {
         let now = now();
+        self.mark_expiring(now).await?;
         self.expire(now);
         self.tick(now);
         self.has_more |= self.deliver(now).await?;

@@ -98,16 +98,24 @@ impl Stream {
         self.duplicates.oldest().map(|oldest| oldest.saturating_add(self.config.duplicate_window))
     }
 
+    /// Tells consumers that a client has removed messages: they have come past them, too.
+    pub(super) fn tell_purged(&mut self) {
+        let first = self.store.first();
+        for member in self.consumers.values_mut() {
+            let source = Place { store: &mut self.store, cursor: member.cursor };
+            member.machine.purged(first, &source);
+        }
+    }
+
     /// Tells consumers what has left the stream.
     pub(super) fn tell_removed(&mut self) {
         for range in self.store.take_removed() {
-            let first = self.store.first();
             for member in self.consumers.values_mut() {
                 if range.end() - range.start() < TOLD_MAX {
                     range.clone().for_each(|sequence| member.machine.removed(sequence));
                 } else {
                     let source = Place { store: &mut self.store, cursor: member.cursor };
-                    member.machine.purged(first, &source);
+                    member.machine.forget_gone(&source);
                 }
             }
         }

@@ -257,7 +257,7 @@ module.exports = {
     for (const name of ["c", "one", "wild"]) seen.push((await test.pull("FILTER", name, { batch: 10, no_wait: true })).seen, await test.consumer("FILTER", name));
     await test.jsm.consumers.update("FILTER", "one", { filter_subject: "filter.>" });
     await test.publish("FILTER", "z");
-    return [seen, (await test.pull("FILTER", "one", { batch: 10, no_wait: true })).seen];
+    return [seen, (await test.pull("FILTER", "one", { batch: 1, expires: nanos(5000) })).seen];
   },
 
   async headers_may_be_all_that_comes(test) {
