@@ -25,8 +25,9 @@ use known::{Fault, Finding, Known};
 use power::{Cache, Disk};
 use verify::{drain, publish_again, verify};
 
-/// Milliseconds of load until the crash.
+/// Milliseconds of load until the crash, and until a power cut, as a disk of three layers is slow.
 const LIFE: std::ops::Range<u64> = 20..600;
+const LIFE_ON_DISK: std::ops::Range<u64> = 50..2500;
 /// One in so many crashes comes while the broker starts, that many milliseconds after it was started at most.
 const EARLY_ONE_IN: u32 = 8;
 const EARLY_MAX: u64 = 30;
@@ -64,6 +65,14 @@ impl Tally {
         }
     }
 
+    /// Counts what is about to be forgotten.
+    fn settle(&mut self, known: &Known) {
+        for log in &known.logs {
+            self.acknowledged += log.acked.len() as u64;
+            self.confirmed += log.acks.values().map(|acks| acks.done.len() as u64).sum::<u64>();
+        }
+    }
+
     fn count(&self, fault: Fault) -> usize {
         self.findings.iter().filter(|finding| finding.fault == fault).count()
     }
@@ -87,7 +96,7 @@ impl Tally {
 }
 
 pub(crate) async fn run(options: Crash) -> Result<()> {
-    let atoll = Program::Atoll(options.broker());
+    let atoll = Program::Atoll(options.broker.clone());
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     fastrand::seed(seed);
     eprintln!("bench: crash: seed {seed}");
@@ -101,10 +110,11 @@ pub(crate) async fn run(options: Crash) -> Result<()> {
         results["kills"] = tally.json();
     }
     for (cache, cuts) in [(Cache::Volatile, options.cuts.div_ceil(2)), (Cache::Through, options.cuts / 2)] {
-        let peers = options.nats.iter().cloned().map(Program::Nats).map(|nats| (nats, cuts.div_ceil(10)));
-        for (program, cuts) in [(atoll.clone(), cuts)].into_iter().chain(peers).filter(|(_, cuts)| *cuts > 0) {
+        let nats = Program::Nats(options.nats_server.clone());
+        let nats_cuts = if options.nats_server.exists() { cuts.div_ceil(10) } else { 0 };
+        for (program, cuts) in [(&atoll, cuts), (&nats, nats_cuts)].into_iter().filter(|(_, cuts)| *cuts > 0) {
             let folder = tempfile::tempdir_in(work.path())?;
-            let tally = lives(&program, folder.path(), Some(cache), cuts).await?;
+            let tally = lives(program, folder.path(), Some(cache), cuts).await?;
             println!("power cuts, {}, {}: {}", cache.name(), program.name(), tally.line());
             is_good &= tally.findings.is_empty() || matches!(program, Program::Nats(_));
             results["cuts"][program.name()][cache.name()] = tally.json();
@@ -145,12 +155,13 @@ async fn lives(program: &Program, work: &Path, cache: Option<Cache>, rounds: u64
         let client = Arc::new(broker.client().await.with_context(|| said(&log))?);
         begin(&client, &known, &mut tally).await.with_context(|| said(&log))?;
         let loading = tokio::spawn(load::run(Arc::new(Client::connect(broker.address).await?), Arc::clone(&known)));
-        sleep(Duration::from_millis(fastrand::u64(LIFE))).await;
+        sleep(Duration::from_millis(fastrand::u64(if disk.is_some() { LIFE_ON_DISK } else { LIFE }))).await;
         let must = lock(&known).clone();
         if let Some(disk) = &disk {
             disk.cut().await?;
         }
         let may = lock(&known).clone();
+        ensure!(!loading.is_finished(), "the broker has gone: {}", said(&log));
         broker.kill();
         loading.await?;
         if let Some(disk) = &disk {
@@ -164,12 +175,8 @@ async fn lives(program: &Program, work: &Path, cache: Option<Cache>, rounds: u64
     let all = lock(&known).clone();
     tally.add("the end", drain(&client, &all, &all).await?);
     (tally.steps, tally.refused) = (all.steps, all.refused);
-    tally.acknowledged += acknowledged(&all);
+    tally.settle(&all);
     Ok(tally)
-}
-
-fn acknowledged(known: &Known) -> u64 {
-    known.logs.iter().map(|log| log.acked.len() as u64).sum()
 }
 
 /// Compares what is there with what is known, then makes room.
@@ -187,10 +194,9 @@ async fn begin(client: &Client, known: &load::Shared, tally: &mut Tally) -> Resu
         tally.add("after publishing again", verify(client, &now, &now).await?);
     }
     if is_large {
-        tally.acknowledged += acknowledged(&now);
+        tally.settle(&now);
         for log in &mut now.logs {
             let name = log.shape.name;
-            tally.confirmed += log.acks.values().map(|acks| acks.done.len() as u64).sum::<u64>();
             client.expect(&format!("STREAM.PURGE.{name}"), &Value::Null).await?;
             let info = client.expect(&format!("STREAM.INFO.{name}"), &Value::Null).await?;
             log.purged(info["state"]["last_seq"].as_u64().context("a last sequence")? + 1);

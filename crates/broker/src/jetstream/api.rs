@@ -7,6 +7,8 @@ mod config;
 mod error;
 mod info;
 mod request;
+#[cfg(test)]
+mod tests;
 mod time;
 
 pub(crate) use check::{
@@ -14,9 +16,9 @@ pub(crate) use check::{
     consumer_request, pause_consumer,
 };
 pub(crate) use config::{
-    AckPolicy, Compression, DeliverPolicy, Discard, PersistMode, PriorityPolicy, ReplayPolicy, Retention, Storage,
+    AckPolicy, DeliverPolicy, Discard, PersistMode, PriorityPolicy, ReplayPolicy, Retention, Storage,
 };
-pub(crate) use config::{ConsumerConfig, ConsumerLimits, Placement, StreamConfig};
+pub(crate) use config::{ConsumerConfig, Placement, StreamConfig};
 pub(crate) use error::ApiError;
 pub(crate) use info::*;
 pub(crate) use request::*;

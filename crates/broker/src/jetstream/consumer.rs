@@ -20,14 +20,14 @@ mod tests;
 
 use bytes::{Bytes, BytesMut};
 
-pub(crate) use config::{Config, Mode, Pull, Push};
+use config::Pull;
+pub(crate) use config::{Config, Mode};
 use pace::Pace;
 pub(crate) use push::Interest;
 use push::Listener;
-pub(crate) use record::Malformed;
 use requests::Requests;
 use schedule::{Due, Schedule};
-pub(crate) use serve::{Delivery, Message, Next};
+pub(crate) use serve::{Message, Next};
 pub(crate) use state::{Start, State};
 pub(crate) use status::{Advisory, Effects, Reply};
 
@@ -66,6 +66,8 @@ pub(crate) struct Consumer {
     reached: u64,
     delivered_at: Option<i64>,
     acknowledged_at: Option<i64>,
+    /// When requests without listeners were last looked for, because there were too many.
+    pruned_at: i64,
     /// From when it counts as unused.
     idle_from: i64,
     /// Until when it is paused, if that was not over at the last tick.
@@ -116,8 +118,8 @@ impl Consumer {
     }
 
     /// A consumer of before, on a stream whose last sequence is `last`. What was pending is due after the usual time, or
-    /// when a client has asked for it. Its source begins at [`rewind`](Self::rewind), and
-    /// [`purged`](Self::purged) tells it what is not there any more.
+    /// when a client has asked for it. Its source begins at [`rewind`](Self::rewind), and is then given to
+    /// [`forget_gone`](Self::forget_gone).
     pub(crate) fn recovered(config: Config, mut state: State, last: u64, now: i64) -> Self {
         state.clamp(last);
         let mut consumer = Self::with_state(config, state, now);
@@ -147,6 +149,7 @@ impl Consumer {
             listed_gaps: 0,
             delivered_at: None,
             acknowledged_at: None,
+            pruned_at: i64::MIN,
             idle_from: now,
             buffer: BytesMut::new(),
             effects: Effects::default(),
@@ -240,7 +243,8 @@ impl Consumer {
         }
         match ack::Kind::parse(payload) {
             ack::Kind::Next(request) => Answer::Next(request),
-            ack::Kind::Ack | ack::Kind::Term(_) if !is_delivered => Answer::Silence,
+            ack::Kind::Ack | ack::Kind::Term(_) if is_delivered => Answer::Reply,
+            ack::Kind::Ack | ack::Kind::Term(_) => Answer::Silence,
             _ if sequence == 0 => Answer::Silence,
             _ => Answer::Reply,
         }
@@ -404,8 +408,12 @@ impl Consumer {
             self.fresh = None;
         }
         if sequence > self.state.delivered.stream {
-            let at = self.state.listed.binary_search(&sequence);
-            self.listed_gaps += usize::from(at.is_ok_and(|at| at >= self.listed_dead));
+            match self.state.listed.binary_search(&sequence) {
+                // It may be there and not readable: it is not to be looked at again.
+                Ok(at) if at == self.listed_dead => self.listed_dead += 1,
+                Ok(at) if at > self.listed_dead => self.listed_gaps += 1,
+                _ => {}
+            }
             return;
         }
         if let Some(pending) = self.state.settle(sequence) {
@@ -419,19 +427,24 @@ impl Consumer {
         }
     }
 
-    /// Many messages have left the stream, which begins at `first` now.
+    /// Many messages have left the stream at once, which begins at `first` now.
     pub(crate) fn purged(&mut self, first: u64, source: &impl Source) {
+        self.forget_gone(source);
+        self.state.skip_to(first);
+    }
+
+    /// Waits for nothing that is not there any more.
+    pub(crate) fn forget_gone(&mut self, source: &impl Source) {
         let pending = self.state.pending.keys().copied().filter(|sequence| !source.is_live(*sequence));
         for sequence in pending.collect::<Vec<_>>() {
             if let Some(pending) = self.state.settle(sequence) {
                 self.schedule.remove(sequence, pending.due);
             }
         }
-        let exhausted = self.state.exhausted.iter().flat_map(|(start, end)| start.max(first)..=end);
+        let exhausted = self.state.exhausted.iter().flat_map(|(start, end)| start..=end);
         for sequence in exhausted.filter(|sequence| !source.is_live(*sequence)).collect::<Vec<_>>() {
             self.state.settle(sequence);
         }
-        self.state.skip_to(first);
         self.fresh = self.fresh.filter(|sequence| source.is_live(*sequence));
         self.listed_dead = 0;
         self.listed_gaps = self.state.listed.iter().filter(|sequence| !source.is_live(**sequence)).count();
@@ -473,7 +486,11 @@ impl Consumer {
             num_waiting: self.requests.len(),
             num_pending: self.pending(source),
             push_bound: self.is_bound(),
-            pause_remaining: self.config.pause_until.map(|until| until - now).filter(|remaining| *remaining > 0),
+            pause_remaining: self
+                .config
+                .pause_until
+                .map(|until| until.saturating_sub(now))
+                .filter(|remaining| *remaining > 0),
         }
     }
 

@@ -23,7 +23,6 @@ use super::subjects::{self, Call};
 use super::wishes;
 use crate::internal::{Message, Subscription};
 use crate::publisher::{Outgoing, Publisher};
-use crate::subject;
 
 /// Limit: calls that wait for one stream; beyond it a call is refused.
 const CALLS_MAX: usize = 4096;
@@ -133,7 +132,7 @@ impl Hub {
         let level = api::check_level(wishes::value(&headers, b"Nats-Required-Api-Level"));
         let payload = match (level, call) {
             (Err(error), _) => self.said::<()>(kind, &Err(error)),
-            (_, Call::Info) => self.said(kind, &self.account(&message)),
+            (_, Call::Info) => self.said(kind, &self.account()),
             (_, Call::StreamNames) => self.said(kind, &self.names(&message.payload())),
             (_, Call::StreamList) => return self.list(&message),
             (_, Call::StreamCreate(name)) => {
@@ -152,7 +151,7 @@ impl Hub {
                 Ok(()) => return,
                 Err(error) => self.said::<()>(kind, &Err(error)),
             },
-            (_, Call::Unsupported) => self.said::<()>(kind, &Err(ApiError::NOT_SUPPORTED)),
+            (_, Call::Snapshot | Call::Restore) => self.said::<()>(kind, &Err(ApiError::NOT_SUPPORTED)),
         };
         self.answer(&message, &payload);
     }
@@ -184,10 +183,7 @@ impl Hub {
         self.broken.get(name).map_or(ApiError::STREAM_NOT_FOUND, |reason| ApiError::stream_general(reason))
     }
 
-    fn account(&self, message: &Message) -> Result<AccountInfo, ApiError> {
-        if !api::is_empty(&message.payload()) {
-            return Err(ApiError::NOT_EMPTY_REQUEST);
-        }
+    fn account(&self) -> Result<AccountInfo, ApiError> {
         let Shared { files, memory, api_total, api_errors, .. } = &*self.shared;
         let load = |sum: &std::sync::atomic::AtomicU64| sum.load(Ordering::Relaxed);
         let consumers = load(&files.consumers) + load(&memory.consumers);
@@ -204,11 +200,7 @@ impl Hub {
 
     /// The streams with a subject that touches a pattern.
     fn touched(&self, pattern: &str) -> Vec<&Entry> {
-        let touches = |entry: &&Entry| {
-            let mut subjects = entry.config.subjects.iter();
-            pattern.is_empty() || subjects.any(|own| subject::overlaps(own.as_bytes(), pattern.as_bytes()))
-        };
-        self.streams.values().filter(touches).collect()
+        self.streams.values().filter(|entry| entry.config.is_about(pattern)).collect()
     }
 
     fn names(&self, body: &[u8]) -> Result<StreamNames, ApiError> {
@@ -255,8 +247,8 @@ impl Hub {
         }
         let limits = self.shared.account_limits();
         let created = api::check_stream_create(name, request, &self.configs(), &limits)?;
-        let did_create = match created {
-            StreamCreation::Same => false,
+        match created {
+            StreamCreation::Same => {}
             StreamCreation::New(config) => {
                 let stream = stream::create(&self.shared, *config).await.map_err(|failure| {
                     tracing::error!(stream = name, error = %kit::error::Chain(&failure), "a stream cannot be made");
@@ -264,10 +256,10 @@ impl Hub {
                 })?;
                 self.start(stream).map_err(|error| ApiError::stream_create(&error))?;
                 advisory::publish(&mut self.publisher, &Advisory::stream(name, Action::Create));
-                true
             }
-        };
-        Ok(StreamCreated { info: self.info(name).await?, did_create })
+        }
+        // Also of one that was there, as nats-server has it.
+        Ok(StreamCreated { info: self.info(name).await?.shown(), did_create: true })
     }
 
     async fn info(&self, name: &str) -> Result<StreamInfo, ApiError> {
@@ -292,9 +284,7 @@ impl Hub {
     }
 
     async fn delete(&mut self, name: &str, body: &[u8]) -> Result<Success, ApiError> {
-        if !api::is_empty(body) {
-            return Err(ApiError::NOT_EMPTY_REQUEST);
-        }
+        api::expect_empty(body)?;
         if self.broken.contains_key(name) {
             let folder = stream::root(&self.shared).join(name);
             stream::remove_folder(&folder).map_err(|failure| ApiError::stream_delete(&failure))?;

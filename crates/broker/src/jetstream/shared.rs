@@ -64,16 +64,7 @@ impl Shared {
 
     /// What the bounds are called in the API.
     pub(super) fn account_limits(&self) -> AccountLimits {
-        let limits = &self.config.limits;
-        let number = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
-        let bytes = |limit: u64| i64::try_from(limit).unwrap_or(i64::MAX);
-        AccountLimits {
-            max_memory: bytes(limits.memory_bytes_max),
-            max_storage: bytes(limits.store_bytes_max),
-            max_streams: number(limits.streams_max),
-            max_consumers: number(limits.consumers_max),
-            ..AccountLimits::default()
-        }
+        AccountLimits::from(&self.config.limits)
     }
 
     pub(super) fn sums(&self, storage: Storage) -> &Sums {

@@ -8,13 +8,17 @@ mod chunks;
 mod cursors;
 mod files;
 mod index;
+mod kept;
 mod query;
 mod record;
+mod recovery;
 mod replay;
 mod retention;
 mod subjects;
+mod summary;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod varint;
 
 use std::collections::VecDeque;
@@ -50,6 +54,8 @@ pub(crate) enum Error {
     /// Damage names file and place; after a failed write or sync nothing more is taken.
     #[error("the stream's journal does not give what is asked")]
     Journal(#[from] journal::Error),
+    #[error("cannot remove {}", path.display())]
+    Remove { path: PathBuf, source: Arc<std::io::Error> },
     /// Its bytes are those that were written, and no message: another version has written them.
     #[error("message {sequence} has a form that this version does not know")]
     Record { sequence: u64 },
@@ -119,6 +125,16 @@ pub(crate) enum Ttl {
     Never,
     /// From its time on; `max_age` may be shorter.
     After(Duration),
+}
+
+impl Ttl {
+    /// What a record can say: 584 years at most.
+    fn bounded(self) -> Self {
+        match self {
+            Self::Never => Self::Never,
+            Self::After(after) => Self::After(after.min(Duration::from_nanos(u64::MAX))),
+        }
+    }
 }
 
 /// What a message replaces.
@@ -294,7 +310,7 @@ impl Store {
             }
         };
         self.batch.push_back(record);
-        let arrival = Arrival { subject, size, time, ttl: message.ttl, rollup: message.rollup };
+        let arrival = Arrival { subject, size, time, ttl: message.ttl.map(Ttl::bounded), rollup: message.rollup };
         self.flights.push_back(Flight { sequence, arrival, growth });
         (self.next, self.time) = (sequence + 1, time);
         Ok(sequence)
@@ -349,6 +365,7 @@ impl Store {
             self.index.unhold(flight.arrival.subject);
         }
         self.batch.clear();
+        self.time = self.flights.back().map_or(self.index.clock, |flight| flight.arrival.time);
     }
 
     fn land(&mut self, flight: &Flight) {
@@ -401,7 +418,7 @@ impl Store {
         let record = match &mut self.storage {
             Storage::Memory(records) => records.get(&sequence).cloned(),
             Storage::Files(files) if !is_live && !files.is_damaged(sequence) => None,
-            Storage::Files(files) => match files.cached(sequence).filter(|_| is_live) {
+            Storage::Files(files) => match files.cached(&self.index, sequence).filter(|_| is_live) {
                 None => return Load::Elsewhere,
                 found => found,
             },
@@ -421,7 +438,7 @@ impl Store {
         let is_live = self.index.is_live(sequence);
         let record = match &mut self.storage {
             Storage::Memory(records) => records.get(&sequence).cloned(),
-            Storage::Files(files) if is_live => Some(files.load(sequence).await?),
+            Storage::Files(files) if is_live => Some(files.load(&self.index, sequence).await?),
             Storage::Files(files) => files.damage_at(sequence)?,
         };
         record.filter(|_| is_live).map(|record| record::stored(&record, sequence)).transpose()
@@ -458,6 +475,9 @@ impl Store {
 
     /// Removes what is too old. Says how many. Nothing is to be journalled: time tells it again.
     pub(crate) fn remove_expired(&mut self, now: i64) -> u64 {
+        // A message on its way will arrive with its own time; what expires before it, now and when this is replayed, is what
+        // was too old then.
+        let now = self.flights.front().map_or(now, |flight| flight.arrival.time.min(now));
         let expired = self.index.expire(now);
         self.bury();
         expired
@@ -474,6 +494,7 @@ impl Store {
 
     /// Everything until now as one change: those before it are no longer needed once it is journalled.
     pub(crate) fn snapshot(&self) -> Change {
+        // From the first message ever: also one that is gone and that a journal still has must be in a hole.
         let from = match &self.storage {
             Storage::Memory(_) => self.index.first,
             Storage::Files(files) => files.first(),
@@ -510,6 +531,37 @@ impl Store {
         }
     }
 
+    /// What could not be read since the last call, while space was given back or since the stream was opened: messages in it
+    /// are gone for readers.
+    pub(crate) fn take_damage(&mut self) -> Vec<journal::Damage> {
+        match &mut self.storage {
+            Storage::Memory(_) => Vec::new(),
+            Storage::Files(files) => files.take_damage(),
+        }
+    }
+
+    /// Waits until nothing is done beside the caller.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub(crate) async fn settle(&mut self) -> Result<()> {
+        match &mut self.storage {
+            Storage::Memory(_) => Ok(()),
+            Storage::Files(files) => files.settle(&mut self.index).await,
+        }
+    }
+
+    /// Removes everything, files too.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub(crate) async fn delete(self) -> Result<()> {
+        match self.storage {
+            Storage::Memory(_) => Ok(()),
+            Storage::Files(files) => files.delete().await,
+        }
+    }
+
     /// Syncs everything and frees the files.
     ///
     /// # Errors
@@ -517,7 +569,7 @@ impl Store {
     pub(crate) async fn close(self) -> Result<()> {
         match self.storage {
             Storage::Memory(_) => Ok(()),
-            Storage::Files(files) => files.close().await,
+            Storage::Files(files) => files.close(self.index).await,
         }
     }
 }

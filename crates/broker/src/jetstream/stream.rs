@@ -44,6 +44,8 @@ const WORDS_MAX: usize = 1024;
 /// Limit: how long a stream whose files have failed waits before it opens them anew: at first, and at most.
 const REOPEN_FIRST: Duration = Duration::from_millis(500);
 const REOPEN_LAST: Duration = Duration::from_secs(30);
+/// How long what consumers have done stays unwritten when nobody waits for it: so many share one sync.
+const NOTE_DELAY: Duration = Duration::from_millis(5);
 /// How often a stream that has nothing else to do looks after its files, and whether somebody listens to its pushes.
 const CARE_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -119,6 +121,8 @@ pub(super) struct Stream {
     noting: VecDeque<(Pending, Vec<Answer>)>,
     /// Who is answered once what is noted now is on disk.
     answers: Vec<Answer>,
+    /// Since when something has happened that is not noted.
+    unnoted: Option<Instant>,
     share: Share,
     /// Messages that were found damaged.
     damaged: u64,
@@ -168,6 +172,7 @@ pub(super) async fn run(mut stream: Box<Stream>, mut inbox: Inbox, over: Cancell
         stream.give_back();
         match ended {
             Ended::Over => {
+                stream.close_consumers();
                 stream.settle_all().await;
                 return stream.close().await;
             }
@@ -184,6 +189,7 @@ pub(super) async fn run(mut stream: Box<Stream>, mut inbox: Inbox, over: Cancell
             }
             Ended::Failed(failure) => {
                 tracing::error!(stream = config.name, error = %kit::error::Chain(&failure), "a stream has failed");
+                stream.close_consumers();
                 stream.close().await;
                 match reopen(&shared, &config, &mut inbox, failure, &over).await {
                     Some(opened) => stream = opened,
@@ -341,6 +347,7 @@ impl Stream {
     /// What every turn ends with.
     async fn act(&mut self) -> Result<(), Failure> {
         let now = now();
+        self.mark_expiring(now).await?;
         self.expire(now);
         self.tick(now);
         self.has_more |= self.deliver(now).await?;
@@ -371,6 +378,12 @@ impl Stream {
 
     /// Sends what was noted to the disk; whoever waits for it is answered when it is there.
     async fn note(&mut self) -> Result<(), Failure> {
+        let is_late = self.unnoted.is_some_and(|since| since.elapsed() >= NOTE_DELAY);
+        if self.answers.is_empty() && !is_late { Ok(()) } else { self.note_now().await }
+    }
+
+    async fn note_now(&mut self) -> Result<(), Failure> {
+        self.unnoted = None;
         self.note_consumers();
         let flushed = self.ledger.flush().await?;
         let answers = std::mem::take(&mut self.answers);
@@ -410,8 +423,9 @@ impl Stream {
         let consumers = self.consumers.values().filter_map(|member| member.machine.wake_at());
         let due = consumers.chain(self.store.next_expiry()).chain(self.ids_expire_at()).min();
         let due = due.map(|at| Duration::from_nanos(u64::try_from(at.saturating_sub(now())).unwrap_or(0)));
+        let note = self.unnoted.map(|since| NOTE_DELAY.saturating_sub(since.elapsed()));
         let care = (!self.is_calm()).then(|| CARE_INTERVAL.saturating_sub(self.cared.elapsed()));
-        due.into_iter().chain(care).min()
+        due.into_iter().chain(note).chain(care).min()
     }
 
     /// Whether nothing but time, a client or the disk can change anything.
@@ -451,7 +465,7 @@ impl Stream {
                 return;
             }
         }
-        if self.note().await.is_err() {
+        if self.note_now().await.is_err() {
             return;
         }
         while let Some((pending, _)) = self.noting.front_mut() {

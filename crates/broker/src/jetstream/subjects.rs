@@ -10,7 +10,7 @@ const ACK: &str = "$JS.ACK";
 const FLOW: &str = "$JS.FC";
 
 /// What the hub listens to.
-pub(super) const HUB: [&str; 21] = [
+pub(super) const HUB: [&str; 20] = [
     "$JS.API.INFO",
     "$JS.API.STREAM.CREATE.*",
     "$JS.API.STREAM.UPDATE.*",
@@ -31,7 +31,6 @@ pub(super) const HUB: [&str; 21] = [
     "$JS.API.CONSUMER.INFO.*.*",
     "$JS.API.CONSUMER.DELETE.*.*",
     "$JS.API.CONSUMER.PAUSE.*.*",
-    "$JS.API.CONSUMER.UNPIN.*.*",
 ];
 
 /// What a client asks the hub for. Names are as they were written and not checked.
@@ -45,8 +44,9 @@ pub(super) enum Call<'a> {
     StreamDelete(&'a str),
     /// For the stream itself.
     OfStream(&'a str, StreamCall<'a>),
-    /// Of a feature that is not there.
-    Unsupported,
+    /// Not supported, as is the next.
+    Snapshot,
+    Restore,
 }
 
 /// What a client asks a stream for.
@@ -76,7 +76,8 @@ impl Call<'_> {
             Self::StreamList => Kind::StreamList,
             Self::StreamDelete(_) => Kind::StreamDelete,
             Self::OfStream(_, call) => call.kind(),
-            Self::Unsupported => Kind::System,
+            Self::Snapshot => Kind::StreamSnapshot,
+            Self::Restore => Kind::StreamRestore,
         }
     }
 }
@@ -115,7 +116,8 @@ pub(super) fn call(subject: &[u8]) -> Option<Call<'_>> {
         ("STREAM", Some("PURGE"), Some(stream), None) => Call::OfStream(stream, StreamCall::Purge),
         ("STREAM", Some("MSG"), Some("GET"), Some(stream)) => Call::OfStream(stream, StreamCall::MessageGet),
         ("STREAM", Some("MSG"), Some("DELETE"), Some(stream)) => Call::OfStream(stream, StreamCall::MessageDelete),
-        ("STREAM", Some("SNAPSHOT" | "RESTORE"), ..) | ("CONSUMER", Some("UNPIN"), ..) => Call::Unsupported,
+        ("STREAM", Some("SNAPSHOT"), Some(_), None) => Call::Snapshot,
+        ("STREAM", Some("RESTORE"), Some(_), None) => Call::Restore,
         ("CONSUMER", Some("NAMES"), Some(stream), None) => Call::OfStream(stream, StreamCall::ConsumerNames),
         ("CONSUMER", Some("LIST"), Some(stream), None) => Call::OfStream(stream, StreamCall::ConsumerList),
         ("CONSUMER", Some("CREATE"), Some(stream), _) | ("CONSUMER", Some("DURABLE"), Some("CREATE"), Some(stream)) => {
@@ -181,6 +183,7 @@ pub(super) fn word(subject: &[u8]) -> Option<Word<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::subject;
 
     #[test]
     fn calls_are_read_from_their_subjects() {
@@ -189,7 +192,7 @@ mod tests {
             ("INFO", Some(Call::Info)),
             ("STREAM.CREATE.S", Some(Call::StreamCreate("S"))),
             ("STREAM.MSG.GET.S", Some(Call::OfStream("S", StreamCall::MessageGet))),
-            ("STREAM.RESTORE.S", Some(Call::Unsupported)),
+            ("STREAM.RESTORE.S", Some(Call::Restore)),
             ("CONSUMER.CREATE.S", create),
             ("CONSUMER.CREATE.S.c", create),
             ("CONSUMER.CREATE.S.c.a.b.>", create),
@@ -201,7 +204,7 @@ mod tests {
             assert_eq!(call(format!("$JS.API.{rest}").as_bytes()), expected, "{rest}");
         }
         assert_eq!(call(b"$JS.API"), None);
-        let listened = |subject: &[u8]| HUB.iter().any(|pattern| subject::matches(pattern.as_bytes(), subject));
+        let listened = |subject: &[u8]| HUB.iter().any(|pattern| crate::subject::matches(pattern.as_bytes(), subject));
         assert!(cases[..9].iter().all(|(rest, _)| listened(format!("$JS.API.{rest}").as_bytes())));
     }
 

@@ -59,7 +59,9 @@ impl<'a> Wishes<'a> {
     pub(super) fn read(headers: &'a [u8]) -> Self {
         let mut wishes = Self::default();
         for (name, value) in lines(headers).filter(|(name, _)| name.starts_with(b"Nats-")) {
-            let number = || std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+            // What is no number is one that no message has, as in nats-server.
+            let number =
+                || Some(std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX));
             match name {
                 b"Nats-Msg-Id" => wishes.id = wishes.id.or(Some(value)).filter(|id| !id.is_empty()),
                 b"Nats-Expected-Stream" => wishes.stream = Some(value),
@@ -68,7 +70,7 @@ impl<'a> Wishes<'a> {
                 b"Nats-Expected-Last-Subject-Sequence-Subject" => wishes.of_subject = Some(value),
                 b"Nats-Expected-Last-Msg-Id" => wishes.last_id = Some(value),
                 b"Nats-Rollup" => wishes.rollup = Some(value),
-                b"Nats-TTL" => wishes.ttl = Some(value),
+                b"Nats-TTL" => wishes.ttl = Some(value).filter(|ttl| !ttl.is_empty()),
                 b"Nats-Incr" => wishes.unsupported = Some(Unsupported::Counters),
                 b"Nats-Schedule" => wishes.unsupported = Some(Unsupported::Schedules),
                 b"Nats-Batch-Id" => wishes.unsupported = Some(Unsupported::Batches),

@@ -1,5 +1,5 @@
-//! The broker against real sockets: raw bytes, the official Rust client, internal clients; the table of bytes also against
-//! nats-server.
+//! The broker against real sockets: raw bytes, the official clients of three languages, internal clients; the table of bytes
+//! and what clients see also against nats-server.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, in its helpers as in itself")]
 
@@ -9,6 +9,7 @@ mod internal;
 mod keys;
 mod lifecycle;
 mod monitoring;
+mod official;
 mod permissions;
 mod pressure;
 mod streams;

@@ -1,11 +1,9 @@
 //! What is answered to which bytes, by the broker and by nats-server alike.
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 
-use tokio::net::TcpStream;
-
-use crate::support::{BOUND, Raw, config, start};
+use crate::official::servers::NatsServer;
+use crate::support::{Raw, config, start};
 
 /// How a conversation ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +125,7 @@ async fn the_broker_answers_as_the_table_says() {
 
 #[tokio::test]
 async fn nats_server_answers_as_the_table_says() {
-    let server = NatsServer::start().await;
+    let server = NatsServer::start("").await;
     check(server.address).await;
 }
 
@@ -160,34 +158,4 @@ async fn lines_have_a_bound_with_and_without_an_end() {
     }
     let mut raw = Raw::connected(running.address).await;
     assert_eq!(raw.say(format!("PUB {} 0\r\n\r\n", &long[..4000])).await, "");
-}
-
-/// The real thing.
-struct NatsServer {
-    address: SocketAddr,
-    child: Child,
-}
-
-impl NatsServer {
-    async fn start() -> Self {
-        // Installed by `cargo xtask setup`, beside the folders of the profiles.
-        let own = std::env::current_exe().unwrap();
-        let program = own.ancestors().nth(3).unwrap().join("test-tools/python/bin/nats-server");
-        assert!(program.is_file(), "`cargo xtask setup` installs {}", program.display());
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let port = free.port().to_string();
-        let mut command = Command::new(program);
-        command.args(["-a", "127.0.0.1", "-p", &port]).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Self { address: free, child: command.spawn().unwrap() };
-        let up = || async { TcpStream::connect(free).await.ok() };
-        testkit::wait::until("nats-server", BOUND, up).await;
-        server
-    }
-}
-
-impl Drop for NatsServer {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
 }

@@ -293,3 +293,16 @@ fn a_runtime_that_ends_ends_the_journal() {
     // It works on whatever runtime its callers are in.
     assert_eq!(other.block_on(journal.append("here")).expect("appended"), 1);
 }
+
+#[test]
+fn an_append_while_the_runtime_ends_is_refused_and_does_not_hang() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let (disk, tasks) = (Arc::new(SimDisk::new(1)), Tasks::default());
+    let journal = runtime.block_on(Journal::open_on(disk, config(), &tasks)).unwrap().journal;
+    let handle = runtime.handle().clone();
+    runtime.shutdown_background();
+    let _entered = handle.enter();
+    let pending = journal.try_enqueue(&[b"late"]).unwrap();
+    let ended = handle.block_on(pending);
+    assert!(matches!(ended, Err(Error::Closed { .. })), "{ended:?}");
+}

@@ -20,6 +20,8 @@ const NAME_MAX: usize = 255;
 const DESCRIPTION_MAX: usize = 4 * 1024;
 /// Bytes of all keys and values of `metadata` together.
 const METADATA_MAX: usize = 128 * 1024;
+/// Subjects of a stream, and filters of a consumer. nats-server has no such bound; each is compared with each.
+const PATTERNS_MAX: usize = 1024;
 
 const MILLISECOND: i64 = 1_000_000;
 const SECOND: i64 = 1_000 * MILLISECOND;

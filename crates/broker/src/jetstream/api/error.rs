@@ -23,6 +23,20 @@ impl ApiError {
     }
 }
 
+/// Those that depend on what there is.
+impl ApiError {
+    /// Why a message cannot be deleted that is not there, in a stream that reaches from `first` to `last`.
+    pub(crate) fn not_deletable(seq: u64, first: u64, last: u64) -> Self {
+        if seq > last {
+            Self::message_delete_failed(&"stream store EOF")
+        } else if seq < first || seq == 0 {
+            Self::message_delete_failed(&"no message found")
+        } else {
+            Self::sequence_not_found(seq)
+        }
+    }
+}
+
 /// Those without a parameter.
 impl ApiError {
     pub(crate) const BAD_REQUEST: Self = Self::new(400, 10003, "bad request");

@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::config::is_default;
 use super::{ApiError, ConsumerConfig, StreamConfig, Time};
+use crate::JetStreamLimits;
 
 /// Which answer it is; clients choose by it how to read the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,10 @@ pub(crate) enum Kind {
     StreamPurge,
     MessageGet,
     MessageDelete,
+    /// Not served.
+    StreamSnapshot,
+    /// Not served.
+    StreamRestore,
     ConsumerCreate,
     ConsumerInfo,
     ConsumerNames,
@@ -46,6 +51,8 @@ impl Kind {
             Self::StreamPurge => "io.nats.jetstream.api.v1.stream_purge_response",
             Self::MessageGet => "io.nats.jetstream.api.v1.stream_msg_get_response",
             Self::MessageDelete => "io.nats.jetstream.api.v1.stream_msg_delete_response",
+            Self::StreamSnapshot => "io.nats.jetstream.api.v1.stream_snapshot_response",
+            Self::StreamRestore => "io.nats.jetstream.api.v1.stream_restore_response",
             Self::ConsumerCreate => "io.nats.jetstream.api.v1.consumer_create_response",
             Self::ConsumerInfo => "io.nats.jetstream.api.v1.consumer_info_response",
             Self::ConsumerNames => "io.nats.jetstream.api.v1.consumer_names_response",
@@ -155,6 +162,14 @@ pub(crate) struct StreamInfo {
     pub(crate) state: StreamState,
     /// When this was so.
     pub(crate) ts: Time,
+}
+
+impl StreamInfo {
+    /// As it is shown in every answer but a list.
+    pub(crate) fn shown(mut self) -> Self {
+        self.config = self.config.shown();
+        self
+    }
 }
 
 /// What a stream holds.
@@ -293,6 +308,20 @@ impl Default for AccountLimits {
             memory_max_stream_bytes: -1,
             storage_max_stream_bytes: -1,
             max_bytes_required: false,
+        }
+    }
+}
+
+impl From<&JetStreamLimits> for AccountLimits {
+    fn from(limits: &JetStreamLimits) -> Self {
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        Self {
+            max_memory: bytes(limits.memory_bytes_max),
+            max_storage: bytes(limits.store_bytes_max),
+            max_streams: count(limits.streams_max),
+            max_consumers: count(limits.consumers_max),
+            ..Self::default()
         }
     }
 }

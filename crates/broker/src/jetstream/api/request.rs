@@ -46,8 +46,15 @@ pub(crate) fn decode_optional<T: DeserializeOwned + Default>(body: &[u8]) -> Res
     }
 }
 
-/// Whether a body says nothing, where nothing may be said.
-pub(crate) fn is_empty(body: &[u8]) -> bool {
+/// Refuses a body that says something, where there is nothing to say: deletions, descriptions of consumers.
+///
+/// # Errors
+/// 10038.
+pub(crate) fn expect_empty(body: &[u8]) -> Result<(), ApiError> {
+    if is_empty(body) { Ok(()) } else { Err(ApiError::NOT_EMPTY_REQUEST) }
+}
+
+fn is_empty(body: &[u8]) -> bool {
     body.is_empty() || matches!(serde_json::from_slice(body), Ok(Value::Object(fields)) if fields.is_empty())
 }
 
@@ -273,8 +280,7 @@ pub(crate) struct PauseRequest {
 }
 
 /// `CONSUMER.MSG.NEXT.*.*`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NextRequest {
     /// Nanoseconds; 0: until it is served or nobody listens any more.
     pub(crate) expires: i64,
@@ -291,14 +297,36 @@ pub(crate) struct NextRequest {
 /// # Errors
 /// The text behind `400 Bad Request - `.
 pub(crate) fn next(body: &[u8]) -> Result<NextRequest, String> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Written {
+        expires: i64,
+        batch: i64,
+        max_bytes: i64,
+        no_wait: bool,
+        idle_heartbeat: i64,
+        min_pending: i64,
+        min_ack_pending: i64,
+        id: String,
+        priority: i64,
+    }
     let body = body.trim_ascii();
     if body.first() != Some(&b'{') {
         let batch = std::str::from_utf8(body).ok().and_then(|number| number.parse().ok()).unwrap_or(1);
         return Ok(NextRequest { batch, ..NextRequest::default() });
     }
-    let request = decode::<NextRequest>(body).map_err(|error| error.description.into_owned())?;
-    if request.idle_heartbeat > 0 && request.idle_heartbeat.saturating_mul(2) > request.expires {
-        return Err("heartbeat value too large".into());
+    let written = decode::<Written>(body).map_err(|error| error.description.into_owned())?;
+    let Written { expires, batch, max_bytes, no_wait, idle_heartbeat, .. } = written;
+    // No consumer here has priorities.
+    if idle_heartbeat > 0 && idle_heartbeat.saturating_mul(2) > expires {
+        Err("heartbeat value too large".into())
+    } else if written.min_pending != 0 || written.min_ack_pending != 0 {
+        Err("Not a Overflow Priority consumer".into())
+    } else if !written.id.is_empty() {
+        Err("Not a Pinned Client Priority consumer".into())
+    } else if !(0..=9).contains(&written.priority) {
+        Err("Priority must be between 0 and 9".into())
+    } else {
+        Ok(NextRequest { expires, batch, max_bytes, no_wait, idle_heartbeat })
     }
-    Ok(request)
 }

@@ -58,8 +58,8 @@ pub(super) fn display(nanoseconds: i64) -> String {
     if nanoseconds < second {
         let (unit, scale) = match nanoseconds {
             0 => return "0s".into(),
-            ..1_000 => ("ns", 1),
-            ..1_000_000 => ("µs", 1_000),
+            1..1_000 => ("ns", 1),
+            1_000..1_000_000 => ("µs", 1_000),
             _ => ("ms", 1_000_000),
         };
         return decimal(nanoseconds, scale) + unit;

@@ -2,8 +2,6 @@
 //! both places, and operations to the end, all numbers as varints (LEB128). An operation is a tag and its fields; the
 //! sequences of one tag ascend and are written as gaps. What is not written exactly so is refused.
 
-use std::collections::VecDeque;
-
 use super::schedule::Due;
 use super::state::{Changed, Pending, Place, State};
 

@@ -35,6 +35,8 @@ pub(crate) struct Delivery {
     pub(crate) reply: Bytes,
 }
 
+/// So that whoever asks too often does not cost a search each time; nanoseconds.
+const PRUNE_EVERY: i64 = 100_000_000;
 /// More than is ever asked for; a sum of such still fits.
 const BATCH_MAX: u64 = 1 << 48;
 
@@ -63,7 +65,8 @@ impl Consumer {
         self.idle_from = now;
         let (consumer, stream) = (self.state.delivered.consumer, self.reached.max(self.state.delivered.stream));
         self.requests.tick(now, consumer, stream, &mut self.effects.replies);
-        if self.requests.len() >= bounds.max_waiting {
+        if self.requests.len() >= bounds.max_waiting && self.pruned_at.saturating_add(PRUNE_EVERY) <= now {
+            self.pruned_at = now;
             self.requests.prune(listens);
         }
         let has_expiry = asked.expires != 0;

@@ -178,11 +178,10 @@ impl State {
         settled
     }
 
-    /// Was delivered often enough.
+    /// Was delivered often enough. The floor stays, as in nats-server: nobody has acknowledged it.
     pub(super) fn exhaust(&mut self, sequence: u64) -> Option<Pending> {
         let pending = self.take(sequence)?;
         self.exhausted.insert(sequence);
-        self.move_floor();
         Some(pending)
     }
 

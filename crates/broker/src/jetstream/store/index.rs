@@ -22,7 +22,7 @@ pub(super) struct Arrival {
     pub(super) rollup: Option<Rollup>,
 }
 
-/// What messages that were given sequences and have not arrived will add.
+/// What some messages are, or will add.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Growth {
     pub(super) messages: u64,
@@ -50,8 +50,9 @@ pub(crate) struct Index {
     pub(super) aged: u64,
     pub(super) staged: Growth,
     pub(super) removed: Vec<RangeInclusive<u64>>,
-    /// Messages below this are in `kept`; those that went since it was last told.
+    /// Messages below this are in `kept`; what they count; those that went since it was last told.
     pub(super) kept_until: u64,
+    pub(super) kept: Growth,
     pub(super) graves: Vec<u64>,
 }
 
@@ -73,7 +74,29 @@ impl Index {
             staged: Growth::default(),
             removed: Vec::new(),
             kept_until: 0,
+            kept: Growth::default(),
             graves: Vec::new(),
+        }
+    }
+
+    /// Says, before any message, which sequence may be the first.
+    pub(super) fn begin(&mut self, first: u64) {
+        self.chunks = Chunks::new(first);
+        (self.first, self.aged) = (first, first);
+    }
+
+    /// Messages below `until`, which are these, are in `kept` from now on.
+    pub(super) fn keep_below(&mut self, until: u64, moved: impl Iterator<Item = u64>) {
+        self.kept_until = until;
+        for sequence in moved {
+            match self.chunks.get(sequence) {
+                Some(entry) => {
+                    self.kept.messages += 1;
+                    self.kept.bytes += entry.size();
+                }
+                // It went meanwhile.
+                None => self.graves.push(sequence),
+            }
         }
     }
 
@@ -126,7 +149,7 @@ impl Index {
         // What it replaces makes room; with others on their way to the same subject it is not known how much.
         let replaced = subject.filter(|subject| subject.holds == 0).and_then(|subject| {
             let oldest = match &subject.sequences {
-                Some(sequences) => sequences.front().copied(),
+                Some(sequences) => sequences.0.front().copied(),
                 None => Some(subject.last),
             };
             self.chunks.get(oldest?).map(Entry::size)
@@ -165,6 +188,10 @@ impl Index {
             self.first = sequence;
         }
         self.chunks.push(sequence, entry);
+        if sequence < self.kept_until {
+            self.kept.messages += 1;
+            self.kept.bytes += entry.size();
+        }
         self.messages += 1;
         self.bytes += entry.size();
         self.last_time = Some(time);
@@ -175,7 +202,7 @@ impl Index {
         subject.last = sequence;
         subject.staged = subject.staged.max(sequence);
         if let Some(sequences) = &mut subject.sequences {
-            sequences.push_back(sequence);
+            sequences.0.push_back(sequence);
         }
         self.cursors.added(sequence, id);
         before
@@ -191,6 +218,8 @@ impl Index {
         push_sequence(&mut self.removed, sequence);
         if sequence < self.kept_until {
             self.graves.push(sequence);
+            self.kept.messages -= 1;
+            self.kept.bytes -= entry.size();
         }
         if sequence == self.first {
             let next = self.chunks.next();
@@ -202,11 +231,11 @@ impl Index {
             subject.last = 0;
         }
         if let Some(sequences) = &mut subject.sequences {
-            if let Ok(at) = sequences.binary_search(&sequence) {
-                sequences.remove(at);
+            if let Ok(at) = sequences.0.binary_search(&sequence) {
+                sequences.0.remove(at);
             }
-            subject.last = sequences.back().copied().unwrap_or(0);
-            if sequences.len() < 2 {
+            subject.last = sequences.0.back().copied().unwrap_or(0);
+            if sequences.0.len() < 2 {
                 subject.sequences = None;
             }
         }

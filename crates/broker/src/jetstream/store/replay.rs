@@ -44,6 +44,12 @@ impl Replay {
         Self { index: Index::new(limits, next), changes, snapshot }
     }
 
+    /// Says which message is the first that may be there, and that those below `kept_until` are in `kept`.
+    pub(super) fn begin(&mut self, first: u64, kept_until: u64) {
+        self.index.begin(first);
+        self.index.kept_until = kept_until;
+    }
+
     /// Whether the message's content matters. If not it need not be given to [`Replay::message`].
     pub(super) fn reach(&mut self, sequence: u64) -> bool {
         while let Some(change) = self.changes.pop_front_if(|change| change.at < sequence) {

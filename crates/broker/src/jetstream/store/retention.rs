@@ -3,8 +3,9 @@
 use std::ops::RangeInclusive;
 
 use super::change::{Change, Purge, What, push_sequence};
-use super::chunks::Stay;
+use super::chunks::{Entry, Stay};
 use super::index::{Arrival, Index};
+use super::subjects::Sequences;
 use super::{Discard, Limits, Rollup};
 
 /// Limit: deadlines of messages that are gone may be as many as those of others, and this many more.
@@ -29,7 +30,7 @@ impl Index {
     fn note_sequences(&mut self, id: u32, max: u64, before: u64) {
         let subject = self.subjects.get_mut(id);
         if max > 1 && subject.count == 2 && subject.sequences.is_none() && before > 0 {
-            subject.sequences = Some(Box::new([before, subject.last].into()));
+            subject.sequences = Some(Box::new(Sequences([before, subject.last].into())));
         }
     }
 
@@ -37,7 +38,7 @@ impl Index {
         while self.subjects.get(id).count > max {
             let subject = self.subjects.get(id);
             let oldest = match &subject.sequences {
-                Some(sequences) => sequences.front().copied(),
+                Some(sequences) => sequences.0.front().copied(),
                 None if subject.count == 2 && before > 0 => Some(before),
                 None => self.chunks.find(self.first, |entry| entry.subject == id).map(|(sequence, _)| sequence),
             };
@@ -66,7 +67,7 @@ impl Index {
     }
 
     fn take_subject_below(&mut self, id: u32, until: u64) {
-        while let Some(oldest) = self.subjects.get(id).sequences.as_ref().and_then(|all| all.front().copied()) {
+        while let Some(oldest) = self.subjects.get(id).sequences.as_ref().and_then(|all| all.0.front().copied()) {
             if oldest >= until {
                 return;
             }
@@ -79,6 +80,22 @@ impl Index {
             self.take(sequence);
             (until, older) = (sequence, older - 1);
         }
+    }
+
+    /// Those whose time is over at `now` and that are the only ones of their subjects.
+    pub(crate) fn last_expiring(&self, now: i64) -> Vec<u64> {
+        let late = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, sequence)| *sequence);
+        let mut expiring: Vec<u64> = late.collect();
+        let mut next = self.next_aged();
+        while let Some((sequence, _)) = next.filter(|(_, deadline)| *deadline <= now) {
+            expiring.push(sequence);
+            next = self.next_aged_from(sequence + 1);
+        }
+        let is_only = |entry: &Entry| self.subjects.get(entry.subject).count == 1;
+        expiring.retain(|sequence| self.chunks.get(*sequence).is_some_and(is_only));
+        expiring.sort_unstable();
+        expiring.dedup();
+        expiring
     }
 
     /// Removes what is too old at `now`. Says how many.
@@ -105,8 +122,12 @@ impl Index {
 
     /// The oldest message that grows too old, and when.
     fn next_aged(&self) -> Option<(u64, i64)> {
+        self.next_aged_from(self.aged.max(self.first))
+    }
+
+    fn next_aged_from(&self, from: u64) -> Option<(u64, i64)> {
         let max_age = i64::try_from(self.limits.max_age?.as_nanos()).unwrap_or(i64::MAX);
-        let (sequence, entry) = self.chunks.find(self.aged.max(self.first), |entry| entry.stay() != Stay::Forever)?;
+        let (sequence, entry) = self.chunks.find(from, |entry| entry.stay() != Stay::Forever)?;
         Some((sequence, entry.time.saturating_add(max_age)))
     }
 
@@ -179,6 +200,7 @@ impl Index {
             }
         }
         self.enforce_stream();
+        self.expire(self.clock);
     }
 
     fn enforce_subjects(&mut self, max: u64) {
@@ -197,7 +219,7 @@ impl Index {
             _ => {
                 let subject = subjects.get_mut(entry.subject);
                 if max > 1 && subject.count > 1 {
-                    subject.sequences.get_or_insert_default().push_back(sequence);
+                    subject.sequences.get_or_insert_default().0.push_back(sequence);
                 }
             }
         });

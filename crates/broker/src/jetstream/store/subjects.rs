@@ -6,6 +6,10 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+/// The sequences of one subject's messages, in order. Boxed: most subjects need none.
+#[derive(Debug, Default)]
+pub(super) struct Sequences(pub(super) VecDeque<u64>);
+
 /// One subject.
 #[derive(Debug)]
 pub(super) struct Subject {
@@ -21,7 +25,7 @@ pub(super) struct Subject {
     /// Which summary knows it, and by which number.
     pub(super) noted: (u32, u32),
     /// All sequences, where older ones must be found often.
-    pub(super) sequences: Option<Box<VecDeque<u64>>>,
+    pub(super) sequences: Option<Box<Sequences>>,
 }
 
 impl Subject {

@@ -115,7 +115,7 @@ impl Stream {
         let state = self.store.index.state();
         let time = |time: Option<i64>| time.map_or_else(Time::none, Time::from_nanoseconds);
         StreamInfo {
-            config: self.config.shown(),
+            config: self.config.clone(),
             created: Time::from_nanoseconds(self.created),
             state: StreamState {
                 messages: state.messages,
@@ -136,7 +136,7 @@ impl Stream {
 
     fn describe(&mut self, body: &[u8]) -> Result<StreamDescription, ApiError> {
         let request: StreamInfoRequest = api::decode_optional(body)?;
-        let mut info = self.info(now());
+        let mut info = self.info(now()).shown();
         if request.deleted_details {
             info.state.deleted = self.store.index.deleted(DELETED_MAX);
         }
@@ -154,31 +154,22 @@ impl Stream {
 
     fn purge(&mut self, body: &[u8]) -> Result<Purged, ApiError> {
         let request = api::purge(body)?;
-        if self.config.sealed {
-            return Err(ApiError::STREAM_SEALED);
-        }
-        if self.config.deny_purge {
-            return Err(ApiError::purge_failed(&"stream purge not permitted"));
-        }
+        self.config.check_purge()?;
         let filter = Some(request.filter.into_bytes()).filter(|filter| !filter.is_empty());
         let purge = Purge { filter, keep: request.keep, up_to: request.seq };
         let (purged, change) = self.store.purge(&purge, now());
         self.note_change(change);
+        self.tell_purged();
         Ok(Purged::new(purged))
     }
 
     fn message_delete(&mut self, body: &[u8]) -> Result<Success, ApiError> {
         let request = api::message_delete(body)?;
-        if self.config.sealed {
-            return Err(ApiError::STREAM_SEALED);
-        }
-        if self.config.deny_delete {
-            return Err(ApiError::message_delete_failed(&"message delete not permitted"));
-        }
+        self.config.check_message_delete()?;
         // Erased or not: its bytes go with the segment that holds them.
         let change = self.store.remove(request.seq, now());
         if change.is_none() {
-            return Err(ApiError::sequence_not_found(request.seq));
+            return Err(ApiError::not_deletable(request.seq, self.store.first(), self.store.visible()));
         }
         self.note_change(change);
         Ok(Success::DONE)
@@ -207,17 +198,13 @@ impl Stream {
     }
 
     fn consumer_info(&mut self, name: &str, message: &Message) -> Result<ConsumerInfo, ApiError> {
-        if !api::is_empty(&message.payload()) {
-            return Err(ApiError::NOT_EMPTY_REQUEST);
-        }
+        api::expect_empty(&message.payload())?;
         self.check_owner(name, message)?;
         self.describe_consumer(name, now()).ok_or(ApiError::CONSUMER_NOT_FOUND)
     }
 
     fn consumer_delete(&mut self, name: &str, message: &Message) -> Result<Success, ApiError> {
-        if !api::is_empty(&message.payload()) {
-            return Err(ApiError::NOT_EMPTY_REQUEST);
-        }
+        api::expect_empty(&message.payload())?;
         self.check_owner(name, message)?;
         self.delete_consumer(name).map(|()| Success::DONE).ok_or(ApiError::CONSUMER_NOT_FOUND)
     }
@@ -278,6 +265,6 @@ impl Stream {
             pending.await?;
         }
         advisory::publish(&mut self.publisher, &Advisory::stream(&self.config.name, Action::Modify));
-        Ok(Ok((self.config.clone(), self.info(now()))))
+        Ok(Ok((self.config.clone(), self.info(now()).shown())))
     }
 }

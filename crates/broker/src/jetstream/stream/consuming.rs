@@ -1,6 +1,8 @@
 //! The consumers of a stream: what clients ask of them and acknowledge, what is sent to whom, what is noted of it. Each
 //! decides for itself in `consumer`; here it is given messages, time and a voice.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use super::super::advisory::{self, Advisory};
@@ -32,8 +34,6 @@ pub(super) struct Member {
     pub(super) id: u64,
     pub(super) machine: Consumer,
     pub(super) cursor: CursorId,
-    /// Whether somebody listened to its pushes when that was last looked at.
-    pub(super) interest: Option<Interest>,
 }
 
 /// What the ledger says of a consumer.
@@ -122,6 +122,15 @@ impl Stream {
 
     fn pull(&mut self, name: &str, message: &Message) {
         let Some(to) = message.answerable().map(Bytes::copy_from_slice) else { return };
+        match self.consumers.get(name).filter(|member| member.serves(message.user())) {
+            None => {
+                // As if nobody had subscribed to such requests.
+                let subject = String::from_utf8_lossy(message.subject());
+                return self.send_status(&to, &format!("503\r\nNats-Subject: {subject}"));
+            }
+            Some(member) if member.config.is_push() => return self.send_status(&to, "409 Consumer is push based"),
+            Some(_) => {}
+        }
         self.ask(name, to, &message.payload(), message.user());
     }
 
@@ -161,7 +170,7 @@ impl Stream {
         let mut names = Vec::new();
         for (name, member) in &mut self.consumers {
             let mut source = Place { store: &mut self.store, cursor: member.cursor };
-            if member.machine.next(&mut source, now).is_some() {
+            if member.machine.next(&mut source, now).is_some() || !member.machine.effects.is_empty() {
                 names.push(name.clone());
             }
         }
@@ -225,6 +234,7 @@ impl Stream {
     pub(super) fn take_effects(&mut self, name: &str) {
         let Some(member) = self.consumers.get_mut(name) else { return };
         let effects = std::mem::take(&mut member.machine.effects);
+        self.unnoted.get_or_insert_with(Instant::now);
         for reply in effects.replies {
             let message = protocol::Message {
                 subject: &reply.to,
@@ -264,16 +274,11 @@ impl Stream {
 
     /// Tells push consumers whether somebody listens to them.
     fn look_for_listeners(&mut self, now: i64) {
-        let mut changed = Vec::new();
-        for (name, member) in self.consumers.iter_mut().filter(|(_, member)| member.config.is_push()) {
-            let listens = member.machine.push_subject().is_some_and(|to| self.publisher.reaches(to));
-            let interest = if listens { Interest::Present } else { Interest::Absent };
-            if member.interest.replace(interest) != Some(interest) {
-                member.machine.interest(interest, now);
-                changed.push(name.clone());
-            }
+        for member in self.consumers.values_mut() {
+            let Some(to) = member.machine.push_subject() else { continue };
+            let interest = if self.publisher.reaches(to) { Interest::Present } else { Interest::Absent };
+            member.machine.interest(interest, now);
         }
-        changed.iter().for_each(|name| self.take_effects(name));
     }
 
     /// Notes what has happened to consumers since the last time.
@@ -298,7 +303,7 @@ impl Stream {
             stream_name: self.config.name.clone(),
             name: name.to_owned(),
             created: Time::from_nanoseconds(member.created),
-            config: member.config.clone(),
+            config: member.config.shown(),
             delivered: info.delivered,
             ack_floor: info.ack_floor,
             num_ack_pending: info.num_ack_pending,

@@ -11,6 +11,8 @@ use super::consuming::Member;
 use crate::internal::Message;
 use crate::{inbox, subject};
 
+/// Letters of a name that a consumer is given, as nats-server has it.
+const NAME_LEN: usize = 8;
 /// Limit: subjects whose last messages a consumer may begin with.
 const LISTED_MAX: usize = 1 << 20;
 
@@ -25,17 +27,35 @@ impl Stream {
         }
         self.check_deliver_subject(&request.config, message)?;
         let configs: Vec<&ConsumerConfig> = self.consumers.values().map(|member| &member.config).collect();
-        let mut new_name = kit::ids::unique();
-        new_name.retain(|letter| letter != '-');
+        let new_name = self.new_name();
         let limits = self.shared.account_limits();
         let publisher = &self.publisher;
         let is_heard = |subject: &str| publisher.reaches(subject.as_bytes());
+        let is_named = !request.config.name.is_empty();
         let changed = api::check_consumer(request, &self.config, &configs, &new_name, &limits, is_heard)?;
         let name = match changed {
-            ConsumerChange::Create(config) => self.add_consumer(*config, message)?,
+            ConsumerChange::Create(mut config) => {
+                let name = config.name.clone();
+                if !is_named {
+                    // A name that was given to it is not a part of what it was asked to be.
+                    config.name.clear();
+                }
+                self.add_consumer(&name, *config, message)?;
+                name
+            }
             ConsumerChange::Update(config) => self.update_consumer(*config)?,
         };
         self.describe_consumer(&name, now()).ok_or(ApiError::CONSUMER_NOT_FOUND)
+    }
+
+    /// A name that no consumer has yet.
+    fn new_name(&self) -> String {
+        loop {
+            let name: String = std::iter::repeat_with(fastrand::alphanumeric).take(NAME_LEN).collect();
+            if !self.consumers.contains_key(&name) {
+                return name;
+            }
+        }
     }
 
     /// Whoever may not publish somewhere may not have it done by a consumer.
@@ -45,29 +65,30 @@ impl Stream {
         if is_allowed { Ok(()) } else { Err(ApiError::CONSUMER_INVALID_DELIVER_SUBJECT) }
     }
 
-    fn add_consumer(&mut self, config: ConsumerConfig, message: &Message) -> Result<String, ApiError> {
+    fn add_consumer(&mut self, name: &str, config: ConsumerConfig, message: &Message) -> Result<(), ApiError> {
         if self.consumers.len() >= self.shared.config.limits.consumers_max {
             return Err(ApiError::MAXIMUM_CONSUMERS_LIMIT);
         }
-        let (name, now, owner) = (config.name.clone(), now(), message.user().name.clone());
+        let (now, owner) = (now(), message.user().name.clone());
         let start = self.start_of_consumer(&config)?;
-        let mut machine = Consumer::new(self.machine_config(&config, &name, &owner), start, now);
+        let mut machine = Consumer::new(self.machine_config(&config, name, &owner), start, now);
         let cursor = self.open_cursor(&config, machine.rewind());
         let id = self.consumer_next;
         self.consumer_next += 1;
-        let member = Member { config, created: now, owner, id, machine, cursor, interest: None };
+        let member = Member { config, created: now, owner, id, machine, cursor };
         if member.is_kept() {
-            self.ledger.note(&member.about(&name));
+            self.ledger.note(&member.about(name));
         }
-        self.consumers.insert(name.clone(), member);
-        advisory::publish(&mut self.publisher, &Advisory::consumer_created(&self.config.name, &name));
-        Ok(name)
+        self.consumers.insert(name.to_owned(), member);
+        advisory::publish(&mut self.publisher, &Advisory::consumer_created(&self.config.name, name));
+        Ok(())
     }
 
     fn update_consumer(&mut self, config: ConsumerConfig) -> Result<String, ApiError> {
         let name = config.name.clone();
         let owner = self.consumers.get(&name).map(|member| member.owner.clone()).unwrap_or_default();
         let machine_config = self.machine_config(&config, &name, &owner);
+        let last = self.store.visible();
         let Some(member) = self.consumers.get_mut(&name) else { return Err(ApiError::CONSUMER_NOT_FOUND) };
         if member.config == config {
             return Ok(name);
@@ -75,11 +96,13 @@ impl Stream {
         let is_filtered_otherwise = !member.config.filters().eq(config.filters());
         member.config = config;
         member.machine.update(machine_config, now());
-        member.interest = None;
         if is_filtered_otherwise {
-            self.store.index.close_cursor(member.cursor);
-            let filters = filters_of(&member.config);
-            member.cursor = self.store.index.open_cursor(&filters, member.machine.rewind());
+            // What it has passed over already stays passed over, as in nats-server.
+            let index = &mut self.store.index;
+            let passed = if index.pending(member.cursor) == 0 { last + 1 } else { index.position(member.cursor) };
+            let from = member.machine.rewind().max(passed);
+            index.close_cursor(member.cursor);
+            member.cursor = index.open_cursor(&filters_of(&member.config), from);
         }
         if member.is_kept() {
             self.ledger.note(&member.about(&name));
@@ -146,6 +169,17 @@ impl Stream {
             member.machine.close(Closing::Deleted);
         }
         self.take_effects(name);
+    }
+
+    /// Tells whoever waits for messages that none will come from here for now.
+    pub(super) fn close_consumers(&mut self) {
+        for name in self.consumers.keys().cloned().collect::<Vec<_>>() {
+            if let Some(member) = self.consumers.get_mut(&name) {
+                member.machine.close(Closing::Shutdown);
+            }
+            self.take_effects(&name);
+        }
+        self.publisher.wake();
     }
 
     /// Whether a message is one that a consumer has asked for.

@@ -15,7 +15,7 @@ use super::super::shared::{Share, Shared, now};
 use super::super::store::{self, Change, Limits, Place, Store};
 use super::super::wishes::{self, Wishes};
 use super::Stream;
-use super::consuming::{About, Member};
+use super::consuming::{self, About, Member};
 use crate::publisher::Publisher;
 
 const LEDGER: &str = "ledger";
@@ -183,6 +183,7 @@ impl Found {
             storing_bytes: 0,
             noting: VecDeque::new(),
             answers: Vec::new(),
+            unnoted: None,
             share: Share::default(),
             damaged: opened.report.damage.len() as u64,
             cared: Instant::now(),
@@ -226,7 +227,8 @@ impl Stream {
         let machine_config = self.machine_config(&config, &name, &owner);
         let mut machine = Consumer::recovered(machine_config, state, self.store.visible(), now());
         let cursor = self.open_cursor(&config, machine.rewind());
-        let member = Member { config, created, owner, id, machine, cursor, interest: None };
+        machine.forget_gone(&consuming::Place { store: &mut self.store, cursor });
+        let member = Member { config, created, owner, id, machine, cursor };
         self.consumers.insert(name, member);
     }
 

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::super::api::{
-    ApiError, MessageFound, MessageGetRequest, StoredMessage, Time, check_level, decode, message_get,
+    self, ApiError, MessageFound, MessageGetRequest, StoredMessage, Time, check_level, message_get,
 };
 use super::super::failure::Failure;
 use super::super::store::{self, Load, Stored};
@@ -112,26 +112,17 @@ impl Stream {
             return Ok(());
         }
         let body = message.payload();
-        if subject.is_none() && body.is_empty() {
-            self.send_status(to, "408 Empty Request");
-            return Ok(());
-        }
-        let Ok(mut request) = decode::<MessageGetRequest>(&body) else {
-            self.send_status(to, "408 Malformed Request");
-            return Ok(());
+        let read = match subject {
+            Some(subject) => api::direct_get_last(subject, &body),
+            None => api::direct_get(&body),
         };
-        if let Some(subject) = subject {
-            let is_clear = request.seq == 0 && request.last_by_subj.is_empty() && request.next_by_subj.is_empty();
-            if !is_clear {
-                self.send_status(to, "408 Bad Request");
+        let request = match read {
+            Ok(request) => request,
+            Err(status) => {
+                self.send_status(to, status);
                 return Ok(());
             }
-            subject.clone_into(&mut request.last_by_subj);
-        }
-        if let Err(status) = check_direct(&request) {
-            self.send_status(to, status);
-            return Ok(());
-        }
+        };
         if request.multi_last.is_empty() {
             self.direct_next(&request, to).await
         } else {
@@ -259,26 +250,10 @@ impl Stream {
     }
 
     /// A status with its description, and headers behind it, without a payload.
-    fn send_status(&mut self, to: &[u8], status: &str) {
+    pub(super) fn send_status(&mut self, to: &[u8], status: &str) {
         let content = format!("NATS/1.0 {status}\r\n\r\n");
         let content = content.as_bytes();
         let message = protocol::Message { subject: to, reply: None, header_len: content.len(), content };
         self.publisher.publish_whole(&message);
     }
-}
-
-/// What a direct request may not ask for at once.
-fn check_direct(request: &MessageGetRequest) -> Result<(), &'static str> {
-    let (has_seq, has_time) = (request.seq > 0, request.start_time.is_some());
-    let (has_last, has_next) = (!request.last_by_subj.is_empty(), !request.next_by_subj.is_empty());
-    let has_multi = !request.multi_last.is_empty();
-    if !(has_seq || has_time || has_last || has_next || has_multi) {
-        return Err("408 Empty Request");
-    }
-    let is_doubled = has_seq && (has_last || has_time)
-        || has_time && has_last
-        || has_last && (has_next || request.batch > 0 || has_multi)
-        || has_next && has_multi
-        || request.up_to_seq > 0 && request.up_to_time.is_some();
-    if is_doubled { Err("408 Bad Request") } else { Ok(()) }
 }

@@ -2,6 +2,7 @@
 //! wants, whose time is over. What cannot be found out again from the messages themselves is noted in the ledger.
 
 use std::ops::RangeInclusive;
+use std::time::Instant;
 
 use super::super::api::Retention;
 use super::super::ledger::Entry;
@@ -19,6 +20,7 @@ impl Stream {
         self.is_touched |= change.is_some();
         if let Some(change) = change.filter(|_| self.ledger.is_durable()) {
             self.ledger.note(&Entry::Change(change.encode()));
+            self.unnoted.get_or_insert_with(Instant::now);
         }
     }
 
@@ -96,16 +98,24 @@ impl Stream {
         self.duplicates.oldest().map(|oldest| oldest.saturating_add(self.config.duplicate_window))
     }
 
+    /// Tells consumers that a client has removed messages: they have come past them, too.
+    pub(super) fn tell_purged(&mut self) {
+        let first = self.store.first();
+        for member in self.consumers.values_mut() {
+            let source = Place { store: &mut self.store, cursor: member.cursor };
+            member.machine.purged(first, &source);
+        }
+    }
+
     /// Tells consumers what has left the stream.
     pub(super) fn tell_removed(&mut self) {
         for range in self.store.take_removed() {
-            let first = self.store.first();
             for member in self.consumers.values_mut() {
                 if range.end() - range.start() < TOLD_MAX {
                     range.clone().for_each(|sequence| member.machine.removed(sequence));
                 } else {
                     let source = Place { store: &mut self.store, cursor: member.cursor };
-                    member.machine.purged(first, &source);
+                    member.machine.forget_gone(&source);
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! Taking messages in: what a publisher wishes is judged, what passes is sent to the disk as one batch, and every publisher
 //! is answered when its message is there. The order of the checks is nats-server's.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use journal::Pending;
 
@@ -11,13 +13,15 @@ use super::super::store::{Full, New, Rollup, Ttl};
 use super::super::wishes::{self, Wishes};
 use super::Stream;
 use crate::internal::{Message, Subscription};
-use crate::subject;
+use crate::subject::{self, Kind};
 
 /// Limit: messages of one batch, and their bytes.
 const BATCH_MAX: usize = 1024;
 const BATCH_BYTES: usize = 1 << 20;
 /// Limit: bytes of a message's headers, as in nats-server.
 const HEADERS_MAX: usize = u16::MAX as usize;
+/// In nanoseconds.
+const SECOND: u64 = 1_000_000_000;
 
 /// A batch on its way to the disk.
 #[derive(Debug)]
@@ -35,11 +39,11 @@ struct Due {
     sequence: u64,
     /// The publisher, where it wants an answer.
     to: Option<Bytes>,
-    kind: Kind,
+    told: Told,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum Told {
     Stored,
     /// Of a message that was there before.
     Duplicate,
@@ -95,10 +99,10 @@ impl Stream {
         let to = message.answerable().filter(|_| !self.config.no_ack);
         match self.judge(message) {
             Verdict::Stored(sequence) => {
-                dues.push(Due { sequence, to: to.map(Bytes::copy_from_slice), kind: Kind::Stored });
+                dues.push(Due { sequence, to: to.map(Bytes::copy_from_slice), told: Told::Stored });
             }
             Verdict::Duplicate(sequence) => {
-                dues.push(Due { sequence, to: to.map(Bytes::copy_from_slice), kind: Kind::Duplicate });
+                dues.push(Due { sequence, to: to.map(Bytes::copy_from_slice), told: Told::Duplicate });
             }
             Verdict::Refused(error) => {
                 tracing::debug!(stream = self.config.name, error = &*error.description, "not stored");
@@ -156,7 +160,11 @@ impl Stream {
         };
         if let Some(expected) = wishes.last_of_subject {
             let of = wishes.of_subject.unwrap_or(subject);
-            let last = self.store.index.last_by_subject_staged(of).unwrap_or(0);
+            let last = match subject::kind(of) {
+                Kind::Literal => self.store.index.last_by_subject_staged(of),
+                _ => self.last_of(of),
+            };
+            let last = last.unwrap_or(0);
             if last != expected {
                 return Err(ApiError::wrong_last_sequence(last));
             }
@@ -198,6 +206,32 @@ impl Stream {
         Ok(rollup)
     }
 
+    /// Puts a marker in the place of each subject's last message whose time is over, where the stream wants them. The old
+    /// message goes when the marker is there.
+    pub(super) async fn mark_expiring(&mut self, now: i64) -> Result<(), Failure> {
+        let ttl = u64::try_from(self.config.subject_delete_marker_ttl).unwrap_or(0) / SECOND;
+        if ttl == 0 || self.store.next_expiry().is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        let headers = format!("NATS/1.0\r\nNats-Marker-Reason: MaxAge\r\nNats-TTL: {ttl}s\r\nNats-Rollup: sub\r\n\r\n");
+        for sequence in self.store.index.last_expiring(now) {
+            let Some(stored) = self.load(sequence).await?.filter(|stored| !is_marker(&stored.headers)) else {
+                continue;
+            };
+            let (subject, headers) = (&stored.subject, headers.as_bytes());
+            let ttl = Some(Ttl::After(Duration::from_secs(ttl)));
+            let rollup = Some(Rollup::Subject);
+            let new = New { subject, headers, payload: b"", time: self.time(), ttl, rollup };
+            // Where the stream is full the message goes without a marker.
+            let _ = self.store.stage(&new);
+        }
+        let last = self.store.last();
+        if let Some(pending) = self.store.commit().await? {
+            self.storing.push_back(Storing { pending, last, bytes: 0, dues: Vec::new() });
+        }
+        Ok(())
+    }
+
     /// The time of the next message: never before that of the last one.
     fn time(&mut self) -> i64 {
         self.time = self.time.max(now());
@@ -225,10 +259,10 @@ impl Stream {
         self.is_touched = true;
         self.store.synced(last);
         self.skip_unwanted(seen + 1..=last);
-        for Due { sequence, to, kind } in dues {
-            match kind {
-                Kind::Stored => self.acknowledge(to.as_deref(), sequence, ""),
-                Kind::Duplicate => self.acknowledge(to.as_deref(), sequence, ",\"duplicate\": true"),
+        for Due { sequence, to, told } in dues {
+            match told {
+                Told::Stored => self.acknowledge(to.as_deref(), sequence, ""),
+                Told::Duplicate => self.acknowledge(to.as_deref(), sequence, ",\"duplicate\": true"),
             }
         }
         Ok(())
@@ -260,6 +294,12 @@ impl Stream {
         }
         self.publisher.wake();
     }
+}
+
+/// Whether a message says that its subject has nothing any more.
+fn is_marker(headers: &[u8]) -> bool {
+    let operation = wishes::value(headers, b"KV-Operation");
+    wishes::value(headers, b"Nats-Marker-Reason").is_some() || matches!(operation, Some(b"DEL" | b"PURGE"))
 }
 
 /// As nats-server says it.

@@ -1,7 +1,7 @@
 //! What a consumer may be on its stream, and what it may become.
 
 use super::{
-    DESCRIPTION_MAX, METADATA_MAX, MILLISECOND, Mode, NAME_MAX, SECOND, covers, invalid, is_valid_name,
+    DESCRIPTION_MAX, METADATA_MAX, MILLISECOND, Mode, NAME_MAX, PATTERNS_MAX, SECOND, covers, invalid, is_valid_name,
     is_valid_subject, metadata_bytes, overlaps, refuse, require_level,
 };
 use crate::jetstream::api::{
@@ -120,7 +120,7 @@ pub(crate) fn pause_consumer(config: &ConsumerConfig, until: Time) -> ConsumerCo
 
 /// Gives a consumer that lives only as long as it is used the time for which it may be unused.
 fn stamp(config: &mut ConsumerConfig) {
-    if !config.is_durable() && config.inactive_threshold == 0 {
+    if !config.is_durable() && config.inactive_threshold <= 0 {
         config.inactive_threshold = INACTIVE_THRESHOLD;
     }
 }
@@ -287,8 +287,11 @@ fn check_filters(config: &ConsumerConfig) -> Result<(), ApiError> {
     let is_doubled = !config.filter_subject.is_empty() && !config.filter_subjects.is_empty();
     refuse(is_doubled, || ApiError::CONSUMER_DUPLICATE_FILTER_SUBJECTS)?;
     refuse(config.filter_subjects.iter().any(String::is_empty), || ApiError::CONSUMER_EMPTY_FILTER)?;
+    refuse(config.filter_subjects.len() > PATTERNS_MAX, || {
+        ApiError::stream_invalid_config(&format_args!("consumer has more than {PATTERNS_MAX} filter subjects"))
+    })?;
     for (place, filter) in config.filters().enumerate() {
-        invalid(!is_valid_subject(filter), "malformed subject")?;
+        invalid(!is_valid_subject(filter), "invalid subject")?;
         let mut others = config.filters().enumerate().filter(|(other, _)| *other != place);
         let is_covered = others.any(|(_, other)| covers(other, filter));
         refuse(is_covered, || ApiError::CONSUMER_OVERLAPPING_SUBJECT_FILTERS)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    DESCRIPTION_MAX, METADATA_MAX, MILLISECOND, Mode, NAME_MAX, SECOND, covers, invalid, is_valid_name,
+    DESCRIPTION_MAX, METADATA_MAX, MILLISECOND, Mode, NAME_MAX, PATTERNS_MAX, SECOND, covers, invalid, is_valid_name,
     is_valid_subject, metadata_bytes, overlaps, refuse, require_level,
 };
 use crate::jetstream::api::{
@@ -215,6 +215,9 @@ fn complete_subjects(config: &mut StreamConfig) -> Result<(), ApiError> {
         config.subjects.push(config.name.clone());
         return Ok(());
     }
+    refuse(config.subjects.len() > PATTERNS_MAX, || {
+        ApiError::stream_invalid_config(&format_args!("stream has more than {PATTERNS_MAX} subjects"))
+    })?;
     let mut seen = BTreeSet::new();
     for (place, subject) in config.subjects.iter().enumerate() {
         invalid(!is_valid_subject(subject), "invalid subject")?;
@@ -312,4 +315,25 @@ fn check_consumers<'a>(
     refuse(!names.is_empty(), || {
         ApiError::stream_update(&format_args!("change to limits violates consumers: {}", names.join(", ")))
     })
+}
+
+impl StreamConfig {
+    /// Whether it has a subject that touches a pattern; the empty one touches every stream.
+    pub(crate) fn is_about(&self, pattern: &str) -> bool {
+        pattern.is_empty() || self.subjects.iter().any(|subject| overlaps(subject, pattern))
+    }
+
+    /// # Errors
+    /// Where messages may not be removed.
+    pub(crate) fn check_message_delete(&self) -> Result<(), ApiError> {
+        refuse(self.sealed, || ApiError::STREAM_SEALED)?;
+        refuse(self.deny_delete, || ApiError::message_delete_failed(&"message delete not permitted"))
+    }
+
+    /// # Errors
+    /// Where the stream may not be purged.
+    pub(crate) fn check_purge(&self) -> Result<(), ApiError> {
+        refuse(self.sealed, || ApiError::STREAM_SEALED)?;
+        refuse(self.deny_purge, || ApiError::purge_failed(&"stream purge not permitted"))
+    }
 }

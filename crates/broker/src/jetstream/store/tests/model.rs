@@ -25,7 +25,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    pub(super) fn new(&self) -> New<'_> {
+    pub(super) fn to_new(&self) -> New<'_> {
         let Self { subject, headers, payload, time, ttl, rollup, .. } = self;
         New { subject: subject.as_bytes(), headers, payload, time: *time, ttl: *ttl, rollup: *rollup }
     }
@@ -122,6 +122,7 @@ impl Model {
     pub(super) fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
         self.enforce();
+        self.expire(self.clock);
     }
 
     /// As the store applies it.
@@ -146,6 +147,8 @@ impl Model {
     pub(super) async fn check(&self, store: &mut Store) {
         let state = store.index.state();
         let first = self.live.keys().next().copied();
+        let live: Vec<u64> = (state.first..=state.last).filter(|sequence| store.index.is_live(*sequence)).collect();
+        assert_eq!(live, self.live.keys().copied().collect::<Vec<u64>>());
         assert_eq!(state.messages, self.live.len() as u64);
         assert_eq!(state.bytes, self.bytes());
         assert_eq!((state.last, store.visible()), (self.last, self.last));

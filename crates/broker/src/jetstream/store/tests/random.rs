@@ -31,7 +31,7 @@ impl Life {
             self.time += self.random.i64(-5..30);
             let mut message = message(&mut self.random, self.store.last() + 1, self.time);
             message.time = self.time.max(staged.last().map_or(0, |before| before.time));
-            if self.store.stage(&message.new()).is_ok() {
+            if self.store.stage(&message.to_new()).is_ok() {
                 message.time = message.time.max(self.model.clock);
                 staged.push(message);
             }
@@ -89,9 +89,8 @@ impl Life {
             }
             8..=10 => {
                 self.time += self.random.i64(0..100);
-                if self.store.next_expiry().is_some_and(|at| at <= self.time) {
-                    self.store.remove_expired(self.time);
-                }
+                let is_due = self.store.next_expiry().is_some_and(|at| at <= self.time);
+                assert!(self.store.remove_expired(self.time) == 0 || is_due);
                 self.model.expire(self.time);
             }
             11 => self.changes = vec![self.store.snapshot()],
@@ -171,6 +170,7 @@ async fn run(place: Place, seed: u64) {
         }
         if !is_memory && life.random.u8(..60) == 0 {
             let Life { store, model, readers: at, changes, initial, time, random } = life;
+            println!("step {step}: opened again after {}", model.last);
             store.close().await.expect("closes");
             let (mut store, report) = open(place.clone(), &initial, &changes, &tasks).await;
             assert!(report.damage.is_empty() && report.change.is_none(), "{report:?}");
