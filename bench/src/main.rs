@@ -1,11 +1,12 @@
-//! What `cargo xtask bench` runs: the chores that measure (`proxy`, `resilience`, `broker`), the one that looks for what fails or
-//! grows (`soak`), and the programs that they start for that, services that behave (`upstream`) and that do not (`callee`)
-//! and an open-loop load (`rate`). It knows the product by its command line alone.
+//! What `cargo xtask bench` runs: the chores that measure (`proxy`, `resilience`, `broker`), those that look for what fails,
+//! grows (`soak`) or is lost (`crash`), and the programs that they start for that, services that behave (`upstream`) and that
+//! do not (`callee`) and an open-loop load (`rate`). It knows the product by its command line alone.
 
 mod broker;
 mod callee;
 mod chart;
 mod client;
+mod crash;
 mod idle;
 mod machine;
 mod options;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Proxy(options) => run(async move { until_signalled(proxy::run(options)).await }),
         Command::Soak(options) => run(async move { until_signalled(soak::run(options)).await }),
         Command::Resilience(options) => run(async move { until_signalled(resilience::run(options)).await }),
+        Command::Crash(options) => run(async move { until_signalled(crash::run(options)).await }),
         Command::Broker(options) => run(until_signalled(Box::pin(broker::run(options)))),
         Command::Callee(options) => run(callee::run(options)),
         Command::Upstream => run(upstream::run()),

@@ -14,6 +14,11 @@ use crate::work::{Logs, Work};
 /// Rounds from which on medians are taken seriously, and results are written without being asked for.
 pub(crate) const ROUNDS: usize = 7;
 
+/// A whole run of `crash`.
+const KILLS: u64 = 200;
+const CUTS: u64 = 100;
+const DAMAGES: u64 = 1_000;
+
 #[derive(Debug, Parser)]
 #[command(name = "bench", about = "Side-by-side measurements against peers")]
 pub(crate) struct Options {
@@ -31,6 +36,8 @@ pub(crate) enum Command {
     Resilience(Resilience),
     /// CPU, rates and latencies of the broker beside nats-server
     Broker(Broker),
+    /// Kills, power cuts and damages of the broker's files: nothing that it acknowledged may be lost
+    Crash(Crash),
     /// A service in trouble; listens on $PORT, or does not
     #[command(hide = true)]
     Callee(Callee),
@@ -200,6 +207,42 @@ impl Broker {
     /// The folder for the results, if this run is to be remembered.
     pub(crate) fn destination(&self) -> Option<PathBuf> {
         let is_whole = self.only.is_empty() && self.rounds >= ROUNDS;
+        self.out.clone().or_else(|| is_whole.then(|| self.results.clone()))
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Crash {
+    /// The broker as a program
+    #[arg(long, hide = true)]
+    pub(crate) broker: PathBuf,
+    /// One whose power is cut, too, a tenth as often
+    #[arg(long, hide = true)]
+    pub(crate) nats_server: PathBuf,
+    /// Where results are kept
+    #[arg(long, hide = true)]
+    pub(crate) results: PathBuf,
+    /// Times that the broker is killed
+    #[arg(long, default_value_t = KILLS)]
+    pub(crate) kills: u64,
+    /// Times that its disk's power is cut, half of them with a cache that is then lost; needs root and loop devices
+    #[arg(long, default_value_t = CUTS)]
+    pub(crate) cuts: u64,
+    /// Damages to its files
+    #[arg(long, default_value_t = DAMAGES)]
+    pub(crate) damages: u64,
+    /// Of everything that is random, but for moments
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Writes crash.json there, also when the run is a short or a partial one
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl Crash {
+    /// The folder for the results, if this run is to be remembered.
+    pub(crate) fn destination(&self) -> Option<PathBuf> {
+        let is_whole = self.kills >= KILLS && self.cuts >= CUTS && self.damages >= DAMAGES;
         self.out.clone().or_else(|| is_whole.then(|| self.results.clone()))
     }
 }

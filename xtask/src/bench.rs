@@ -1,5 +1,5 @@
-//! `cargo xtask bench proxy|resilience|soak|broker`: installs the peers, builds what is measured and the bench, and becomes the
-//! bench. What it measures and how is the affair of the package `bench`.
+//! `cargo xtask bench proxy|resilience|soak|broker|crash`: installs the peers, builds what is measured and the bench, and becomes
+//! the bench. What it measures and how is the affair of the package `bench`.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -15,7 +15,7 @@ const CPUS: &str = "0,1";
 /// Returns only with an error: this process goes on as the bench, so that a signal that is meant for it reaches it.
 pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     let is_help = arguments.iter().any(|argument| matches!(*argument, "--help" | "-h" | "help"));
-    let is_broker = arguments.first() == Some(&"broker");
+    let is_broker = matches!(arguments.first(), Some(&("broker" | "crash")));
     let build: &[&str] = match (is_help, is_broker) {
         (true, _) => &["--package", "bench", "--bins"],
         (false, true) => &["--package", "bench", "--package", "broker", "--bins", "--example", "serve"],

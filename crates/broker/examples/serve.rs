@@ -1,11 +1,15 @@
 //! A broker without users on `127.0.0.1:PORT`, to try clients on: `cargo run -p broker --example serve -- 4222 FOLDER`.
-//! With a folder it has streams, which are kept there. Its limits are nats-server's defaults, so that both can be compared.
+//! With a folder it has streams, which are kept there, in segments of as many bytes as a third argument says. Its limits are
+//! nats-server's defaults, so that both can be compared. SIGTERM ends it well; what it has to say it logs to stderr.
 
 use std::time::Duration;
 
 use broker::{Config, JetStream, JetStreamLimits, LameDuck, Limits, Sync};
+use tokio::signal::unix::{SignalKind, signal};
 
-fn jetstream(folder: String) -> JetStream {
+const SEGMENT_BYTES: u64 = 64 << 20;
+
+fn jetstream(folder: String, segment_bytes: u64) -> JetStream {
     JetStream {
         folder: folder.into(),
         sync: Sync::Always,
@@ -14,7 +18,7 @@ fn jetstream(folder: String) -> JetStream {
             consumers_max: 10_000,
             store_bytes_max: 1 << 40,
             memory_bytes_max: 1 << 30,
-            segment_bytes: 64 << 20,
+            segment_bytes,
             queue_bytes: 16 << 20,
             cache_bytes: 8 << 20,
             message_ids_max: 1 << 22,
@@ -22,7 +26,7 @@ fn jetstream(folder: String) -> JetStream {
     }
 }
 
-fn config(port: u16, folder: Option<String>) -> Config {
+fn config(port: u16, jetstream: Option<JetStream>) -> Config {
     let limits = Limits {
         connections_max: 64 * 1024,
         subscriptions_max: 2_000_000,
@@ -43,7 +47,7 @@ fn config(port: u16, folder: Option<String>) -> Config {
         name: "serve".to_owned(),
         users: Vec::new(),
         tls: None,
-        jetstream: folder.map(jetstream),
+        jetstream,
         limits,
         lame_duck: LameDuck { grace: Duration::ZERO, duration: Duration::from_secs(1) },
     }
@@ -51,10 +55,21 @@ fn config(port: u16, folder: Option<String>) -> Config {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let port = std::env::args().nth(1).map_or(Ok(4222), |text| text.parse())?;
-    let bound = broker::bind(&config(port, std::env::args().nth(2)))?;
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let mut arguments = std::env::args().skip(1);
+    let port = arguments.next().map_or(Ok(4222), |text| text.parse())?;
+    let folder = arguments.next();
+    let segment_bytes = arguments.next().map_or(Ok(SEGMENT_BYTES), |text| text.parse())?;
+    let bound = broker::bind(&config(port, folder.map(|folder| jetstream(folder, segment_bytes))))?;
     eprintln!("listening on {}", bound.address());
     let (token, _readiness) = kit::readiness::channel();
-    let (_trigger, drain) = kit::drain::channel();
-    Ok(bound.run(token, drain).await?)
+    let (trigger, drain) = kit::drain::channel();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let run = bound.run(token, drain);
+    tokio::pin!(run);
+    tokio::select! {
+        ended = &mut run => return Ok(ended?),
+        _ = terminate.recv() => trigger.start(),
+    }
+    Ok(run.await?)
 }
