@@ -60,7 +60,7 @@ impl Folder {
         let message = record_bytes + record::OVERHEAD;
         let (sync, segment_bytes, record_bytes) = match name {
             MESSAGES => (sync, segment_bytes, message),
-            KEPT => (Sync::Always, segment_bytes, (message + kept::PREFIX).max(kept::COMMIT_MAX)),
+            KEPT => (Sync::Always, segment_bytes, message.max(kept::MESSAGE_MAX) + kept::PREFIX),
             _ => (INDEX_SYNC, segment_bytes.min(INDEX_SEGMENT), summary::RECORD_MAX),
         };
         journal::Config {
@@ -235,6 +235,11 @@ impl Files {
             journal.get(number, visible).await?.map(|record| record.payload)
         };
         record.map(|record| without_prefix(source, record)).ok_or_else(gone)
+    }
+
+    /// Waits until everything that has arrived is on disk, whatever the policy.
+    pub(super) async fn sync(&self) -> Result<()> {
+        Ok(self.messages.sync().await?)
     }
 
     /// Takes in what was done, and begins what is to be done next. Says whether there is more.
