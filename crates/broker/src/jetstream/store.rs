@@ -7,6 +7,7 @@ mod change;
 mod chunks;
 mod cursors;
 mod files;
+mod history;
 mod index;
 mod kept;
 mod query;

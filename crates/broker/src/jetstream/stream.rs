@@ -364,6 +364,10 @@ impl Stream {
     /// Looks after the files: gives space back, keeps the ledger small.
     async fn care(&mut self) -> Result<(), Failure> {
         self.cared = Instant::now();
+        // Order: what was noted of messages that are gone is on disk before they leave it.
+        if self.unnoted.is_some() || !self.noting.is_empty() {
+            return Ok(());
+        }
         match self.store.maintain().await {
             // What is under way is asked for again.
             Ok(is_busy) => self.is_touched = is_busy,
@@ -463,7 +467,8 @@ impl Stream {
         let change = Entry::Change(self.store.snapshot().await?.encode());
         let members = self.consumers.iter_mut().filter(|(_, member)| member.is_kept());
         let members = members.flat_map(|(name, member)| member.entries(name));
-        Ok([stream, change].into_iter().chain(members).collect())
+        let members: Vec<Entry> = members.collect();
+        Ok([stream, change].into_iter().chain(self.ids_of_gone()).chain(members).collect())
     }
 
     /// Waits for everything that is on its way, so that who was promised an answer gets it.
