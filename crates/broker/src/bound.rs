@@ -103,16 +103,19 @@ impl Bound {
         let (tls, tasks, mut sockets) = (tls.map(TlsAcceptor::from), connections.clone(), broker.sockets());
         let accept = Accept { broker: Arc::clone(&broker), tls, tasks, over: over.clone() };
         let (mut clients, mut monitor) = (Doors::default(), Doors::default());
-        let first = sockets.borrow_and_update().clone();
-        // What cannot be served at all fails here; what comes later is tried again.
-        monitor.go_over(first.monitor.as_slice(), |listener, closed| {
-            monitor::serve(Arc::clone(&broker), listener, closed)
-        })?;
+        let mut go_over = |sockets: &Sockets| {
+            let monitored = monitor.go_over(sockets.monitor.as_slice(), |listener, closed| {
+                monitor::serve(Arc::clone(&broker), listener, closed)
+            });
+            let served = clients.go_over(&sockets.clients, |listener, closed| accept.clone().serve(listener, closed));
+            monitored.and(served)
+        };
         let jetstream = match jetstream {
             Some(config) => Some(jetstream::start(&broker, config).await.map_err(Error::jetstream)?),
             None => None,
         };
-        clients.go_over(&first.clients, |listener, closed| accept.clone().serve(listener, closed))?;
+        // What cannot be served from the start fails here.
+        go_over(&sockets.borrow_and_update())?;
         readiness.ready();
         loop {
             tokio::select! {
@@ -120,12 +123,7 @@ impl Bound {
                 // The broker has the sender, so that this never fails.
                 _ = sockets.changed() => {}
             }
-            let next = sockets.borrow_and_update().clone();
-            let monitored = monitor.go_over(next.monitor.as_slice(), |listener, closed| {
-                monitor::serve(Arc::clone(&broker), listener, closed)
-            });
-            let served = clients.go_over(&next.clients, |listener, closed| accept.clone().serve(listener, closed));
-            if let Err(error) = monitored.and(served) {
+            if let Err(error) = go_over(&sockets.borrow_and_update()) {
                 tracing::error!(error = %kit::Chain(&error), "a socket cannot be served");
             }
         }

@@ -141,13 +141,13 @@ async fn a_connection_lives_through_other_permissions_with_what_it_may_still_hav
 #[tokio::test]
 async fn a_foreign_client_goes_on_publishing_through_every_change_of_its_rights() {
     let running = start(&shop());
-    let url = format!("nats://orders:orders@{}", running.address);
     let (told, mut events) = tokio::sync::mpsc::unbounded_channel();
-    let options = async_nats::ConnectOptions::new().event_callback(move |event| {
+    let options = async_nats::ConnectOptions::with_user_and_password("orders".to_owned(), "orders".to_owned());
+    let options = options.event_callback(move |event| {
         let _ = told.send(event);
         async {}
     });
-    let client = options.connect(url).await.unwrap();
+    let client = options.connect(running.address.to_string()).await.unwrap();
     let mut all = running.handle.subscribe("orders.>", None, 1 << 20).unwrap();
     for round in 0..50 {
         let also = format!("carts.{round}");
@@ -162,8 +162,7 @@ async fn a_foreign_client_goes_on_publishing_through_every_change_of_its_rights(
         assert_eq!(arrived.subject(), b"orders.placed");
     }
     assert_eq!(running.handle.counts().connections_total, 1);
-    drop(client);
-    while let Some(event) = events.recv().await {
-        assert!(matches!(event, async_nats::Event::Connected | async_nats::Event::Closed), "{event}");
+    while let Ok(event) = events.try_recv() {
+        assert!(matches!(event, async_nats::Event::Connected), "{event}");
     }
 }
