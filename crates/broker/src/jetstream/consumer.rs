@@ -4,7 +4,6 @@
 
 pub(crate) mod ack;
 mod config;
-mod duration;
 mod pace;
 mod push;
 mod ranges;

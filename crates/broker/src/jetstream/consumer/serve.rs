@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use super::requests::Request;
 use super::status::Reply;
-use super::{Consumer, Interest, Listens, Mode, Pull, Source, ack, duration};
+use super::{Consumer, Interest, Listens, Mode, Pull, Source, ack};
 use crate::jetstream::api::{self, AckPolicy};
+use crate::jetstream::duration;
 
 /// What is to be delivered next, if somebody takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
