@@ -476,17 +476,25 @@ impl Store {
 
     /// Removes what is too old. Says how many. Nothing is to be journalled: time tells it again.
     pub(crate) fn remove_expired(&mut self, now: i64) -> u64 {
-        // A message on its way will arrive with its own time; what expires before it, now and when this is replayed, is what
-        // was too old then.
-        let now = self.flights.front().map_or(now, |flight| flight.arrival.time.min(now));
-        let expired = self.index.expire(now);
+        let expired = self.index.expire(self.expires_until(now));
         self.bury();
         expired
     }
 
-    /// When the next message is too old: never later than this.
+    /// Those whose time is over at `now`, that are the only ones of their subjects and have no successor on its way.
+    pub(crate) fn last_expiring(&self, now: i64) -> Vec<u64> {
+        self.index.last_expiring(self.expires_until(now))
+    }
+
+    /// When the next message is too old: never later than this. `None` also where a message on its way must arrive first.
     pub(crate) fn next_expiry(&self) -> Option<i64> {
-        self.index.next_expiry()
+        self.index.next_expiry().filter(|at| *at <= self.expires_until(i64::MAX))
+    }
+
+    /// A message on its way will arrive with its own time; what expires before it, now and when this is replayed, is what
+    /// was too old then.
+    fn expires_until(&self, now: i64) -> i64 {
+        self.flights.front().map_or(now, |flight| flight.arrival.time.min(now))
     }
 
     fn change(&self, what: What) -> Change {
