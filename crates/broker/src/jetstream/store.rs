@@ -36,6 +36,7 @@ use kit::tasks::Tasks;
 pub(crate) use change::{Change, Purge, What};
 pub(crate) use cursors::CursorId;
 use files::Files;
+pub(crate) use files::MESSAGES;
 pub(crate) use index::Index;
 use index::{Arrival, Growth};
 

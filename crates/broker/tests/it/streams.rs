@@ -79,3 +79,40 @@ async fn what_was_acknowledged_is_there_after_a_restart_and_so_is_what_consumers
     }
     assert_eq!(next, 100);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_was_worked_off_is_no_new_one_when_it_is_sent_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = started(folder.path());
+    let context = self::context(&running).await;
+    let config = stream::Config {
+        name: "WORK".into(),
+        subjects: vec!["work".into()],
+        retention: stream::RetentionPolicy::WorkQueue,
+        ..Default::default()
+    };
+    let made = context.create_stream(config).await.unwrap();
+    let send = async |context: &jetstream::Context, id: &str| {
+        let message = jetstream::message::PublishMessage::build().message_id(id).payload("x".into());
+        context.send_publish("work", message).await.unwrap().await.unwrap()
+    };
+    for id in ["one", "two", "three"] {
+        assert!(!send(&context, id).await.duplicate);
+    }
+    let pull = consumer::pull::Config { durable_name: Some("work".into()), ..Default::default() };
+    let consumer = made.create_consumer(pull).await.unwrap();
+    let mut batch = consumer.fetch().max_messages(2).messages().await.unwrap();
+    while let Some(message) = batch.next().await {
+        message.unwrap().double_ack().await.unwrap();
+    }
+    running.ended().await;
+
+    let running = started(folder.path());
+    let context = self::context(&running).await;
+    for (at, id) in ["one", "two", "three"].into_iter().enumerate() {
+        let again = send(&context, id).await;
+        assert_eq!((again.duplicate, again.sequence), (true, at as u64 + 1), "{id}");
+    }
+    assert_eq!(context.get_stream("WORK").await.unwrap().cached_info().state.messages, 1);
+    assert!(!send(&context, "four").await.duplicate);
+}

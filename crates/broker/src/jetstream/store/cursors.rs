@@ -178,6 +178,7 @@ impl Cursors {
         }
     }
 
+    #[inline]
     pub(super) fn added(&mut self, sequence: u64, subject: u32) {
         for cursor in self.open_ones() {
             if sequence >= cursor.position && cursor.selection.has(subject) {
@@ -186,6 +187,7 @@ impl Cursors {
         }
     }
 
+    #[inline]
     pub(super) fn removed(&mut self, sequence: u64, subject: u32) {
         for cursor in self.open_ones() {
             if sequence >= cursor.position && cursor.selection.has(subject) {

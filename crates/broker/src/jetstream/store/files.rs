@@ -18,7 +18,7 @@ use super::summary::{self, Notes};
 use super::upkeep::{self, Done, Drops, Move, Work};
 use super::{Config, Error, Place, Report, Result, record};
 
-pub(super) const MESSAGES: &str = "messages";
+pub(crate) const MESSAGES: &str = "messages";
 pub(super) const INDEX: &str = "index";
 pub(super) const KEPT: &str = "kept";
 /// Limit: segments of one journal that are open at once.

@@ -13,6 +13,7 @@ const STALE_DEADLINES: usize = 1024;
 
 impl Index {
     /// What an arrival leaves no room for goes, in the order of nats-server: its subject's, then the stream's oldest.
+    #[inline]
     pub(super) fn enforce_arrival(&mut self, sequence: u64, arrival: &Arrival, before: u64) {
         if let Some(max) = self.limits.max_msgs_per_subject {
             self.note_sequences(arrival.subject, max, before);
@@ -102,6 +103,7 @@ impl Index {
     }
 
     /// Removes what is too old at `now`. Says how many.
+    #[inline]
     pub(crate) fn expire(&mut self, now: i64) -> u64 {
         self.clock = self.clock.max(now);
         let before = self.messages;

@@ -16,6 +16,11 @@ pub(super) fn push_bytes(buffer: &mut Vec<u8>, bytes: &[u8]) {
 /// Takes a number off the front; `None` when it is cut short or too large.
 #[inline]
 pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
+    // Most are short.
+    if let [byte @ ..0x80, rest @ ..] = *bytes {
+        *bytes = rest;
+        return Some(u64::from(*byte));
+    }
     let mut value = 0;
     for (at, byte) in bytes.iter().enumerate().take(10) {
         let part = u64::from(byte & 0x7f);

@@ -111,7 +111,7 @@ impl Stream {
     }
 
     /// How the stream stands.
-    pub(super) fn info(&self, now: i64) -> StreamInfo {
+    pub(in super::super) fn info(&self, now: i64) -> StreamInfo {
         let state = self.store.index.state();
         let time = |time: Option<i64>| time.map_or_else(Time::none, Time::from_nanoseconds);
         StreamInfo {

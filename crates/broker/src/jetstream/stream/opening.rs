@@ -87,16 +87,22 @@ pub(in super::super) async fn create(shared: &Arc<Shared>, config: StreamConfig)
         consumers: BTreeMap::new(),
         limits: None,
     };
-    let mut ledger = match found.config.storage {
-        Storage::Memory => Ledger::in_memory(),
-        Storage::File => open_ledger(shared, &found.config.name).await?.0,
-    };
-    let about = serde_json::to_vec(&found.config).expect("a configuration is a struct of plain fields");
-    ledger.note(&Entry::Stream { about, created: found.created });
-    if let Some(pending) = ledger.flush().await? {
-        pending.await?;
+    let folder = folder(shared, &found.config.name);
+    if found.config.storage == Storage::Memory {
+        return found.build(shared, Ledger::in_memory()).await;
     }
-    found.build(shared, ledger).await
+    // What lies there belongs to no stream: one that failed while it was made.
+    remove_folder(&folder)?;
+    let made = found.make(shared).await;
+    if made.is_err() {
+        remove_folder(&folder)?;
+    }
+    made
+}
+
+/// Whether a folder has messages, whatever its ledger says.
+pub(in super::super) fn has_messages(folder: &Path) -> bool {
+    folder.join(store::MESSAGES).exists()
 }
 
 /// Opens a stream that is on disk.
@@ -161,6 +167,16 @@ impl Found {
         Ok(Self { config, created, limits, changes, ids, consumers })
     }
 
+    /// A new stream: what it is goes to the disk before anything else of it.
+    async fn make(self, shared: &Arc<Shared>) -> Result<Box<Stream>, Failure> {
+        let (mut ledger, _) = open_ledger(shared, &self.config.name).await?;
+        let about = serde_json::to_vec(&self.config).expect("a configuration is a struct of plain fields");
+        ledger.note(&Entry::Stream { about, created: self.created });
+        ledger.flush().await?;
+        ledger.sync().await?;
+        self.build(shared, ledger).await
+    }
+
     async fn build(self, shared: &Arc<Shared>, ledger: Ledger) -> Result<Box<Stream>, Failure> {
         let Self { config, created, limits, changes, ids, consumers } = self;
         let limits = limits.unwrap_or_else(|| limits_of(&config));
@@ -207,6 +223,10 @@ impl Found {
         for (id, (about, state)) in consumers {
             stream.add_recovered(id, about, state);
         }
+        // Order: what a power cut has taken from consumers, too, is noted before sequences are given again.
+        stream.note_consumers();
+        stream.ledger.flush().await?;
+        stream.ledger.sync().await?;
         stream.report_share();
         Ok(stream)
     }
@@ -250,19 +270,6 @@ impl Stream {
         machine.forget_gone(&consuming::Place { store: &mut self.store, cursor });
         let member = Member { config, created, owner, id, machine, cursor };
         self.consumers.insert(name, member);
-    }
-
-    /// The end of the stream with all of its files.
-    pub(super) async fn delete(self: Box<Self>, folder: &Path) -> Result<(), Failure> {
-        let (folder, tasks) = (folder.to_owned(), self.shared.tasks.clone());
-        self.close().await;
-        let removing = tasks.spawn_blocking({
-            let folder = folder.clone();
-            move || remove_folder(&folder)
-        });
-        removing
-            .await
-            .unwrap_or_else(|_| Err(Failure::io("remove", folder)(std::io::Error::other("the runtime ended"))))
     }
 }
 
