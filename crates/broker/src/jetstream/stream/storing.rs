@@ -140,7 +140,8 @@ impl Stream {
             Err(full) => return Verdict::Refused(full_error(full)),
         };
         if let Some(id) = wishes.id {
-            self.duplicates.add(id, sequence, time);
+            let at = self.duplicates.clock();
+            self.duplicates.add(id, sequence, time, at);
         }
         self.last_id = wishes.id.map(Into::into);
         Verdict::Stored(sequence)
