@@ -164,7 +164,7 @@ fn sequences_that_are_given_again_are_delivered_again_whatever_happens_first() {
     let mut world = World::new("{}", Start::At(1));
     world.publish(10, 1);
     world.pull("a", "10");
-    (1..=10).for_each(|sequence| drop(world.ack(sequence, "")));
+    (1..=10).for_each(|sequence| _ = world.ack(sequence, ""));
     world.stream.live.retain(|sequence, _| *sequence <= 5);
     world.stream.last = 5;
     // What it comes to is recorded at once: nothing else has to happen before the next crash.
