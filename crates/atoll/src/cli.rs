@@ -1,8 +1,10 @@
 //! The command line: one file a command. Data goes to stdout, the rest to stderr.
 
 mod breaker;
+mod bus;
 mod check;
 mod config;
+mod consumer;
 mod daemon;
 mod describe;
 mod doctor;
@@ -22,10 +24,13 @@ mod output;
 mod plan;
 mod program;
 mod ps;
+mod publish;
 mod routes;
 mod run;
 mod scale;
 mod screen;
+mod stream;
+mod sub;
 mod subject;
 mod target;
 mod top;
@@ -92,6 +97,16 @@ enum Command {
     Fault(fault::Fault),
     /// Say what happened to a request, and why
     Explain(explain::Explain),
+    /// Publish a message to a subject
+    Publish(publish::Publish),
+    /// Show messages as they come, or as a stream has kept them
+    Sub(sub::Sub),
+    /// See the streams of the broker
+    #[command(subcommand)]
+    Stream(stream::Stream),
+    /// See who reads a stream
+    #[command(subcommand)]
+    Consumer(consumer::Consumer),
     /// Run a command with the environment of an instance
     Exec(exec::Exec),
     /// Run one more copy of a service, or another command in its place, in the foreground
@@ -100,7 +115,7 @@ enum Command {
     Plan(plan::Plan),
     /// Say what is wrong with the manifest
     Check(check::Check),
-    /// Show everything about a service, or about the gateway
+    /// Show everything about a service, the gateway or the broker
     Describe(describe::Describe),
     /// Show the routes in the order in which they are tried
     Routes(routes::Routes),
@@ -159,6 +174,10 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Breaker(breaker) => breaker.run(context),
         Command::Fault(fault) => fault.run(context),
         Command::Explain(explain) => explain.run(context),
+        Command::Publish(publish) => publish.run(context),
+        Command::Sub(sub) => sub.run(context),
+        Command::Stream(stream) => stream.run(context),
+        Command::Consumer(consumer) => consumer.run(context),
         Command::Exec(exec) => exec.run(),
         Command::Run(run) => run.run(),
         Command::Plan(plan) => plan.run(context),

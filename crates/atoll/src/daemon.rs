@@ -1,6 +1,7 @@
 //! The process that runs an application: binds every engine, joins them, and drains them in order.
 //! What an engine does is its own affair; who talks to whom is decided here.
 
+mod bus;
 mod change;
 mod control;
 pub mod dashboard;
@@ -13,6 +14,7 @@ mod instances;
 mod log;
 pub mod plane;
 mod record;
+mod streams;
 mod switches;
 
 use std::collections::BTreeSet;
@@ -26,7 +28,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use kit::{Chain, drain, readiness, socket};
-use manifest::{Plan, Severity};
+use manifest::Severity;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,12 +37,14 @@ use tokio::task::JoinHandle;
 
 use crate::api::{dto, server};
 use crate::lower;
-use crate::project::{self, Accepted, Claims, Loaded, Project, Record};
+use crate::project::{self, Accepted, Claims, Credentials, Loaded, Project, Record};
 use record::Succession;
 use switches::Switchboard;
 
+use bus::Bus;
 pub use control::Control;
 use dashboard::Dashboard;
+use history::History;
 
 /// How long followers of the API may take, once everything has stopped.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
@@ -107,6 +111,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(dashboard) = cause.downcast_ref::<dashboard::Error>() {
             return dashboard.hint();
         }
+        if let Some(broker) = cause.downcast_ref::<bus::Error>() {
+            return bus::hint(broker);
+        }
         let proxy::Error::Listen { listener, address, source } = cause.downcast_ref()? else { return None };
         unlistenable(listener, *address, source.kind())
     })
@@ -129,7 +136,7 @@ fn unlistenable(listener: &str, address: SocketAddr, why: io::ErrorKind) -> Opti
     }
     let holder = supervisor::port_holder(address).unwrap_or_else(|| "another program".to_owned());
     Some(match listener {
-        lower::GATEWAY | dashboard::NAME => {
+        lower::GATEWAY | dashboard::NAME | bus::NAME => {
             format!("{holder} has it: stop that, or write another `listen` under [{listener}]")
         }
         _ => format!("{holder} took it just now: `atoll up` once more chooses another one"),
@@ -143,6 +150,8 @@ struct Daemon {
     registry: registry::Handle,
     proxy: proxy::plane::Bound,
     supervisor: supervisor::Bound,
+    /// A broker that ended by itself.
+    bus_losses: mpsc::Receiver<anyhow::Error>,
     api: UnixListener,
     prepares: mpsc::Receiver<supervisor::Prepare>,
     drains: mpsc::Receiver<supervisor::Drain>,
@@ -208,20 +217,25 @@ impl Daemon {
         let (environment, mut claims) = (project::process(), Claims::default());
         let present = accepted(project.load_and_claim(&environment, &ours, &mut claims))?;
         project.store_ports(&present.plan.ports).context("cannot keep the port ledger")?;
-        let Succession { served, before, changes } = record::succeed(record, present);
+        let credentials = Credentials::load_or_make(&project).context("cannot keep the broker's credentials")?;
+        let Succession { served, before, mut changes } = record::succeed(record, present, &credentials);
         let plan = Arc::clone(&served.present.plan);
 
-        let open_files_soft = raise_open_files();
-        let registry = registry::Handle::default();
+        let (open_files_soft, registry) = (raise_open_files(), registry::Handle::default());
         // What the data plane cannot serve must fail here, and not be 404 for ever.
         proxy::Tables::compile(&served.snapshot(&registry.snapshot()))?;
         let lost = planes.lost().to_vec();
         let proxy = proxy::plane::bind(plane::config(&project, served.listeners(), &lower::limits(&plan)), planes)?;
         let dashboard = Dashboard::bind(plan.dashboard.listen)?;
+        let ((history, history_writer), tasks) = (history::begin(), kit::tasks::Tasks::default());
+        let services = lower::services(&plan, &credentials);
+        // Order: services find their streams when they start.
+        let (bus, bus_losses) = Bus::open_for(&served, &project, credentials, history.clone(), tasks.clone()).await?;
         let (prepare, prepares) = mpsc::channel(PREPARES_MAX);
         let (drain, drains) = mpsc::channel(DRAINS_MAX);
         let between = Between { registry: registry.clone(), prepare, drain };
-        let supervisor = supervisor::bind(supervise(&project, &plan, (instances, before), open_files_soft, between))?;
+        let supervisor =
+            supervisor::bind(supervise(&project, services, (instances, before), open_files_soft, between))?;
         // Order: once the registry has what was taken over, so that a data plane that serves goes on serving all of it.
         proxy.handle().apply(served.snapshot(&registry.snapshot()))?;
         let switchboard = Switchboard::load(&project);
@@ -230,10 +244,8 @@ impl Daemon {
 
         let (end, ends) = watch::channel(None);
         let (drained, drained_receiver) = watch::channel(false);
-        let (history, history_writer) = history::begin();
-        damages.into_iter().for_each(|damage| history.say("state_file_damaged", damage));
-        lost.iter().for_each(|loss| history.say("data_plane_lost", plane::left(loss)));
-        changes.iter().for_each(|change| history.say("changed", change.to_string()));
+        tell_past(&history, damages, &lost, &changes);
+        changes.extend(bus.refusals(&plan));
         let ground = change::Ground { project: project.clone(), environment, claims };
         let control = Arc::new(Control {
             manifest: project.manifest.clone(),
@@ -243,12 +255,13 @@ impl Daemon {
             proxy: proxy.handle(),
             switchboard,
             dashboard,
+            bus,
             endpoints: registry.watch(),
             history,
             started_at: Timestamp::now(),
             end,
             drained: drained_receiver,
-            tasks: kit::tasks::Tasks::default(),
+            tasks,
         });
         Ok(Self {
             project,
@@ -256,6 +269,7 @@ impl Daemon {
             registry,
             proxy,
             supervisor,
+            bus_losses,
             api,
             prepares,
             drains,
@@ -274,6 +288,7 @@ impl Daemon {
             registry,
             proxy,
             supervisor,
+            mut bus_losses,
             api,
             prepares,
             drains,
@@ -308,6 +323,7 @@ impl Daemon {
             }
             result = &mut supervisor => (End::Stop, Some(engine_lost("supervisor", result))),
             result = &mut proxy => (End::Stop, Some(engine_lost("proxy", result))),
+            Some(error) = bus_losses.recv() => (End::Stop, Some(error)),
         };
         if end == End::Leave {
             control.supervisor.leave();
@@ -320,6 +336,8 @@ impl Daemon {
         }
         // It ends within the bound that it was given.
         finish("proxy", proxy, (end, proxy_drain)).await;
+        // Order: services publish until they have stopped. Those that go on connect again to the next daemon's.
+        control.bus.end().await;
         say_ended(&control, end, lost.as_ref());
         drained.send_replace(true);
         drop((registry, control));
@@ -328,9 +346,7 @@ impl Daemon {
             tracing::debug!("a follower of the API did not end in time");
         }
         if end == End::Stop {
-            // Nothing of it runs any more.
-            project.remove_record();
-            project.remove_switches();
+            forget(&project);
         }
         // A socket without a daemon would only mislead; the lock is what counts.
         let _ = std::fs::remove_file(project.socket());
@@ -342,6 +358,19 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Writes into the history what this daemon has found.
+fn tell_past(history: &History, damages: Vec<String>, lost: &[proxy::plane::Loss], changes: &[dto::Change]) {
+    damages.into_iter().for_each(|damage| history.say("state_file_damaged", damage));
+    lost.iter().for_each(|loss| history.say("data_plane_lost", plane::left(loss)));
+    changes.iter().for_each(|change| history.say("changed", change.to_string()));
+}
+
+/// Nothing of what these files tell runs any more.
+fn forget(project: &Project) {
+    project.remove_record();
+    project.remove_switches();
 }
 
 /// Begins what the daemon does for its engines, and for whoever watches.
@@ -362,14 +391,14 @@ fn attend(
 
 fn supervise(
     project: &Project,
-    plan: &Plan,
+    services: Vec<supervisor::Service>,
     (adopted, before): (supervisor::Adopted, supervisor::Before),
     open_files_soft: Option<u64>,
     between: Between,
 ) -> supervisor::Config {
     let Between { registry, prepare, drain } = between;
     supervisor::Config {
-        services: lower::services(plan),
+        services,
         log_dir: project.logs(),
         run_dir: project.run(),
         adopted,

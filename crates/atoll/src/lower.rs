@@ -1,6 +1,7 @@
 //! Turns a plan into each engine's configuration, and engine states into what the API shows. Pure: no files, no
 //! sockets, no clock. The only place besides `daemon` that knows more than one engine.
 
+mod broker;
 mod changes;
 mod drills;
 mod edges;
@@ -8,10 +9,12 @@ mod metrics;
 mod names;
 mod program;
 mod story;
+mod streams;
 mod traffic;
 mod units;
 mod view;
 
+pub use broker::{ADMIN, Stream, broker, nats_url, reached, streams, users, uses_broker};
 pub use changes::changes;
 pub use drills::{breakers, effects, fault, forced, no_breaker, words};
 pub use edges::edges;
@@ -19,6 +22,7 @@ pub use metrics::{Format as MetricsFormat, Usage, families, write as write_metri
 pub use names::{find_subject, find_target, is_declared};
 pub use program::program;
 pub use story::story;
+pub use streams::{BrokerSeen, StreamSeen, broker_view, missing_stream, stream_view, weakness};
 pub use traffic::{GATEWAY, ledger, limits, listeners, snapshot};
 pub use units::{databases, services};
 pub use view::{description, endpoint, event, given_up, hopeless, instances, line, services as service_views, skipped};
@@ -33,6 +37,9 @@ pub mod tests {
     use manifest::{Plan, Ports, Sources};
 
     use super::*;
+    use crate::project::Credentials;
+
+    pub const CREDENTIALS: Credentials = Credentials::NOBODYS;
 
     fn sources(root: PathBuf, text: &str) -> Sources {
         Sources {
@@ -62,8 +69,12 @@ pub mod tests {
     #[test]
     fn a_plan_becomes_what_each_engine_is_told() {
         let plan = plan();
-        expect_file!["lower/golden/services.txt"].assert_debug_eq(&services(&plan));
+        expect_file!["lower/golden/services.txt"].assert_debug_eq(&services(&plan, &CREDENTIALS));
         expect_file!["lower/golden/databases.txt"].assert_debug_eq(&databases(&plan, "orders"));
+        let users = users(std::iter::once(&plan), &CREDENTIALS);
+        let config = broker(&plan.name, plan.broker.as_ref().expect("a broker"), users, PathBuf::from("/data/broker"));
+        expect_file!["lower/golden/broker.txt"].assert_debug_eq(&config);
+        expect_file!["lower/golden/streams.txt"].assert_debug_eq(&streams(&plan));
         expect_file!["lower/golden/limits.txt"].assert_debug_eq(&limits(&plan));
         expect_file!["lower/golden/listeners.txt"].assert_debug_eq(&listeners(&plan));
         let registry = registry::Handle::default();

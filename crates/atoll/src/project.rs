@@ -1,6 +1,7 @@
 //! One application's folder: where its manifest is, what `.atoll/` holds, and how both are read.
 //! Everything that touches the disk on behalf of a manifest happens here; what it means is `manifest`'s.
 
+mod credentials;
 mod kept;
 mod load;
 mod ports;
@@ -19,6 +20,7 @@ use kit::socket;
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
+pub use credentials::Credentials;
 pub use load::{Loaded, Variables, process};
 pub use ports::Claims;
 pub use record::{Accepted, RETIRING_MAX, Record, Stored as StoredRecord};
@@ -118,6 +120,10 @@ impl Project {
         self.state.join("ports.json")
     }
 
+    fn credentials_file(&self) -> PathBuf {
+        self.state.join("credentials.json")
+    }
+
     fn scale_file(&self) -> PathBuf {
         self.state.join("scale.json")
     }
@@ -136,6 +142,11 @@ impl Project {
 
     pub fn data(&self) -> PathBuf {
         self.state.join("data")
+    }
+
+    /// Where the broker keeps its streams.
+    pub fn broker_data(&self) -> PathBuf {
+        self.data().join("broker")
     }
 
     /// Where the daemon says what it does.

@@ -182,6 +182,19 @@ pub(crate) fn unsealed(buffer: &[u8]) -> (usize, Sequence, u32) {
     (FRAME_HEADER + padded(u32_at(buffer, 8) as usize), u64_at(buffer, 16), u32_at(buffer, 12))
 }
 
+/// How many bytes of these unsealed frames are those of records below `sequence`.
+pub(crate) fn before(frames: &[u8], sequence: Sequence) -> usize {
+    let mut at = 0;
+    while at < frames.len() {
+        let (bytes, first, _) = unsealed(&frames[at..]);
+        if first >= sequence {
+            break;
+        }
+        at += bytes;
+    }
+    at
+}
+
 /// Completes a whole frame for its place: watermark and checksums.
 pub(crate) fn seal(frame: &mut [u8], seed: Seed, offset: u64, synced: Sequence) {
     let body = seed.body(&frame[FRAME_HEADER..]);

@@ -121,13 +121,13 @@ impl Journal {
         self.queue.command(|done| Command::DropBefore(sequence, done)).await
     }
 
-    /// Removes every record that was appended before. Sequences go on where they were. After a crash in the middle, all
+    /// Removes every record that was appended before, and none that is appended later. Sequences go on where they were. After a crash in the middle, all
     /// records are there or none.
     ///
     /// # Errors
     /// [`Error::Failed`], [`Error::Closed`].
     pub async fn purge(&self) -> Result<()> {
-        self.queue.command(Command::Purge).await
+        self.queue.purge().await
     }
 
     /// Syncs everything, says so on disk, and frees the files. Reading goes on; appending is [`Error::Closed`].

@@ -34,7 +34,8 @@ pub(crate) type Done = oneshot::Sender<Result<()>>;
 pub(crate) enum Command {
     Sync(Done),
     DropBefore(Sequence, Done),
-    Purge(Done),
+    /// Of what was appended before this sequence was given.
+    Purge(Sequence, Done),
     Close(Done),
     /// The interval is over.
     Tick,
@@ -226,6 +227,14 @@ impl Queue {
         done.await.unwrap_or_else(|_| Err(self.ending()))
     }
 
+    /// Asks for the removal of everything that was appended until now, and of nothing that is appended later.
+    pub(crate) async fn purge(self: &Arc<Self>) -> Result<()> {
+        let (sender, done) = oneshot::channel();
+        let next = lock(&self.state).next;
+        self.push_command(Command::Purge(next, sender))?;
+        done.await.unwrap_or_else(|_| Err(self.ending()))
+    }
+
     fn push_command(self: &Arc<Self>, command: Command) -> Result<()> {
         let mut state = lock(&self.state);
         if let Worker::Ended(error) = &state.worker {
@@ -277,7 +286,7 @@ impl Queue {
                 let _ = done.send(if is_closed { Ok(()) } else { Err(error.clone()) });
             }
             let commands = group.commands.into_iter().filter_map(|command| match command {
-                Command::Sync(done) | Command::DropBefore(_, done) | Command::Purge(done) | Command::Close(done) => {
+                Command::Sync(done) | Command::DropBefore(_, done) | Command::Purge(_, done) | Command::Close(done) => {
                     Some(done)
                 }
                 Command::Tick => None,
@@ -374,8 +383,18 @@ impl Queue {
     /// Writes a group, syncs it as the policy says, acknowledges it, and does what else was asked. Who was not answered,
     /// because of an error, stays in the group.
     fn turn(self: &Arc<Self>, writer: &mut Writer, group: &mut Group) -> Result<Turned> {
-        if !group.frames.is_empty() {
-            writer.write(&mut group.frames)?;
+        let mut written = 0;
+        for command in &group.commands {
+            if let Command::Purge(next, _) = command {
+                // What came into the group behind it stays.
+                let until = written + format::before(&group.frames[written..], *next);
+                writer.write(&mut group.frames[written..until])?;
+                writer.purge()?;
+                written = until;
+            }
+        }
+        if written < group.frames.len() {
+            writer.write(&mut group.frames[written..])?;
         }
         let before = writer.synced();
         let is_due =
@@ -389,7 +408,7 @@ impl Queue {
             let (done, result) = match command {
                 Command::Sync(done) => (done, if writer.is_dirty() { writer.sync() } else { Ok(()) }),
                 Command::DropBefore(sequence, done) => (done, writer.drop_before(sequence)),
-                Command::Purge(done) => (done, writer.purge()),
+                Command::Purge(_, done) => (done, Ok(())),
                 Command::Close(done) => {
                     let settled = writer.settle();
                     self.tell(writer.synced());

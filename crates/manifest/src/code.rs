@@ -81,6 +81,11 @@ codes! {
     UpdateEndless = "E0212": "an update that could never finish",
     WatchIdle = "E0213": "a `watch` that could do nothing",
     PolicyContradicts = "E0214": "a policy that contradicts itself",
+    Subject = "E0215": "a subject is malformed",
+    UnknownTopic = "E0216": "a topic is not declared",
+    TopicOverlap = "E0217": "topics that overlap",
+    TopicContradicts = "E0218": "a topic that contradicts itself",
+    StoreSmall = "E0219": "topics that the store cannot hold",
 
     Listen = "E0301": "an address cannot be listened on",
     ListenExposed = "W0302": "a listener can be reached from other machines",
@@ -116,6 +121,7 @@ codes! {
     AllowIdle = "W0513": "an `allow` that silences nothing",
     PolicyIdle = "W0514": "a part of a policy never acts",
     FallbackPretends = "W0515": "a fallback tells a writer that all is well",
+    SubscriptionSilent = "W0516": "a subscription that nobody publishes to",
 }
 
 impl Code {

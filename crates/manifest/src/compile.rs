@@ -18,6 +18,7 @@ mod ports;
 mod probes;
 mod routes;
 mod services;
+mod topics;
 mod update;
 mod wiring;
 
@@ -35,7 +36,7 @@ pub(crate) fn compile(cx: &Context<'_>) -> Option<Plan> {
 
     let wired = wiring::wire(cx, &declared);
     graph::check_cycles(cx, &wired);
-    let listeners = listeners::listeners(cx, &declared.root);
+    let listeners = listeners::listeners(cx, &declared);
     let ports = ports::assign(cx, &listeners, &wired);
 
     let databases = databases::compile(&declared, &root);
@@ -44,8 +45,10 @@ pub(crate) fn compile(cx: &Context<'_>) -> Option<Plan> {
     let services = services.collect();
     folders::check(cx, &declared, &wired, &services, &databases);
     let routes = routes::compile(cx, &declared);
-    let (gateway, dashboard) = listeners.settle(&ports);
-    let plan = Plan { name: name?, root, gateway, dashboard, routes, services, databases, ports };
+    let (gateway, dashboard, broker) = listeners.settle(cx, &declared.root, &ports);
+    let topics = topics::compile(cx, &declared, &wired);
+    topics::check_store(cx, &declared.root, broker.as_ref(), &topics);
+    let plan = Plan { name: name?, root, gateway, dashboard, broker, routes, services, databases, topics, ports };
     lint::check(cx, &declared, &wired, &plan);
     Some(plan)
 }

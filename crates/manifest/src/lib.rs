@@ -74,6 +74,12 @@ impl Ports {
     /// The dashboard's.
     pub const DASHBOARD: &str = "dashboard";
 
+    /// The broker's.
+    pub const BROKER: &str = "broker";
+
+    /// That of the broker's monitoring.
+    pub const MONITOR: &str = "broker-monitor";
+
     /// The ledger's entry of an instance.
     #[must_use]
     pub fn instance(service: &str, index: u32) -> String {

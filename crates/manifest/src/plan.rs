@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+mod messaging;
 mod policy;
 
+pub use messaging::{Broker, BrokerLimits, Discard, Retention, Storage, Store, Sync, Topic};
 pub use policy::{
     Algorithm, Balance, Breaker, Concurrency, Ejection, Fallback, Key, Policy, RateLimit, Retry, Share, Window,
 };
@@ -23,10 +25,14 @@ pub struct Plan {
     pub root: PathBuf,
     pub gateway: Gateway,
     pub dashboard: Dashboard,
+    /// Only where something needs it.
+    pub broker: Option<Broker>,
     /// In the order of the manifest; the data plane applies Gateway API precedence.
     pub routes: Vec<Route>,
     pub services: BTreeMap<String, Service>,
     pub databases: BTreeMap<String, Database>,
+    /// By subject; one whose last token is `>` is a family. No two have a subject or a stream in common.
+    pub topics: BTreeMap<String, Topic>,
     /// The ledger after this compilation: what the next one must be given to find the same ports again.
     pub ports: BTreeMap<String, u16>,
 }
@@ -219,6 +225,11 @@ pub struct Service {
     pub stop_grace_period: Duration,
     /// Names of declared databases.
     pub databases: Vec<String>,
+    /// Subjects and patterns, each of them within one topic. Where this or the next is not empty, instances are given
+    /// `NATS_URL`, unless `environment` has it.
+    pub publishes: Vec<String>,
+    /// Subjects and patterns, each of them of one topic at least.
+    pub subscribes: Vec<String>,
     pub update: Update,
     pub watch: Option<Watch>,
     pub limits: ResourceLimits,

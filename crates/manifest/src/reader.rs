@@ -103,12 +103,17 @@ impl<'d> Table<'d> {
     pub(crate) fn table_or_default(&self, name: &str) -> Table<'d> {
         match (self.table(name), self.shape.key(name).map(|key| &key.kind)) {
             (Some(table), _) => table,
-            (None, Some(Kind::Table(shape))) => Table::new(self.cx, shape, &UNWRITTEN, self.place_of(name)),
+            (None, Some(Kind::Table(shape))) => Table { place: self.place_of(name), ..self.unwritten(shape) },
             _ => {
                 debug_assert!(false, "`{name}` of `{}` is no table", self.shape.name);
                 self.clone()
             }
         }
+    }
+
+    /// A table of this shape in which nothing is written.
+    pub(crate) fn unwritten(&self, shape: &'static Shape) -> Table<'d> {
+        Table::new(self.cx, shape, &UNWRITTEN, self.place.clone())
     }
 
     /// The entries of a list; none where it is not written.

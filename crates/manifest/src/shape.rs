@@ -5,11 +5,13 @@ use std::time::Duration;
 
 pub(crate) mod check;
 mod keys;
+mod messaging;
 mod policy;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use keys::{EDGE, ROOT};
+pub(crate) use messaging::TOPIC;
 
 /// A table with known keys.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ mod expand;
 mod nearest;
 mod path;
 mod quantity;
+pub(crate) mod subject;
 
 pub(crate) use command::{Shell, shell_syntax, split};
 pub(crate) use dotenv::parse_dotenv;
@@ -67,7 +68,17 @@ pub(crate) fn as_variable(name: &str) -> String {
 pub(crate) fn article(noun: &str) -> String {
     if matches!(
         noun,
-        "manifest" | "gateway" | "gateway limits" | "dashboard" | "probes" | "resources" | "limits" | "load balancing"
+        "manifest"
+            | "gateway"
+            | "gateway limits"
+            | "dashboard"
+            | "broker"
+            | "broker limits"
+            | "store"
+            | "probes"
+            | "resources"
+            | "limits"
+            | "load balancing"
     ) {
         return format!("the {noun}");
     }

@@ -18,6 +18,9 @@ pub struct Status {
     /// Where `/metrics` is. Absent in the answer of an older daemon.
     #[serde(default)]
     pub dashboard: Option<String>,
+    /// Where the broker is, if there is one.
+    #[serde(default)]
+    pub broker: Option<String>,
     /// Whether requests have lines in the access log. An older daemon does not say, and always writes them.
     #[serde(default = "yes")]
     pub access_log: bool,
@@ -83,6 +86,10 @@ pub struct Description {
     pub callers: Vec<String>,
     pub depends_on: Vec<String>,
     pub databases: Vec<Database>,
+    #[serde(default)]
+    pub publishes: Vec<String>,
+    #[serde(default)]
+    pub subscribes: Vec<String>,
     /// Names alone: values may be secret.
     pub environment: Vec<String>,
     pub failure: Option<String>,
@@ -110,6 +117,75 @@ pub struct Gateway {
     pub routes: Vec<String>,
     pub requests: u64,
     pub active: u64,
+}
+
+/// `GET /v1/broker`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Broker {
+    pub address: String,
+    /// With the password of a user that has every right; only where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Where NATS's monitoring pages are, if anywhere.
+    pub monitor: Option<String>,
+    /// `always`, or `interval:` and a duration.
+    pub sync: String,
+    /// What is less than one would expect, in sentences.
+    pub warnings: Vec<String>,
+    pub max_payload: u64,
+    /// Of all streams in files.
+    pub file_bytes: u64,
+    pub file_bytes_max: u64,
+    pub memory_bytes: u64,
+    pub memory_bytes_max: u64,
+    /// Open now.
+    pub connections: usize,
+    pub connections_total: u64,
+    pub subscriptions: usize,
+    pub slow_consumers: u64,
+    /// What waits for clients.
+    pub pending_bytes: usize,
+    pub in_messages: u64,
+    pub in_bytes: u64,
+    pub out_messages: u64,
+    pub out_bytes: u64,
+    /// Services that may connect.
+    pub users: Vec<String>,
+    pub streams: Vec<Stream>,
+}
+
+/// A stream of [`Broker`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    pub name: String,
+    /// The topic that declares it; none of one that is kept although no topic does.
+    pub topic: Option<String>,
+    pub subjects: Vec<String>,
+    /// `file` or `memory`.
+    pub storage: String,
+    /// `limits`, `interest` or `workqueue`.
+    pub retention: String,
+    pub messages: u64,
+    pub bytes: u64,
+    pub first_sequence: u64,
+    pub last_sequence: u64,
+    pub consumers: u64,
+    /// Why it is not as the manifest wants it.
+    pub refused: Option<String>,
+}
+
+/// Query of `GET /v1/broker`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BrokerQuery {
+    /// With the `url`.
+    #[serde(default)]
+    pub secrets: bool,
+}
+
+/// `GET /v1/broker/url`. No `Debug`: it holds a password.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct BrokerUrl {
+    pub url: String,
 }
 
 /// An element of `GET /v1/edges`: a route of the gateway or an edge between services, with what was counted of it since
@@ -331,7 +407,7 @@ pub struct Scale {
 /// One difference between what ran and what runs from now on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// `service`, `route`, `database`, `gateway` or `dashboard`.
+    /// `service`, `route`, `database`, `topic`, `gateway`, `dashboard` or `broker`.
     pub of: String,
     pub name: String,
     pub verb: Verb,

@@ -1,5 +1,6 @@
 //! Answers for the daemon: state as JSON, streams as JSON lines, commands that return when they are done.
 
+mod broker;
 mod discovery;
 mod drills;
 mod instances;
@@ -46,6 +47,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/v1/stop", post(stop))
         .route("/v1/restart", post(restart))
         .route("/v1/down", post(down))
+        .merge(broker::router())
         .merge(discovery::router())
         .merge(drills::router())
         .merge(instances::router())

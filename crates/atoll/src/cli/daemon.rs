@@ -49,6 +49,7 @@ struct Shown {
     manifest: String,
     gateway: String,
     dashboard: Option<String>,
+    broker: Option<String>,
     started_at: jiff::Timestamp,
     memory_bytes: Option<u64>,
 }
@@ -84,6 +85,7 @@ fn status(project: &Project, format: Format) -> anyhow::Result<()> {
         manifest: status.manifest,
         gateway: status.gateway,
         dashboard: status.dashboard,
+        broker: status.broker,
         started_at: status.started_at,
     };
     if format == Format::Json {
@@ -99,6 +101,7 @@ fn status(project: &Project, format: Format) -> anyhow::Result<()> {
         ("manifest", &shown.manifest),
         ("gateway", &shown.gateway),
         ("dashboard", shown.dashboard.as_ref().unwrap_or(&unknown)),
+        ("broker", shown.broker.as_ref().unwrap_or(&unknown)),
         ("memory", &memory),
     ] {
         output::line(&format!("{key:12}  {value}"))?;

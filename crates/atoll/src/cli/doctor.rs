@@ -8,9 +8,12 @@ use manifest::Plan;
 use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
 use serde::Serialize;
 
+use crate::api::client::Client;
+use crate::api::dto;
 use crate::cli::output::{self, Format};
 use crate::cli::target::Folder;
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, block_on};
+use crate::lower;
 use crate::project::Project;
 
 /// Less free space than this, and logs or databases may soon fail to write.
@@ -124,6 +127,7 @@ fn application(project: &Project) -> Vec<Finding> {
     };
     let mut findings = vec![Finding::good(format!("the manifest of `{}` is valid", plan.name))];
     findings.extend(listeners(project, &plan));
+    findings.extend(broker(project, &plan));
     findings.extend(
         programs(&plan)
             .into_iter()
@@ -132,21 +136,61 @@ fn application(project: &Project) -> Vec<Finding> {
     findings
 }
 
-/// Gateway and dashboard.
+/// Gateway, dashboard and broker.
 fn listeners(project: &Project, plan: &Plan) -> Vec<Finding> {
     let (gateway, dashboard) = (plan.gateway.listen, plan.dashboard.listen);
     if project.is_running() {
-        let what = format!("the application runs, its gateway on {gateway}, its dashboard on {dashboard}");
+        let broker =
+            plan.broker.as_ref().map(|broker| format!(", its broker on {}", broker.listen)).unwrap_or_default();
+        let what = format!("the application runs, its gateway on {gateway}, its dashboard on {dashboard}{broker}");
         return vec![Finding::good(what)];
     }
-    vec![listener("gateway", gateway), listener("dashboard", dashboard)]
+    let mut all = vec![listener("gateway", ("gateway", "listen"), gateway)];
+    all.push(listener("dashboard", ("dashboard", "listen"), dashboard));
+    if let Some(broker) = &plan.broker {
+        all.push(listener("broker", ("broker", "listen"), broker.listen));
+        all.extend(broker.monitor.map(|address| listener("broker's monitoring", ("broker", "monitor"), address)));
+    }
+    all
 }
 
-fn listener(name: &str, listen: SocketAddr) -> Finding {
+/// How durable messages are, and which streams are not as the manifest has them, as far as a daemon can be asked.
+fn broker(project: &Project, plan: &Plan) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(weakness) = plan.broker.as_ref().and_then(|broker| lower::weakness(broker.sync)) {
+        findings.push(Finding::doubtful(
+            weakness,
+            "write `sync = \"always\"` under [broker] where messages must not be lost",
+        ));
+    }
+    let Ok(Ok(seen)) = block_on(Client::new(project).get::<dto::Broker>("/v1/broker")) else { return findings };
+    for stream in &seen.streams {
+        if let Some(why) = &stream.refused {
+            let what = format!("the stream {} is not as the manifest wants it: {why}", stream.name);
+            findings.push(Finding::bad(what, "change its topic back, or purge the stream and change the topic's name"));
+        } else if stream.topic.is_none() && !is_bucket(&stream.name) {
+            let size = output::bytes_shown(stream.bytes);
+            let what = format!(
+                "no topic declares the stream {}; its {} messages ({size}) are kept",
+                stream.name, stream.messages
+            );
+            let hint = format!("declare its topic again, or free the space with `atoll stream purge {}`", stream.name);
+            findings.push(Finding::doubtful(what, hint));
+        }
+    }
+    findings
+}
+
+/// Whether clients made it, as a bucket for keys or objects.
+fn is_bucket(stream: &str) -> bool {
+    stream.starts_with("KV_") || stream.starts_with("OBJ_")
+}
+
+fn listener(name: &str, (table, key): (&str, &str), listen: SocketAddr) -> Finding {
     match TcpListener::bind(listen) {
         Ok(_) => Finding::good(format!("the {name}'s address {listen} is free")),
         Err(error) => {
-            let hint = format!("stop the program that has it, or write another `listen` under [{name}]");
+            let hint = format!("stop the program that has it, or write another `{key}` under [{table}]");
             Finding::bad(format!("the {name} cannot listen on {listen}: {error}"), hint)
         }
     }

@@ -22,7 +22,7 @@ use crate::project::{self, Project};
 pub struct Down {
     #[command(flatten)]
     folder: Folder,
-    /// Delete its databases too
+    /// Delete its data too: databases, and what the broker keeps
     #[arg(short = 'v', long)]
     volumes: bool,
 }
@@ -34,7 +34,7 @@ impl Down {
         if self.volumes {
             delete_data(&project)?;
         }
-        let deleted = if self.volumes { ", and deleted the databases" } else { "" };
+        let deleted = if self.volumes { ", and deleted its data" } else { "" };
         match context.format {
             Format::Table => Ok(writeln!(anstream::stderr(), "{said}{deleted}")?),
             Format::Json => output::json(&serde_json::json!({ "result": said, "databases_deleted": self.volumes })),

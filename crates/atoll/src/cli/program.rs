@@ -12,6 +12,7 @@ use crate::api::dto::{Program, ProgramQuery};
 use crate::cli::target::Target;
 use crate::cli::{Failure, block_on};
 use crate::lower;
+use crate::project::Credentials;
 
 /// What the terminal says of itself: given to a program that has one, where the service does not declare it.
 const TERMINAL: [&str; 2] = ["TERM", "COLORTERM"];
@@ -36,7 +37,8 @@ pub fn find(target: &Target, service: &str, query: &ProgramQuery) -> Result<Prog
         anstream::stderr(),
         "atoll is not running: the environment is that of the manifest, and nobody answers at its addresses"
     );
-    lower::program(&plan, service, query.which(), std::env::vars_os()).ok_or_else(|| {
+    let credentials = Credentials::load(&target.project);
+    lower::program(&plan, service, query.which(), &credentials, std::env::vars_os()).ok_or_else(|| {
         let known: Vec<&str> = plan.services.keys().map(String::as_str).collect();
         let index = query.instance.map(|index| format!(".{index}")).unwrap_or_default();
         let failure = Failure::new(format!("there is no `{service}{index}` in this application"));

@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::api::client::Client;
-use crate::api::dto::Instance;
+use crate::api::dto::{Instance, Status};
 use crate::cli::output::{self, Format};
 use crate::cli::target::Words;
 use crate::cli::{Context, Failure, block_on};
@@ -32,9 +32,18 @@ impl Ps {
         instances.retain(|instance| target.services.is_empty() || target.services.contains(&instance.service));
         match context.format {
             Format::Json => output::json(&instances),
-            Format::Table => print_table(&instances),
+            Format::Table => {
+                print_table(&instances)?;
+                if target.services.is_empty() { print_broker(&client) } else { Ok(()) }
+            }
         }
     }
+}
+
+/// Where the broker is. It is no instance, and no element of the list that programs read.
+fn print_broker(client: &Client) -> anyhow::Result<()> {
+    let status: Status = block_on(client.get("/v1/status"))?.map_err(Failure::from)?;
+    status.broker.map_or(Ok(()), |broker| output::line(&format!("\nbroker  {broker}")))
 }
 
 fn print_table(instances: &[Instance]) -> anyhow::Result<()> {

@@ -12,9 +12,9 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::api::dto::{self, Problem};
-use crate::daemon::{Control, dashboard, plane};
+use crate::daemon::{Control, bus, dashboard, plane};
 use crate::lower;
-use crate::project::{Accepted, Claims, Loaded, Project, RETIRING_MAX, Variables, scale};
+use crate::project::{Accepted, Claims, Credentials, Loaded, Project, RETIRING_MAX, Variables, scale};
 
 /// What a change needs beside the engines. Held while one is made.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Served {
     }
 
     /// What is served once the next is, and this is left to those who run by it.
-    fn followed_by(self, next: Accepted, standing: &BTreeMap<String, Standing>) -> Self {
+    fn followed_by(self, next: Accepted, standing: &BTreeMap<String, Standing>, credentials: &Credentials) -> Self {
         let Self { present, mut retiring } = self;
         retiring.push(present);
         if retiring.len() > RETIRING_MAX {
@@ -60,7 +60,7 @@ impl Served {
             );
             // Never one that a service may go back to, or has gone back to.
             let is_needed = |retiring: &Accepted| {
-                let services = lower::services(&retiring.plan);
+                let services = lower::services(&retiring.plan, credentials);
                 services.iter().any(|service| standing.get(&service.name).is_some_and(|of| service.is_former(of)))
             };
             let oldest = retiring.iter().position(|retiring| !is_needed(retiring)).unwrap_or(0);
@@ -142,15 +142,18 @@ impl Control {
         if let Some(unknown) = named.iter().find(|name| !plan.services.contains_key(*name)) {
             return Err(refused(format!("there is no service `{unknown}` in the manifest")));
         }
-        let changes = lower::changes(&before, &plan);
+        let mut changes = lower::changes(&before, &plan);
         if plan.fingerprint() == before.fingerprint() {
             // What was taken back may be tried once more; nothing else differs.
-            let applied = self.supervisor.apply(lower::services(&plan), BTreeSet::new(), refused_before).await;
+            let applied = self
+                .supervisor
+                .apply(lower::services(&plan, self.bus.credentials()), BTreeSet::new(), refused_before)
+                .await;
             return applied.map(|_| changes).map_err(|error| engine(&error));
         }
         // What cannot be served or run fails here, before anything has changed.
         let standing = self.supervisor.snapshot().standing();
-        let served = self.served.borrow().clone().followed_by(next, &standing);
+        let served = self.served.borrow().clone().followed_by(next, &standing, self.bus.credentials());
         proxy::Tables::compile(&served.snapshot(&self.endpoints.clone().current())).map_err(|error| engine(&error))?;
         let kept = ground.project.store_ports(&plan.ports);
         kept.map_err(|error| refused(format!("cannot keep the port ledger: {error}")))?;
@@ -166,6 +169,7 @@ impl Control {
         for change in changes.iter().filter(|change| !(change.of == "service" && told.contains(&change.name))) {
             self.history.say("changed", change.to_string());
         }
+        changes.extend(self.bus.refusals(&plan));
         self.settle(plan);
         Ok(changes)
     }
@@ -181,11 +185,20 @@ impl Control {
             self.move_dashboard_back(&before.present.plan);
             return Err(engine(&error));
         }
+        if let Err(error) = self.bus.go_over(&next).await {
+            let hint = bus::hint(&error);
+            let listened = self.proxy.listen(&before.listeners());
+            self.move_dashboard_back(&before.present.plan);
+            if let Err(error) = listened {
+                tracing::error!(error = %Chain(&error), "cannot go back to the listeners of before");
+            }
+            return Err(Problem { hint, ..engine(&error) });
+        }
         // Order: rules first, so that a service that goes is no longer sent requests, and one that comes has its
         // databases known when it is prepared.
         self.served.send_replace(next);
         let wanted = wanted(&before.present.plan, &plan, named);
-        match self.supervisor.apply(lower::services(&plan), wanted, refused).await {
+        match self.supervisor.apply(lower::services(&plan, self.bus.credentials()), wanted, refused).await {
             Ok(changes) => {
                 if before.present.plan.gateway.limits != plan.gateway.limits {
                     self.proxy.limit(plane::affordable(&lower::limits(&plan), self.proxy.addresses().len())).await;
@@ -196,6 +209,9 @@ impl Control {
             Err(error) => {
                 let listeners = before.listeners();
                 self.move_dashboard_back(&before.present.plan);
+                if let Err(error) = self.bus.go_over(&before).await {
+                    tracing::error!(error = %Chain(&error), "cannot go back to the broker of before");
+                }
                 self.served.send_replace(before);
                 if let Err(error) = self.proxy.listen(&listeners) {
                     tracing::error!(error = %Chain(&error), "cannot go back to the listeners of before");
@@ -227,6 +243,10 @@ impl Control {
             if let Err(error) = control.proxy.listen(&lower::listeners(&plan)) {
                 tracing::warn!(error = %Chain(&error), "cannot close the listeners of the plan before");
             }
+            let served = control.served.borrow().clone();
+            if let Err(error) = control.bus.go_over(&served).await {
+                tracing::warn!(error = %Chain(&error), "the broker's users of the plan before cannot be forgotten");
+            }
             let ports = plan.ports.values().copied().collect();
             ground.claims.keep(&ports);
         });
@@ -252,7 +272,9 @@ fn accept(loaded: Loaded) -> Result<Accepted, Problem> {
 
 /// The ports on which this application listens itself.
 fn ours(plan: &Plan) -> BTreeSet<u16> {
-    plan.ports.values().copied().chain([plan.gateway.listen.port(), plan.dashboard.listen.port()]).collect()
+    let broker = plan.broker.iter().flat_map(|broker| [Some(broker.listen), broker.monitor]).flatten();
+    let listens = [plan.gateway.listen, plan.dashboard.listen].into_iter().chain(broker);
+    plan.ports.values().copied().chain(listens.map(|listen| listen.port())).collect()
 }
 
 /// A change is made to its end, also when whoever asked for it has left.

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::api::dto;
 use crate::daemon::End;
+use crate::daemon::bus::Bus;
 use crate::daemon::change::{Grounds, Served};
 use crate::daemon::dashboard::Dashboard;
 use crate::daemon::history::History;
@@ -32,6 +33,7 @@ pub struct Control {
     pub proxy: proxy::plane::Handle,
     pub switchboard: Switchboard,
     pub dashboard: Dashboard,
+    pub bus: Bus,
     /// What is ready, to be cloned by whoever looks. No handle: that would keep the registry alive.
     pub endpoints: registry::Watcher,
     pub history: History,
@@ -61,6 +63,7 @@ impl Control {
             manifest: self.manifest.display().to_string(),
             gateway: format!("http://{}", self.gateway_address()),
             dashboard: Some(format!("http://{}", self.dashboard.address())),
+            broker: self.bus.open().map(|open| format!("nats://{}", lower::reached(open.address))),
             access_log: self.plan().gateway.access_log,
             started_at: self.started_at,
             uptime_seconds: Timestamp::now().duration_since(self.started_at).as_secs_f64(),

@@ -24,7 +24,7 @@ impl Control {
 
     /// What an instance is started with, secrets included: for the socket of this user alone, never for a log.
     pub fn program(&self, service: &str, which: dto::Which) -> Result<dto::Program, dto::Problem> {
-        lower::program(&self.plan(), service, which, std::env::vars_os()).ok_or_else(|| {
+        lower::program(&self.plan(), service, which, self.bus.credentials(), std::env::vars_os()).ok_or_else(|| {
             match self.plan().services.get(service) {
                 None => self.unknown(service),
                 Some(known) => unknown_instance(service, known.instances.iter().map(|instance| instance.index)),

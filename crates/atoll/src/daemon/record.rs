@@ -10,7 +10,7 @@ use crate::api::dto::Change;
 use crate::daemon::Control;
 use crate::daemon::change::Served;
 use crate::lower;
-use crate::project::{Accepted, Project, Record, StoredRecord as Stored};
+use crate::project::{Accepted, Credentials, Project, Record, StoredRecord as Stored};
 
 /// What a daemon goes on from.
 pub(super) struct Succession {
@@ -21,12 +21,12 @@ pub(super) struct Succession {
 }
 
 /// Goes over from what a former daemon left to what the manifest is now.
-pub(super) fn succeed(record: Record, present: Accepted) -> Succession {
+pub(super) fn succeed(record: Record, present: Accepted, credentials: &Credentials) -> Succession {
     let Record { mut accepted, mut standing } = record;
     let mut changes = Vec::new();
     if let Some(last) = accepted.first() {
         let services = |plan| -> BTreeMap<String, Service> {
-            lower::services(plan).into_iter().map(|service| (service.name.clone(), service)).collect()
+            lower::services(plan, credentials).into_iter().map(|service| (service.name.clone(), service)).collect()
         };
         let (old, new) = (services(&last.plan), services(&present.plan));
         let of_now = |(name, standing): (String, Standing)| {
@@ -39,7 +39,7 @@ pub(super) fn succeed(record: Record, present: Accepted) -> Succession {
             accepted.remove(0);
         }
     }
-    let declared = accepted.iter().map(|accepted| lower::services(&accepted.plan)).collect();
+    let declared = accepted.iter().map(|accepted| lower::services(&accepted.plan, credentials)).collect();
     accepted.reverse();
     Succession { served: Served { present, retiring: accepted }, before: Before { declared, standing }, changes }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use manifest::Plan;
-use manifest::plan::{Database, Edge, Policy, Route, Service};
+use manifest::plan::{Broker, Database, Edge, Policy, Route, Service, Topic};
 
 use crate::api::dto::{Change, Verb};
 
@@ -25,9 +25,13 @@ pub fn changes(before: &Plan, after: &Plan) -> Vec<Change> {
             all.push(Change { of: name.to_owned(), name: name.to_owned(), verb: Verb::Changed, details });
         }
     }
+    let alone = |broker: &Option<Broker>| broker.iter().map(|broker| ("broker".to_owned(), broker.clone())).collect();
+    let (old, new): (BTreeMap<_, _>, BTreeMap<_, _>) = (alone(&before.broker), alone(&after.broker));
+    all.extend(compare("broker", &old, &new, broker));
     all.extend(compare("service", &before.services, &after.services, service));
     all.extend(compare("route", &by_name(&before.routes), &by_name(&after.routes), route));
     all.extend(compare("database", &before.databases, &after.databases, database));
+    all.extend(compare("topic", &before.topics, &after.topics, topic));
     let names = |plan: &Plan| plan.routes.iter().map(|route| route.name.clone()).collect::<Vec<_>>();
     let (old, new) = (names(before), names(after));
     if old != new && old.iter().collect::<BTreeSet<_>>() == new.iter().collect::<BTreeSet<_>>() {
@@ -75,6 +79,8 @@ fn service(before: &Service, after: &Service) -> Vec<String> {
         ("stop_signal", before.stop_signal != after.stop_signal),
         ("stop_grace_period", before.stop_grace_period != after.stop_grace_period),
         ("databases", before.databases != after.databases),
+        ("publishes", before.publishes != after.publishes),
+        ("subscribes", before.subscribes != after.subscribes),
         ("update", before.update != after.update),
         ("watch", before.watch != after.watch),
         ("resources", before.limits != after.limits),
@@ -144,6 +150,30 @@ fn policy(before: &Policy, after: &Policy) -> Vec<String> {
     ])
 }
 
+fn broker(before: &Broker, after: &Broker) -> Vec<String> {
+    let mut details = differing(&[
+        ("monitor", before.monitor != after.monitor),
+        ("sync", before.sync != after.sync),
+        ("max_payload", before.max_payload != after.max_payload),
+        ("store", before.store != after.store),
+        ("limits", before.limits != after.limits),
+    ]);
+    if before.listen != after.listen {
+        details.push(format!("listen {} → {}", before.listen, after.listen));
+    }
+    details
+}
+
+fn topic(before: &Topic, after: &Topic) -> Vec<String> {
+    differing(&[
+        ("description", before.description != after.description),
+        ("retention", before.retention != after.retention),
+        ("discard", before.discard != after.discard),
+        ("storage", before.storage != after.storage),
+        ("duplicate_window", before.duplicate_window != after.duplicate_window),
+    ])
+}
+
 fn database(before: &Database, after: &Database) -> Vec<String> {
     differing(&[
         ("engine", before.engine != after.engine),
@@ -179,5 +209,25 @@ mod tests {
         ];
         assert_eq!(told, expected.map(|(name, keys)| (name.to_owned(), keys.into_iter().map(str::to_owned).collect())));
         assert!(changes(&before, &before).is_empty());
+    }
+
+    #[test]
+    fn a_changed_broker_and_its_topics_are_told_by_their_keys() {
+        let before = crate::lower::tests::plan();
+        let mut after = before.clone();
+        after.broker.as_mut().unwrap().sync = manifest::plan::Sync::Always;
+        after.topics.get_mut("stock.>").unwrap().retention.messages = None;
+        after.topics.remove("orders.placed");
+        after.services.get_mut("orders").unwrap().publishes.pop();
+        let told: Vec<String> = changes(&before, &after).iter().map(ToString::to_string).collect();
+        let expected = [
+            "~ broker broker: sync",
+            "~ service orders: publishes",
+            "- topic orders.placed",
+            "~ topic stock.>: retention",
+        ];
+        assert_eq!(told, expected);
+        after.broker = None;
+        assert_eq!(changes(&before, &after)[0].to_string(), "- broker broker");
     }
 }

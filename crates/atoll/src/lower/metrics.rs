@@ -2,11 +2,13 @@
 //! that has no name for. Pure. How many series there are is bounded by routes and edges times the outcomes that the data
 //! plane tells apart: methods are those of the registry, statuses those that came, at most 25 of both a route and core.
 
+mod broker;
 mod guards;
 mod text;
 
 use std::collections::BTreeMap;
 
+use ::broker::Counts;
 use proxy::{Outcome, Reading, Readings, Series, Subject};
 use supervisor::{Snapshot, Wanted};
 
@@ -27,11 +29,18 @@ pub struct Usage {
 }
 
 /// Every family, in a fixed order.
-pub fn families(version: &str, readings: &Readings, snapshot: &Snapshot, usages: &[Usage]) -> Vec<Family> {
+pub fn families(
+    version: &str,
+    readings: &Readings,
+    snapshot: &Snapshot,
+    usages: &[Usage],
+    broker: Option<Counts>,
+) -> Vec<Family> {
     let mut all = traffic(readings);
     all.extend(guards::families(readings));
     all.extend(data_plane(readings));
     all.extend(instances(snapshot));
+    all.extend(broker.iter().flat_map(broker::families));
     all.extend(processes(usages));
     let labels = vec![("version", version.to_owned())];
     all.push(

@@ -6,6 +6,7 @@ use manifest::Plan;
 
 use crate::api::dto;
 use crate::lower::units;
+use crate::project::Credentials;
 
 /// Command, folder and whole environment of a copy, `inherited` being what Atoll itself was started with; `None` if
 /// there is no such service or instance. The mark by which the supervisor knows its own is not in it: such a process
@@ -14,6 +15,7 @@ pub fn program(
     plan: &Plan,
     name: &str,
     which: dto::Which,
+    credentials: &Credentials,
     inherited: impl Iterator<Item = (OsString, OsString)>,
 ) -> Option<dto::Program> {
     let service = plan.services.get(name)?;
@@ -24,7 +26,7 @@ pub fn program(
         }
         dto::Which::OneOff(port) => units::own_environment(plan, name, service, &format!("one-off-{port}"), port),
     };
-    let lowered = units::lower_service(plan, name, service);
+    let lowered = units::lower_service(plan, name, service, credentials);
     let environment = supervisor::complete(&supervisor::passed(inherited), &[&lowered.environment, &own]);
     let databases = units::databases(plan, name).into_iter();
     Some(dto::Program {
@@ -48,13 +50,13 @@ pub fn program(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lower::tests::plan;
+    use crate::lower::tests::{CREDENTIALS, plan};
 
     #[test]
     fn a_copy_has_the_service_s_environment_and_a_one_off_a_port_of_its_own() {
         let plan = plan();
         let inherited = || [("PATH", "/bin"), ("TOKEN", "hush")].map(|(name, value)| (name.into(), value.into()));
-        let of = |which| program(&plan, "orders", which, inherited().into_iter());
+        let of = |which| program(&plan, "orders", which, &CREDENTIALS, inherited().into_iter());
         let instance = of(dto::Which::Instance(0)).expect("an instance");
         let one_off = of(dto::Which::OneOff(4711)).expect("a one-off");
         let port = |program: &dto::Program| program.environment["PORT"].clone();
@@ -68,7 +70,8 @@ mod tests {
             assert!(!program.environment.contains_key("TOKEN") && !program.environment.contains_key(supervisor::RUN));
             assert_eq!(program.databases.len(), 1);
         }
+        assert!(one_off.environment["NATS_URL"].starts_with("nats://orders:"));
         assert!(of(dto::Which::Instance(99)).is_none());
-        assert!(program(&plan, "nobody", dto::Which::OneOff(1), inherited().into_iter()).is_none());
+        assert!(program(&plan, "nobody", dto::Which::OneOff(1), &CREDENTIALS, inherited().into_iter()).is_none());
     }
 }

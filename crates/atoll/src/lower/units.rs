@@ -6,9 +6,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use manifest::Plan;
 use manifest::plan;
 
+use crate::lower::broker;
+use crate::project::Credentials;
+
 /// Each service as the supervisor wants it.
-pub fn services(plan: &Plan) -> Vec<supervisor::Service> {
-    plan.services.iter().map(|(name, service)| lower_service(plan, name, service)).collect()
+pub fn services(plan: &Plan, credentials: &Credentials) -> Vec<supervisor::Service> {
+    plan.services.iter().map(|(name, service)| lower_service(plan, name, service, credentials)).collect()
 }
 
 /// The databases that must be prepared before a service starts.
@@ -24,7 +27,12 @@ pub fn databases(plan: &Plan, service: &str) -> Vec<database::Database> {
         .collect()
 }
 
-pub(super) fn lower_service(plan: &Plan, name: &str, service: &plan::Service) -> supervisor::Service {
+pub(super) fn lower_service(
+    plan: &Plan,
+    name: &str,
+    service: &plan::Service,
+    credentials: &Credentials,
+) -> supervisor::Service {
     let mut environment: BTreeMap<String, String> =
         service.environment.iter().map(|(name, variable)| (name.clone(), variable.value.clone())).collect();
     let shared = [
@@ -34,6 +42,10 @@ pub(super) fn lower_service(plan: &Plan, name: &str, service: &plan::Service) ->
     ];
     for (variable, value) in shared {
         environment.entry(variable.to_owned()).or_insert(value);
+    }
+    if let Some(of) = plan.broker.as_ref().filter(|_| broker::uses_broker(service)) {
+        let url = || broker::nats_url(of.listen, name, credentials);
+        environment.entry(broker::VARIABLE.to_owned()).or_insert_with(url);
     }
     supervisor::Service {
         name: name.to_owned(),

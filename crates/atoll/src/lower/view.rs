@@ -1,10 +1,13 @@
 //! Engine states → what the API shows.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use manifest::Plan;
 use supervisor::{BuildStatus, Event, InstanceState, InstanceStatus, Kind, ServiceStatus, Snapshot, Wanted};
 
 use crate::api::dto;
+use crate::lower::broker;
 
 /// Every instance of every service.
 pub fn instances(snapshot: &Snapshot) -> Vec<dto::Instance> {
@@ -122,7 +125,12 @@ pub fn description(plan: &Plan, snapshot: &Snapshot, name: &str) -> Option<dto::
                 path: database.path.display().to_string(),
             })
             .collect(),
-        environment: service.environment.keys().cloned().collect(),
+        publishes: service.publishes.clone(),
+        subscribes: service.subscribes.clone(),
+        environment: {
+            let given = broker::uses_broker(service).then(|| broker::VARIABLE.to_owned());
+            service.environment.keys().cloned().chain(given).collect::<BTreeSet<_>>().into_iter().collect()
+        },
         failure: status.and_then(|status| status.reason.clone()),
         instances: status.map(|status| service_instances(status).collect()).unwrap_or_default(),
     })

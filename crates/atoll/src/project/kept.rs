@@ -88,6 +88,11 @@ impl Project {
                 "the manifest's numbers hold again",
             ),
             (
+                self.credentials_file(),
+                load::<super::Credentials>(&self.credentials_file()).damage(),
+                "every user of the broker has another password, and its services are replaced",
+            ),
+            (
                 self.record_file(),
                 load::<super::record::Stored>(&self.record_file()).damage(),
                 "what ran before the present manifest is not known",

@@ -154,7 +154,7 @@ fn a_compose_file_of_a_shop_becomes_a_manifest() {
             # a cache, which this version of Atoll has no part for; this one goes on running outside, as with `docker compose up -d cache`, and is reached at its published port
 
             # Not started: kafka
-            # a broker, which this version of Atoll has no part for; this one goes on running outside, as with `docker compose up -d kafka`, and is reached at its published port
+            # a broker of another protocol than Atoll's own, which is NATS; this one goes on running outside, as with `docker compose up -d kafka`, and is reached at its published port
 
             # Not started: closed
             # it is what `vendor/closed:3` starts, and Atoll starts programs: write `[services.closed]` with a `command`

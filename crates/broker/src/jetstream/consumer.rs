@@ -227,7 +227,7 @@ impl Consumer {
         let is_delivered = sequence <= self.state.delivered.stream && self.config.ack != AckPolicy::None;
         match ack::Kind::parse(payload) {
             ack::Kind::Ack | ack::Kind::Term(_) | ack::Kind::Next(_) if !is_delivered => {}
-            ack::Kind::Ack | ack::Kind::Next(_) => self.acknowledge(sequence, now),
+            ack::Kind::Ack | ack::Kind::Next(_) => self.acknowledge(subject, now),
             ack::Kind::Term(reason) => {
                 if let Some(pending) = self.state.pending.get(&sequence) {
                     let deliveries = pending.deliveries;
@@ -235,7 +235,7 @@ impl Consumer {
                     let advisory = Advisory::Terminated { sequence, consumer_sequence, deliveries, reason };
                     self.effects.advisories.push(advisory);
                 }
-                self.acknowledge(sequence, now);
+                self.acknowledge(subject, now);
             }
             ack::Kind::Nak(delay) => self.nak(subject, delay, now),
             ack::Kind::Progress => self.progress(sequence, now),
@@ -250,10 +250,11 @@ impl Consumer {
         }
     }
 
-    fn acknowledge(&mut self, sequence: u64, now: i64) {
+    fn acknowledge(&mut self, subject: &ack::Subject<'_>, now: i64) {
+        let sequence = subject.sequence;
         self.acknowledged_at = Some(now);
         if self.config.ack == AckPolicy::All {
-            for (sequence, due) in self.state.settle_to(sequence) {
+            for (sequence, due) in self.state.settle_to(sequence, subject.consumer_sequence) {
                 self.schedule.remove(sequence, due);
                 self.effects.settled.push(sequence);
             }

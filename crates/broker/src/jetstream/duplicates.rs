@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use std::ops::RangeInclusive;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -17,11 +18,13 @@ pub(super) struct Duplicates {
     gone: u64,
 }
 
-#[derive(Debug)]
-struct Known {
-    id: Box<[u8]>,
-    sequence: u64,
-    time: i64,
+/// An id, and the message that has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) id: Box<[u8]>,
+    pub(super) sequence: u64,
+    /// When it came.
+    pub(super) time: i64,
 }
 
 impl Duplicates {
@@ -35,7 +38,14 @@ impl Duplicates {
         Some(self.known(*at).sequence)
     }
 
-    /// Keeps an id that is not there yet.
+    /// Those of messages with these sequences.
+    pub(super) fn within(&self, sequences: &RangeInclusive<u64>) -> impl Iterator<Item = &Known> {
+        let first = self.ids.partition_point(|known| known.sequence < *sequences.start());
+        let end = *sequences.end();
+        self.ids.range(first..).take_while(move |known| known.sequence <= end)
+    }
+
+    /// Keeps an id that is not there yet. They come in the order of their messages.
     pub(super) fn add(&mut self, id: &[u8], sequence: u64, time: i64) {
         let place = self.gone + self.ids.len() as u64;
         self.ids.push_back(Known { id: id.into(), sequence, time });
@@ -83,6 +93,8 @@ mod tests {
             duplicates.add(format!("id-{at}").as_bytes(), at + 1, at as i64);
         }
         assert_eq!(duplicates.find(b"id-0"), Some(1));
+        let within = duplicates.within(&(5..=7)).map(|known| known.sequence);
+        assert_eq!(within.collect::<Vec<_>>(), [5, 6, 7]);
         duplicates.forget_before(9_000);
         assert_eq!((duplicates.find(b"id-8999"), duplicates.find(b"id-9000")), (None, Some(9_001)));
         assert_eq!((duplicates.len(), duplicates.oldest()), (1_000, Some(9_000)));

@@ -7,6 +7,7 @@ use std::path::Path;
 use journal::{Journal, Pending, Sync, Visible};
 use kit::tasks::Tasks;
 
+use super::duplicates::Known;
 use super::failure::Failure;
 use super::wire::{Reader, put_bytes, put_u64};
 
@@ -20,6 +21,8 @@ const QUEUE_BYTES: usize = 64 << 20;
 const QUEUE_RECORDS: usize = 1 << 20;
 /// Limit: bytes of one record. Removals and consumers split theirs.
 pub(super) const RECORD_BYTES: usize = 8 << 20;
+/// Limit: records of one batch. Only consumers and ids make so many, and each of theirs stands for itself.
+const BATCH_RECORDS: usize = 16 << 10;
 const SEGMENT_BYTES: u64 = 1 << 20;
 
 /// One thing to remember.
@@ -34,6 +37,8 @@ pub(super) enum Entry {
     },
     /// What has happened to the store: removals, limits. Its own form.
     Change(Vec<u8>),
+    /// Ids of messages that are gone, with their sequences and times: they count as duplicates still.
+    Ids(Vec<Known>),
     /// A consumer as it is from now on.
     Consumer {
         id: u64,
@@ -56,6 +61,7 @@ mod tag {
     pub(super) const CONSUMER: u8 = 3;
     pub(super) const CHANGED: u8 = 4;
     pub(super) const CONSUMER_DELETED: u8 = 5;
+    pub(super) const IDS: u8 = 6;
 }
 
 impl Entry {
@@ -71,6 +77,15 @@ impl Entry {
             Self::Change(change) => {
                 out.push(tag::CHANGE);
                 put_bytes(&mut out, change);
+            }
+            Self::Ids(ids) => {
+                out.push(tag::IDS);
+                put_u64(&mut out, ids.len() as u64);
+                for known in ids {
+                    put_u64(&mut out, known.sequence);
+                    put_u64(&mut out, known.time.cast_unsigned());
+                    put_bytes(&mut out, &known.id);
+                }
             }
             Self::Consumer { id, about } => {
                 out.push(tag::CONSUMER);
@@ -100,6 +115,14 @@ impl Entry {
                 Self::Stream { created, about: reader.bytes()?.to_vec() }
             }
             tag::CHANGE => Self::Change(reader.bytes()?.to_vec()),
+            tag::IDS => {
+                let (count, mut ids) = (reader.u64()?, Vec::new());
+                for _ in 0..count {
+                    let (sequence, time) = (reader.u64()?, reader.u64()?.cast_signed());
+                    ids.push(Known { sequence, time, id: reader.bytes()?.into() });
+                }
+                Self::Ids(ids)
+            }
             tag::CONSUMER => {
                 let id = reader.u64()?;
                 Self::Consumer { id, about: reader.bytes()?.to_vec() }
@@ -176,15 +199,18 @@ impl Ledger {
         }
     }
 
-    /// Sends what was noted to the disk, as one batch; `None` if nothing was.
+    /// Sends what was noted to the disk, as one batch; `None` if nothing was. What resolves last stands for all.
     ///
     /// # Errors
     /// [`Failure::Journal`].
     pub(super) async fn flush(&mut self) -> Result<Option<Pending>, Failure> {
         let Some(journal) = self.journal.as_ref().filter(|_| !self.waiting.is_empty()) else { return Ok(None) };
-        let pending = journal.enqueue(&self.waiting).await?;
+        let mut last = None;
+        for records in self.waiting.chunks(BATCH_RECORDS) {
+            last = Some(journal.enqueue(records).await?);
+        }
         self.waiting.clear();
-        Ok(Some(pending))
+        Ok(last)
     }
 
     /// Whether most of what it holds no longer counts.
@@ -232,6 +258,7 @@ mod tests {
             Entry::Snapshot,
             Entry::Stream { about: b"{}".to_vec(), created: -5 },
             Entry::Change(vec![9; 200]),
+            Entry::Ids(vec![Known { id: b"a".as_slice().into(), sequence: 3, time: -1 }]),
             Entry::Consumer { id: 7, about: vec![1; 300] },
             Entry::Changed { id: 7, changes: Vec::new() },
             Entry::ConsumerDeleted { id: u64::MAX },

@@ -7,6 +7,7 @@ mod change;
 mod chunks;
 mod cursors;
 mod files;
+mod history;
 mod index;
 mod kept;
 mod query;
@@ -492,14 +493,21 @@ impl Store {
         Change { at: self.index.last(), time: self.index.clock, what }
     }
 
-    /// Everything until now as one change: those before it are no longer needed once it is journalled.
-    pub(crate) fn snapshot(&self) -> Change {
+    /// Everything until now as one change: those before it are no longer needed once it is journalled. Waits until all
+    /// messages are on disk: what they replaced is a hole for ever.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub(crate) async fn snapshot(&self) -> Result<Change> {
+        if let Storage::Files(files) = &self.storage {
+            files.sync().await?;
+        }
         // From the first message ever: also one that is gone and that a journal still has must be in a hole.
         let from = match &self.storage {
             Storage::Memory(_) => self.index.first,
             Storage::Files(files) => files.first(),
         };
-        self.change(What::Snapshot { limits: self.index.limits.clone(), holes: self.index.holes(from) })
+        Ok(self.change(What::Snapshot { limits: self.index.limits.clone(), holes: self.index.holes(from) }))
     }
 
     /// What left since the last call, in the order in which it did. To be asked for every turn: it is kept until then.
@@ -527,7 +535,7 @@ impl Store {
                 }
                 Ok(false)
             }
-            Storage::Files(files) => files.maintain(&mut self.index).await,
+            Storage::Files(files) => files.maintain(&mut self.index, self.next - 1).await,
         }
     }
 

@@ -363,14 +363,27 @@ impl Stream {
 
     /// Looks after the files: gives space back, keeps the ledger small.
     async fn care(&mut self) -> Result<(), Failure> {
-        if self.store.maintain().await? {
-            self.has_more = true;
+        self.cared = Instant::now();
+        // Order: what was noted of messages that are gone is on disk before they leave it.
+        if self.unnoted.is_some() || !self.noting.is_empty() {
             return Ok(());
         }
-        self.is_touched = false;
-        self.cared = Instant::now();
+        match self.store.maintain().await {
+            // What is under way is asked for again.
+            Ok(is_busy) => self.is_touched = is_busy,
+            // Space is given back when the files are opened anew; everything else goes on.
+            Err(failure) => {
+                self.is_touched = false;
+                let error = kit::error::Chain(&failure).to_string();
+                tracing::error!(stream = self.config.name, error, "space cannot be given back");
+            }
+        }
+        for damage in self.store.take_damage() {
+            self.damaged += 1;
+            tracing::error!(stream = self.config.name, %damage, "messages are damaged");
+        }
         if self.ledger.is_bloated() && self.noting.is_empty() {
-            let entries = self.entries();
+            let entries = self.entries().await?;
             self.ledger.rewrite(entries.into_iter()).await?;
         }
         Ok(())
@@ -448,13 +461,14 @@ impl Stream {
     }
 
     /// Everything that the ledger has to say.
-    fn entries(&mut self) -> Vec<Entry> {
+    async fn entries(&mut self) -> Result<Vec<Entry>, Failure> {
         let about = serde_json::to_vec(&self.config).expect("a configuration is a struct of plain fields");
         let stream = Entry::Stream { about, created: self.created };
-        let change = Entry::Change(self.store.snapshot().encode());
+        let change = Entry::Change(self.store.snapshot().await?.encode());
         let members = self.consumers.iter_mut().filter(|(_, member)| member.is_kept());
         let members = members.flat_map(|(name, member)| member.entries(name));
-        [stream, change].into_iter().chain(members).collect()
+        let members: Vec<Entry> = members.collect();
+        Ok([stream, change].into_iter().chain(self.ids_of_gone()).chain(members).collect())
     }
 
     /// Waits for everything that is on its way, so that who was promised an answer gets it.

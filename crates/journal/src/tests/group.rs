@@ -306,3 +306,34 @@ fn an_append_while_the_runtime_ends_is_refused_and_does_not_hang() {
     let ended = handle.block_on(pending);
     assert!(matches!(ended, Err(Error::Closed { .. })), "{ended:?}");
 }
+
+#[tokio::test]
+async fn a_purge_spares_what_is_appended_behind_it() {
+    let disk = Gated::new();
+    let tasks = Tasks::default();
+    let opened = Journal::open_on(Arc::new(disk.clone()), config(), &tasks).await;
+    let Opened { journal, .. } = opened.expect("opened");
+    journal.append(b"old").await.expect("acknowledged");
+    let held = disk.hold();
+    let written = journal.enqueue(&[b"written"]).await.expect("room");
+    let older = journal.enqueue(&[b"older"]).await.expect("room");
+    let purging = tokio::spawn({
+        let journal = journal.clone();
+        async move { journal.purge().await }
+    });
+    // It is asked for before the next one is appended: this runtime has one thread.
+    tokio::task::yield_now().await;
+    let newer = journal.enqueue(&[&b"newer"[..], b"newest"]).await.expect("room");
+    drop(held);
+    for pending in [written, older, newer] {
+        pending.await.expect("acknowledged");
+    }
+    purging.await.expect("no panic").expect("purged");
+    assert_eq!((journal.first(), journal.last(Visible::Synced)), (4, 5));
+    assert_eq!(journal.segments().len(), 1);
+    let read = journal.read_some(4, Visible::Synced).await.expect("readable");
+    let payloads: Vec<&[u8]> = read.iter().map(|record| &record.payload[..]).collect();
+    assert_eq!(payloads, [&b"newer"[..], b"newest"]);
+    assert!(matches!(journal.read_some(3, Visible::Synced).await, Err(Error::Dropped { .. })));
+    assert!(journal.read_some(6, Visible::Synced).await.expect("readable").is_empty());
+}

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use super::documents::Document;
+use super::topics;
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
 use crate::reader::{Table, Text};
 use crate::text::{NAME_BYTES_MAX, as_name, is_name, nearest, quoted_list};
 
-/// Limit: services, databases and routes of a whole manifest, each.
-const DECLARATIONS_MAX: usize = 1_000;
+/// Limit: services, databases, topics and routes of a whole manifest, each.
+pub(crate) const DECLARATIONS_MAX: usize = 1_000;
 /// Names whose variables are given by the platform, or that its commands use for its own parts.
 const RESERVED: [&str; 10] =
     ["atoll", "broker", "database", "events", "gateway", "host", "nats", "port", "redis", "sagas"];
@@ -22,6 +23,7 @@ pub(crate) struct Declared<'d> {
     pub root: Table<'d>,
     pub services: BTreeMap<String, Declaration<'d>>,
     pub databases: BTreeMap<String, Declaration<'d>>,
+    pub topics: BTreeMap<String, Declaration<'d>>,
     /// In the order of the manifest.
     pub routes: Vec<Table<'d>>,
 }
@@ -37,8 +39,9 @@ pub(crate) fn collect<'d>(cx: &'d Context<'d>, documents: &'d [Document<'d>]) ->
     let tables: Vec<Table<'d>> = documents.iter().map(|document| document.table(cx)).collect();
     let declared = Declared {
         root: tables.first()?.clone(),
-        services: named(cx, &tables, "services"),
-        databases: named(cx, &tables, "databases"),
+        services: named(cx, &tables, "services", check_name),
+        databases: named(cx, &tables, "databases", check_name),
+        topics: named(cx, &tables, "topics", topics::check_name),
         routes: routes(cx, &tables),
     };
     let says_nothing =
@@ -52,12 +55,17 @@ pub(crate) fn collect<'d>(cx: &'d Context<'d>, documents: &'d [Document<'d>]) ->
     Some(declared)
 }
 
-fn named<'d>(cx: &Context<'_>, tables: &[Table<'d>], key: &str) -> BTreeMap<String, Declaration<'d>> {
+fn named<'d>(
+    cx: &Context<'_>,
+    tables: &[Table<'d>],
+    key: &str,
+    check: fn(&Context<'_>, &Text<'_>),
+) -> BTreeMap<String, Declaration<'d>> {
     let mut all: BTreeMap<String, Declaration<'d>> = BTreeMap::new();
     let entries = tables.iter().flat_map(|table| table.map(key));
     for (name, item) in entries {
         let Some(table) = item.table() else { continue };
-        check_name(cx, &name);
+        check(cx, &name);
         match all.entry(name.value.clone()) {
             Entry::Occupied(first) => {
                 let message = format!("`{}` is declared twice in `{key}`", name.value);

@@ -16,7 +16,7 @@ use crate::text::quoted_list;
 /// Limit: files of one manifest.
 const FILES_MAX: usize = 1_000;
 /// What only the root manifest may say.
-const ROOT_KEYS: [&str; 4] = ["name", "include", "gateway", "dashboard"];
+const ROOT_KEYS: [&str; 5] = ["name", "include", "gateway", "dashboard", "broker"];
 
 /// One parsed file.
 #[derive(Debug)]

@@ -27,6 +27,8 @@ const AT_START: [&str; 9] = [
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_PROTOCOL",
 ];
+/// The same, for those that publish or subscribe: it has a password in it, which no plan knows.
+const BROKER: &str = "NATS_URL";
 /// Limit: variables of one file.
 const FILE_VARIABLES_MAX: usize = 10_000;
 
@@ -36,12 +38,16 @@ pub(crate) struct Environment {
     pub variables: BTreeMap<String, Variable>,
     /// Whether a file is missing: then nothing can be called undefined.
     incomplete: bool,
+    uses_broker: bool,
 }
 
 impl Environment {
     /// Whether `${name}` in a command waits for the start of an instance.
     pub(crate) fn is_known_at_start(&self, name: &str) -> bool {
-        self.incomplete || AT_START.contains(&name) || self.variables.contains_key(name)
+        self.incomplete
+            || AT_START.contains(&name)
+            || (self.uses_broker && name == BROKER)
+            || self.variables.contains_key(name)
     }
 }
 
@@ -51,7 +57,11 @@ pub(crate) fn compile(
     ledger: &BTreeMap<String, u16>,
     databases: &BTreeMap<String, Database>,
 ) -> Environment {
-    let mut out = Environment { variables: given(cx, unit, ledger, databases), incomplete: false };
+    let mut out = Environment {
+        variables: given(cx, unit, ledger, databases),
+        incomplete: false,
+        uses_broker: unit.uses_broker(),
+    };
     for file in env_files(unit) {
         read_file(cx, &file, &mut out);
     }

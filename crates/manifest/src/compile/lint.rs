@@ -11,6 +11,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod topics;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +67,7 @@ pub(crate) fn check<'d>(cx: &Context<'_>, declared: &Declared<'d>, wired: &Wired
     policies::check(&lint);
     services::check(&lint);
     routes::check(&lint);
+    topics::check(&lint);
     lint.tell(cx);
 }
 

@@ -12,7 +12,7 @@ use crate::{Code, Ports};
 pub(crate) fn assign(cx: &Context<'_>, listeners: &Listeners<'_>, wired: &Wired<'_>) -> BTreeMap<String, u16> {
     let mut keys: Vec<String> = Vec::new();
     let mut fixed = BTreeMap::new();
-    for listener in listeners.both() {
+    for listener in listeners.all() {
         let key = listener.which.key().to_owned();
         match listener.address.port() {
             0 => keys.push(key),
@@ -33,7 +33,7 @@ pub(crate) fn assign(cx: &Context<'_>, listeners: &Listeners<'_>, wired: &Wired<
                 .hint("lower `replicas`, or give a wider range of ports"),
         );
     }
-    for listener in listeners.both().into_iter().filter(|listener| !listener.written) {
+    for listener in listeners.all().filter(|listener| !listener.written) {
         ledger.extend(fixed.remove_entry(listener.which.key()));
     }
     ledger

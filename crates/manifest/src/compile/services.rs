@@ -49,6 +49,8 @@ pub(crate) fn compile(
         stop_signal: table.choice("stop_signal").to_owned(),
         stop_grace_period: table.duration("stop_grace_period"),
         databases: unit.databases.iter().map(|name| name.value.clone()).collect(),
+        publishes: unit.publishes.iter().map(|subject| subject.value.clone()).collect(),
+        subscribes: unit.subscribes.iter().map(|subject| subject.value.clone()).collect(),
         update: unit.update.clone(),
         watch: update::watch(cx, table),
         limits: limits(table),

@@ -23,6 +23,16 @@ pub(crate) struct Unit<'d> {
     pub upstreams: Vec<Text<'d>>,
     pub depends_on: Vec<(Text<'d>, Condition)>,
     pub databases: Vec<Text<'d>>,
+    /// As they are written; `topics` looks at them.
+    pub publishes: Vec<Text<'d>>,
+    pub subscribes: Vec<Text<'d>>,
+}
+
+impl Unit<'_> {
+    /// Whether its instances are told of the broker.
+    pub(crate) fn uses_broker(&self) -> bool {
+        !self.publishes.is_empty() || !self.subscribes.is_empty()
+    }
 }
 
 pub(crate) type Wired<'d> = BTreeMap<String, Unit<'d>>;
@@ -65,6 +75,8 @@ fn unit<'d>(cx: &Context<'_>, declared: &Declared<'d>, service: &Declaration<'d>
         upstreams,
         depends_on,
         databases,
+        publishes: distinct(cx, "publishes", table.texts("publishes")),
+        subscribes: distinct(cx, "subscribes", table.texts("subscribes")),
     }
 }
 

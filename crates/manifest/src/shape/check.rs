@@ -4,7 +4,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Kind, Need, OneOf, Table};
+use super::{Kind, Need, OneOf, TOPIC, Table};
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::{Diagnostic, Place};
@@ -16,6 +16,7 @@ pub(crate) fn check(cx: &Context<'_>, shape: &'static Table, entries: &DeTable<'
         let at = Place { file: place.file, span: key.span() };
         match shape.key(key.get_ref()) {
             Some(known) => check_value(cx, &format!("`{}`", known.name), &known.kind, value, place),
+            None if shape.name == TOPIC.name && value.get_ref().is_table() => cx.report(unquoted(key.get_ref(), &at)),
             None => cx.report(unknown(shape, key.get_ref(), &at)),
         }
     }
@@ -168,6 +169,13 @@ fn unknown(shape: &Table, key: &str, place: &Place<'_>) -> Diagnostic {
         Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
         None => diagnostic.hint(format!("it may have {}", quoted_list(&known))),
     }
+}
+
+/// What `[topics.orders.placed]` means to TOML: a key `placed` of the topic `orders`.
+fn unquoted(key: &str, place: &Place<'_>) -> Diagnostic {
+    let message = format!("a topic has no key `{key}`");
+    let hint = "a name with dots in it stands in quotes, as in `[topics.\"orders.placed\"]`";
+    Diagnostic::new(Code::UnknownKey, place, message).label("unknown key").hint(hint)
 }
 
 /// A value that could stand there.

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::{Key, Kind, Map, Need, OneOf, Table, policy};
+use super::{Key, Kind, Map, Need, OneOf, Table, messaging, policy};
 
 /// Limit: entries of a list that names things.
 pub(super) const LIST_MAX: usize = 100;
 /// Limit: entries of a map, and included files.
 const ENTRIES_MAX: usize = 1_000;
 /// Limit: services, databases, and routes of one file.
-const DECLARATIONS_MAX: usize = 1_000;
+pub(super) const DECLARATIONS_MAX: usize = 1_000;
 
 /// Limit: instances of a service.
 const INSTANCES_MAX: i64 = 100;
@@ -38,7 +38,7 @@ impl Key {
 
 pub(crate) static ROOT: Table = Table {
     name: "manifest",
-    doc: "The root manifest, `atoll.toml`. An included file may have `services`, `databases` and `routes` only.",
+    doc: "The root manifest, `atoll.toml`. An included file may have `services`, `databases`, `topics` and `routes` only.",
     keys: &[
         key("name", Kind::Text, "The application. Required in the root manifest, and only there."),
         key(
@@ -52,11 +52,13 @@ pub(crate) static ROOT: Table = Table {
             Kind::Table(&DASHBOARD),
             "Where the daemon answers `/metrics`, `/livez` and `/readyz`. Root manifest only.",
         ),
+        key("broker", Kind::Table(&messaging::BROKER), "The message broker. Root manifest only."),
         key("routes", Kind::List(&Kind::Table(&ROUTE), DECLARATIONS_MAX), "What the gateway answers with."),
         key("services", Kind::Map(&SERVICES), "What runs."),
         key("databases", Kind::Map(&DATABASES), "What services keep their data in."),
+        key("topics", Kind::Map(&messaging::TOPICS), "What services publish, and how much of it is kept."),
     ],
-    later: &["authenticators", "topics", "subscriptions", "sagas", "broker", "caches", "secrets"],
+    later: &["authenticators", "subscriptions", "sagas", "caches", "secrets"],
     one_of: OneOf::Nothing,
 };
 
@@ -415,12 +417,22 @@ static SERVICE: Table = Table {
         )
         .default("10s"),
         key("databases", NAMES, "Databases that it uses. One is given as `DATABASE_URL`, several as `<NAME>_DATABASE_URL` each."),
+        key(
+            "publishes",
+            NAMES,
+            "Subjects that it may publish, or patterns of them such as `orders.*`. A subject that belongs to no declared topic becomes one, with the default retention. It is given `NATS_URL`.",
+        ),
+        key(
+            "subscribes",
+            NAMES,
+            "Subjects of topics, or patterns of them, that it may subscribe to, and of whose streams it may have consumers. It is given `NATS_URL`.",
+        ),
         key("update", Kind::Table(&UPDATE), "How its instances are replaced when the manifest or the program has changed."),
         key("watch", Kind::Table(&WATCH), "Files that it is rebuilt or restarted for when they change."),
         key("resources", Kind::Table(&RESOURCES), "What its instances may use."),
         ALLOW,
     ],
-    later: &["caches", "secrets", "publishes", "starts", "image", "protocol", "auth", "rate_limit"],
+    later: &["caches", "secrets", "starts", "image", "protocol", "auth", "rate_limit"],
     one_of: OneOf::Nothing,
 };
 

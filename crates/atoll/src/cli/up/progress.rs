@@ -15,6 +15,7 @@ const STEP_CHARACTERS_MAX: usize = 60;
 pub struct Progress {
     name: String,
     gateway: String,
+    broker: Option<String>,
     begun: Instant,
     bar: ProgressBar,
     /// Builds that run now.
@@ -23,7 +24,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub fn new(name: &str, gateway: &str) -> Self {
+    pub fn new(name: &str, gateway: &str, broker: Option<&str>) -> Self {
         let bar = if std::io::stderr().is_terminal() && std::env::var_os("CI").is_none() {
             ProgressBar::new(0)
         } else {
@@ -33,7 +34,8 @@ impl Progress {
         bar.set_style(style.expect("the template is valid"));
         bar.enable_steady_tick(Duration::from_millis(100));
         let (name, gateway, begun) = (name.to_owned(), gateway.to_owned(), Instant::now());
-        Self { name, gateway, begun, bar, building: Vec::new(), was_ready: false }
+        let broker = broker.map(str::to_owned);
+        Self { name, gateway, broker, begun, bar, building: Vec::new(), was_ready: false }
     }
 
     /// Shows one event: as a step of the bar where it is transient, else as a line that stays.
@@ -84,6 +86,9 @@ impl Progress {
             };
             self.say(&format!("{} is ready: {serving} {noun}{finished} in {seconds:.1} s", self.name));
             self.say(&format!("  gateway  {}", self.gateway));
+            if let Some(broker) = &self.broker {
+                self.say(&format!("  broker   {broker}"));
+            }
         }
         self.was_ready = ready;
     }

@@ -123,7 +123,7 @@ impl Watch {
             asked,
             latest: Vec::new(),
             tell_at: None,
-            progress: Progress::new(&status.application, &status.gateway),
+            progress: Progress::new(&status.application, &status.gateway, status.broker.as_deref()),
             printer: logs::Printer::new(format),
             renewals: JoinSet::new(),
         })

@@ -53,6 +53,10 @@ fn parse(text: &str, format: Format) -> Parsed {
     families
 }
 
+fn counts() -> Counts {
+    Counts { connections: 2, connections_total: 3, in_messages: 5, in_bytes: 70, out_messages: 11, ..Counts::default() }
+}
+
 fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let end = line.find(|c| !is_name(c)).expect("a value");
@@ -181,7 +185,7 @@ fn usages() -> Vec<Usage> {
 
 #[test]
 fn what_is_written_is_well_formed_and_says_the_same_in_both_formats() {
-    let families = families("1.2.3", &readings(), &Snapshot::default(), &usages());
+    let families = families("1.2.3", &readings(), &Snapshot::default(), &usages(), Some(counts()));
     let prometheus = parse(&write(&families, Format::Prometheus), Format::Prometheus);
     let open = parse(&write(&families, Format::OpenMetrics), Format::OpenMetrics);
     let samples = |parsed: Parsed| -> Vec<_> { parsed.into_values().flat_map(|(_, samples)| samples).collect() };

@@ -5,7 +5,7 @@ use crate::scaffold::yaml::Value;
 const OUTSIDE: &str = "goes on running outside";
 
 /// Images, by the last part of their name, and what is to be said about them.
-const ENGINES: [(&[&str], &str); 6] = [
+const ENGINES: [(&[&str], &str); 7] = [
     (
         &[
             "postgres",
@@ -31,8 +31,11 @@ const ENGINES: [(&[&str], &str); 6] = [
         "a cache, which this version of Atoll has no part for",
     ),
     (
+        &["nats"],
+        "a broker. Atoll's own speaks its protocol: services with `publishes` or `subscribes` are given its address, NATS_URL",
+    ),
+    (
         &[
-            "nats",
             "rabbitmq",
             "kafka",
             "cp-kafka",
@@ -43,7 +46,7 @@ const ENGINES: [(&[&str], &str); 6] = [
             "pulsar",
             "mosquitto",
         ],
-        "a broker, which this version of Atoll has no part for",
+        "a broker of another protocol than Atoll's own, which is NATS",
     ),
     (
         &["nginx", "traefik", "haproxy", "envoy", "caddy", "kong", "httpd"],
@@ -95,7 +98,7 @@ pub fn of(service: &Value) -> Option<&'static str> {
 
 /// The whole sentence about an engine: what it is, and how it is reached.
 pub fn advice(said: &str, key: &str) -> String {
-    if said.starts_with("a proxy") || said.starts_with("telemetry") {
+    if said.starts_with("a proxy") || said.starts_with("a broker. ") || said.starts_with("telemetry") {
         return said.to_owned();
     }
     format!("{said}; this one {OUTSIDE}, as with `docker compose up -d {key}`, and is reached at its published port")

@@ -55,7 +55,6 @@ impl ApiError {
     pub(crate) const MEMORY_RESOURCES_EXCEEDED: Self = Self::new(500, 10028, "insufficient memory resources available");
     pub(crate) const NO_MESSAGE_FOUND: Self = Self::new(404, 10037, "no message found");
     pub(crate) const NOT_EMPTY_REQUEST: Self = Self::new(400, 10038, "expected an empty request payload");
-    pub(crate) const NOT_ENABLED_FOR_ACCOUNT: Self = Self::new(503, 10039, "JetStream not enabled for account");
     pub(crate) const STORAGE_RESOURCES_EXCEEDED: Self =
         Self::new(500, 10047, "insufficient storage resources available");
     pub(crate) const STREAM_MESSAGE_EXCEEDS_MAXIMUM: Self =
@@ -68,8 +67,6 @@ impl ApiError {
     pub(crate) const STREAM_SUBJECT_OVERLAP: Self = Self::new(400, 10065, "subjects overlap with an existing stream");
     pub(crate) const STREAM_REPLICAS_NOT_SUPPORTED: Self =
         Self::new(500, 10074, "replicas > 1 not supported in non-clustered mode");
-    pub(crate) const NOT_ENABLED: Self = Self::new(503, 10076, "JetStream not enabled");
-    pub(crate) const CONSUMER_CONFIG_REQUIRED: Self = Self::new(400, 10078, "consumer config required");
     pub(crate) const CONSUMER_DELIVER_TO_WILDCARDS: Self =
         Self::new(400, 10079, "consumer deliver subject has wildcards");
     pub(crate) const CONSUMER_PUSH_MAX_WAITING: Self =
@@ -91,7 +88,6 @@ impl ApiError {
         Self::new(400, 10090, "consumer direct requires a push based consumer");
     pub(crate) const CONSUMER_DIRECT_REQUIRES_EPHEMERAL: Self =
         Self::new(400, 10091, "consumer direct requires an ephemeral consumer");
-    pub(crate) const STREAM_INVALID: Self = Self::new(500, 10096, "stream not valid");
     pub(crate) const STREAM_HEADER_EXCEEDS_MAXIMUM: Self =
         Self::new(400, 10097, "header size exceeds maximum allowed of 64k");
     pub(crate) const CONSUMER_WQ_REQUIRES_EXPLICIT_ACK: Self =
@@ -102,8 +98,6 @@ impl ApiError {
         Self::new(400, 10100, "filtered consumer not unique on workqueue stream");
     pub(crate) const CONSUMER_WQ_CONSUMER_NOT_DELIVER_ALL: Self =
         Self::new(400, 10101, "consumer must be deliver all on workqueue stream");
-    pub(crate) const CONSUMER_BAD_DURABLE_NAME: Self =
-        Self::new(400, 10103, "durable name can not contain '.', '*', '>'");
     pub(crate) const CONSUMER_WITH_FLOW_CONTROL_NEEDS_HEARTBEATS: Self =
         Self::new(400, 10108, "consumer with flow control also needs heartbeats");
     pub(crate) const STREAM_SEALED: Self = Self::new(400, 10109, "invalid operation on sealed stream");
@@ -141,11 +135,6 @@ impl ApiError {
         Self::new(400, 10139, "consumer filter in FilterSubjects cannot be empty");
     pub(crate) const CONSUMER_ALREADY_EXISTS: Self = Self::new(400, 10148, "consumer already exists");
     pub(crate) const CONSUMER_DOES_NOT_EXIST: Self = Self::new(400, 10149, "consumer does not exist");
-    pub(crate) const STREAM_DUPLICATE_MESSAGE_CONFLICT: Self =
-        Self::new(409, 10158, "duplicate message id is in process");
-    pub(crate) const STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_NOT_READY: Self =
-        Self::new(503, 10163, "expected last sequence per subject temporarily unavailable");
-    pub(crate) const STREAM_WRONG_LAST_SEQUENCE_CONSTANT: Self = Self::new(400, 10164, "wrong last sequence");
     pub(crate) const MESSAGE_TTL_INVALID: Self = Self::new(400, 10165, "invalid per-message TTL");
     pub(crate) const MESSAGE_TTL_DISABLED: Self = Self::new(400, 10166, "per-message TTL is disabled");
     pub(crate) const MESSAGE_COUNTERS_DISABLED: Self = Self::new(400, 10168, "message counters is disabled");
@@ -189,10 +178,6 @@ impl ApiError {
         Self::say(500, 10052, format!("{reason}"))
     }
 
-    pub(crate) fn stream_limits(reason: &dyn Display) -> Self {
-        Self::say(500, 10053, format!("{reason}"))
-    }
-
     pub(crate) fn message_delete_failed(reason: &dyn Display) -> Self {
         Self::say(500, 10057, format!("{reason}"))
     }
@@ -211,10 +196,6 @@ impl ApiError {
 
     pub(crate) fn consumer_invalid_sampling(reason: &dyn Display) -> Self {
         Self::say(400, 10095, format!("failed to parse consumer sampling configuration: {reason}"))
-    }
-
-    pub(crate) fn consumer_store_failed(reason: &dyn Display) -> Self {
-        Self::say(500, 10104, format!("error creating store for consumer: {reason}"))
     }
 
     pub(crate) fn purge_failed(reason: &dyn Display) -> Self {
@@ -251,10 +232,6 @@ impl ApiError {
 
     pub(crate) fn consumer_max_ack_pending_excess(limit: i64) -> Self {
         Self::say(400, 10121, format!("consumer max ack pending exceeds system limit of {limit}"))
-    }
-
-    pub(crate) fn consumer_max_batch_exceeded(limit: i64) -> Self {
-        Self::say(400, 10125, format!("consumer max request batch exceeds server limit of {limit}"))
     }
 
     pub(crate) fn consumer_metadata_length(limit: &str) -> Self {

@@ -152,24 +152,23 @@ impl State {
     /// Acknowledged or gone. What it was, if it was pending.
     pub(super) fn settle(&mut self, sequence: u64) -> Option<Pending> {
         let pending = self.take(sequence);
-        if pending.is_some() {
-            self.move_floor();
+        if let Some(pending) = &pending {
+            self.move_floor(pending);
         } else if self.exhausted.remove(sequence) {
             self.touch(sequence);
         }
         pending
     }
 
-    /// Acknowledged, and with it all before. What it was that is not needed any more.
-    pub(super) fn settle_to(&mut self, sequence: u64) -> Vec<(u64, Due)> {
+    /// Acknowledged by what was delivered as `consumer`, and with it all before. What is not needed any more.
+    pub(super) fn settle_to(&mut self, sequence: u64, consumer: u64) -> Vec<(u64, Due)> {
         let pending = self.pending.range(..=sequence);
         let mut settled: Vec<_> = pending.map(|(sequence, pending)| (*sequence, pending.due)).collect();
         for (sequence, _) in &settled {
-            let taken = self.take(*sequence);
-            let consumer = taken.map_or(0, |pending| pending.consumer_sequence);
-            self.floor.consumer = self.floor.consumer.max(consumer);
+            self.take(*sequence);
         }
         if !settled.is_empty() {
+            self.floor.consumer = self.floor.consumer.max(consumer.min(self.delivered.consumer));
             self.floor.stream = self.floor.stream.max(sequence.min(self.delivered.stream));
         }
         let exhausted = self.exhausted.iter().take_while(|(first, _)| *first <= sequence);
@@ -178,7 +177,7 @@ impl State {
         settled
     }
 
-    /// Was delivered often enough. The floor stays, as in nats-server: nobody has acknowledged it.
+    /// Was delivered often enough.
     pub(super) fn exhaust(&mut self, sequence: u64) -> Option<Pending> {
         let pending = self.take(sequence)?;
         self.exhausted.insert(sequence);
@@ -191,6 +190,7 @@ impl State {
         self.give_up_to(last);
         self.advance(last);
         self.floor.stream = self.floor.stream.max(last);
+        self.close_floor();
         self.touch_places();
     }
 
@@ -215,7 +215,7 @@ impl State {
         self.exhausted.remove_range(last + 1, u64::MAX);
         self.listed.clear();
         self.resume = self.resume.min(last + 1);
-        self.move_floor();
+        self.close_floor();
         self.changed = Changed::Everything;
     }
 
@@ -233,14 +233,20 @@ impl State {
         Some(pending)
     }
 
-    /// The floor is what nothing before is pending of. It stays where it is until something at it is settled, as in NATS.
-    fn move_floor(&mut self) {
-        match self.pending.first_key_value() {
-            None => self.floor = self.delivered,
-            Some((sequence, first)) if first.consumer_sequence > self.floor.consumer + 1 => {
-                self.floor = Place { consumer: first.consumer_sequence - 1, stream: sequence - 1 };
-            }
-            Some(_) => {}
+    /// The floor moves when what lies at it is settled, and to the end when nothing is pending. What was given up holds
+    /// it, as in NATS.
+    fn move_floor(&mut self, settled: &Pending) {
+        if settled.consumer_sequence == self.floor.consumer + 1
+            && let Some((sequence, first)) = self.pending.first_key_value()
+        {
+            self.floor = Place { consumer: first.consumer_sequence - 1, stream: sequence - 1 };
+        }
+        self.close_floor();
+    }
+
+    fn close_floor(&mut self) {
+        if self.pending.is_empty() {
+            self.floor = self.delivered;
         }
     }
 

@@ -156,6 +156,24 @@ impl Chunk {
         }
     }
 
+    fn each(&self, from: usize, until: usize, mut look: impl FnMut(usize, &Entry)) {
+        match &self.cells {
+            Cells::Dense(start, cells) => {
+                let end = until.saturating_sub(*start).min(cells.len());
+                let at = from.saturating_sub(*start).min(end);
+                let live = cells[at..end].iter().enumerate().filter(|(_, entry)| entry.is_live());
+                live.for_each(|(behind, entry)| look(start + at + behind, entry));
+            }
+            Cells::Sparse(offsets, cells) => {
+                let live = offsets.iter().zip(cells).filter(|(_, entry)| entry.is_live());
+                let within = live.map(|(offset, entry)| (usize::from(*offset), entry));
+                within
+                    .filter(|(offset, _)| (from..until).contains(offset))
+                    .for_each(|(offset, entry)| look(offset, entry));
+            }
+        }
+    }
+
     /// The last one below `until`.
     fn find_last(&self, until: usize, mut wanted: impl FnMut(&Entry) -> bool) -> Option<(usize, Entry)> {
         match &self.cells {
@@ -272,14 +290,17 @@ impl Chunks {
 
     /// Looks at all from `from` to below `until`, in order.
     pub(super) fn each(&self, from: u64, until: u64, mut look: impl FnMut(u64, &Entry)) {
-        let mut from = from;
-        while from < until {
-            let Some((sequence, entry)) = self.find(from, |_| true) else { return };
-            if sequence >= until {
+        let from = from.max(self.front << BITS);
+        let (number, offset) = split(from);
+        let Some(first) = self.index(number) else { return };
+        for (at, chunk) in self.chunks.iter().enumerate().skip(first) {
+            let base = (self.front + at as u64) << BITS;
+            if base >= until {
                 return;
             }
-            look(sequence, &entry);
-            from = sequence + 1;
+            let start = if at == first { offset } else { 0 };
+            let end = usize::try_from(until - base).unwrap_or(usize::MAX).min(1 << BITS);
+            chunk.each(start, end, |offset, entry| look(base + offset as u64, entry));
         }
     }
 

@@ -46,6 +46,24 @@ impl Selection {
         self.is_all() || self.filters.iter().any(|filter| **filter == *subject || covers(filter, subject))
     }
 
+    /// Whether no subject matches, now.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.is_all() && self.ids().next().is_none()
+    }
+
+    /// The numbers of those that match; none where all do.
+    pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
+        let (few, many): (&[u32], &[u64]) = match &self.ids {
+            Ids::All => (&[], &[]),
+            Ids::Few(few) => (few, &[]),
+            Ids::Many(many) => (&[], many),
+        };
+        let many = (0u32..).zip(many).flat_map(|(at, word)| {
+            (0..u64::BITS).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * u64::BITS + bit)
+        });
+        few.iter().copied().chain(many)
+    }
+
     #[inline]
     pub(super) fn has(&self, id: u32) -> bool {
         match &self.ids {

@@ -60,7 +60,7 @@ impl Folder {
         let message = record_bytes + record::OVERHEAD;
         let (sync, segment_bytes, record_bytes) = match name {
             MESSAGES => (sync, segment_bytes, message),
-            KEPT => (Sync::Always, segment_bytes, (message + kept::PREFIX).max(kept::COMMIT_MAX)),
+            KEPT => (Sync::Always, segment_bytes, message.max(kept::MESSAGE_MAX) + kept::PREFIX),
             _ => (INDEX_SYNC, segment_bytes.min(INDEX_SEGMENT), summary::RECORD_MAX),
         };
         journal::Config {
@@ -237,12 +237,18 @@ impl Files {
         record.map(|record| without_prefix(source, record)).ok_or_else(gone)
     }
 
-    /// Takes in what was done, and begins what is to be done next. Says whether there is more.
-    pub(super) async fn maintain(&mut self, index: &mut Index) -> Result<bool> {
+    /// Waits until everything that has arrived is on disk, whatever the policy.
+    pub(super) async fn sync(&self) -> Result<()> {
+        Ok(self.messages.sync().await?)
+    }
+
+    /// Takes in what was done, and begins what is to be done next. Says whether there is more. `last` is the last sequence
+    /// that was given, also to what is on its way.
+    pub(super) async fn maintain(&mut self, index: &mut Index, last: u64) -> Result<bool> {
         if self.is_broken || self.work.as_ref().is_some_and(|work| !work.is_finished()) {
             return Ok(!self.is_broken);
         }
-        let maintained = self.maintain_now(index).await;
+        let maintained = self.maintain_now(index, last).await;
         if maintained.is_err() {
             self.is_broken = true;
             self.unsaved.clear();
@@ -250,10 +256,10 @@ impl Files {
         maintained
     }
 
-    async fn maintain_now(&mut self, index: &mut Index) -> Result<bool> {
+    async fn maintain_now(&mut self, index: &mut Index, last: u64) -> Result<bool> {
         self.settle(index).await?;
         self.save().await?;
-        if self.empty(index).await? {
+        if index.last() == last && self.empty(index).await? {
             return Ok(self.work.is_some());
         }
         let next = self.next(index).await?;
@@ -308,12 +314,11 @@ impl Files {
         Ok(())
     }
 
-    /// Drops all of `messages` at once where none is left; nothing is on its way then.
+    /// Drops all of `messages` at once where none is left. Nothing may be on its way.
     async fn empty(&mut self, index: &mut Index) -> Result<bool> {
         let is_empty = index.messages == index.kept.messages;
-        let is_quiet = index.last() == self.messages.last(Visible::Appended) + self.offset;
         let is_large = self.messages.bytes() > self.folder.config.segment_bytes / 2;
-        if !(is_empty && is_quiet && is_large) {
+        if !(is_empty && is_large) {
             return Ok(false);
         }
         if self.kept.is_some() && !index.graves.is_empty() {

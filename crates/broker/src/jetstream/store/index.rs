@@ -196,9 +196,8 @@ impl Index {
         self.bytes += entry.size();
         self.last_time = Some(time);
         self.clock = self.clock.max(time);
-        let subject = self.subjects.get_mut(id);
+        let subject = self.subjects.count_up(id);
         let before = subject.last;
-        subject.count += 1;
         subject.last = sequence;
         subject.staged = subject.staged.max(sequence);
         if let Some(sequences) = &mut subject.sequences {
@@ -225,8 +224,7 @@ impl Index {
             let next = self.chunks.next();
             self.first = self.chunks.find(sequence + 1, |_| true).map_or(next, |(first, _)| first);
         }
-        let subject = self.subjects.get_mut(entry.subject);
-        subject.count -= 1;
+        let subject = self.subjects.count_down(entry.subject);
         if subject.last == sequence {
             subject.last = 0;
         }
@@ -329,8 +327,7 @@ impl Index {
         if selection.is_all() {
             return self.chunks.count(from, end);
         }
-        let total =
-            || self.subjects.iter().filter(|(id, _)| selection.has(*id)).map(|(_, subject)| subject.count).sum();
+        let total = || selection.ids().map(|id| self.subjects.get(id).count).sum();
         if from <= self.first {
             return total();
         }

@@ -26,7 +26,8 @@ pub(super) const PREFIX: usize = 8;
 const COMMIT: u64 = 1 << 63;
 /// Limit: ranges of sequences in one commit, which is then below 2 MiB.
 pub(super) const RANGES_MAX: usize = 64 << 10;
-pub(super) const COMMIT_MAX: usize = 2 << 20;
+/// Limit: a message that was taken when more was allowed is moved all the same. NATS's own bound, and something on top.
+pub(super) const MESSAGE_MAX: usize = 65 << 20;
 
 /// What a commit says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -20,7 +20,7 @@ impl Index {
             first_time,
             last,
             last_time: self.last_time,
-            subjects: self.subjects.iter().count() as u64,
+            subjects: self.subjects.filled,
             deleted: span - self.messages,
         }
     }
@@ -93,7 +93,10 @@ impl Index {
     /// The last message, up to `up_to`, of each subject that matches one of these; `None` if they are more than `max`.
     pub(crate) fn last_by_filter(&mut self, filters: &[Vec<u8>], up_to: u64, max: usize) -> Option<Vec<u64>> {
         let selection = self.select(filters);
-        let ids: Vec<u32> = self.subjects.iter().map(|(id, _)| id).filter(|id| selection.has(*id)).collect();
+        let ids: Vec<u32> = match selection.is_all() {
+            true => self.subjects.iter().map(|(id, _)| id).collect(),
+            false => selection.ids().collect(),
+        };
         let mut lasts = Vec::new();
         let mut sought = Vec::new();
         for id in ids {
@@ -135,6 +138,9 @@ impl Index {
     /// The first message from `from` on with a subject that matches.
     pub(crate) fn first_match(&self, filter: &[u8], from: u64) -> Option<u64> {
         let selection = self.select(&[filter.to_vec()]);
+        if selection.is_empty() {
+            return None;
+        }
         let found = self.chunks.find(from, |entry| selection.has(entry.subject));
         found.map(|(sequence, _)| sequence)
     }

@@ -176,6 +176,9 @@ impl Index {
         let until = if purge.up_to == 0 { end } else { purge.up_to.min(end) };
         let filters: Vec<Vec<u8>> = purge.filter.iter().cloned().collect();
         let selection = self.select(&filters);
+        if selection.is_empty() {
+            return 0;
+        }
         let mut most = match purge.keep {
             0 => u64::MAX,
             keep => self.count_from(&selection, self.first).saturating_sub(keep),

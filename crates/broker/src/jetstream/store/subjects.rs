@@ -43,6 +43,8 @@ impl Subject {
 pub(super) struct Subjects {
     table: Vec<Subject>,
     free: Vec<u32>,
+    /// Subjects that have messages.
+    pub(super) filled: u64,
     by_name: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
@@ -104,6 +106,22 @@ impl Subjects {
     /// Subjects that have messages.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Subject)> {
         (0..).zip(&self.table).filter(|(_, subject)| subject.count > 0)
+    }
+
+    /// A message of this subject came.
+    pub(super) fn count_up(&mut self, id: u32) -> &mut Subject {
+        let subject = &mut self.table[id as usize];
+        subject.count += 1;
+        self.filled += u64::from(subject.count == 1);
+        subject
+    }
+
+    /// A message of this subject went.
+    pub(super) fn count_down(&mut self, id: u32) -> &mut Subject {
+        let subject = &mut self.table[id as usize];
+        subject.count -= 1;
+        self.filled -= u64::from(subject.count == 0);
+        subject
     }
 
     /// Every number that is in use.

@@ -14,6 +14,8 @@ use super::kept::{Commit, PREFIX, RANGES_MAX};
 use super::summary::KeptRows;
 use super::{FRAME_BYTES, Result, record};
 
+/// Limit: bytes of moved messages that may wait for the disk.
+const WAITING_MAX: usize = 1 << 20;
 /// Limit: how far apart records may be to be read at once.
 const STRIDE: u64 = 64;
 
@@ -161,6 +163,7 @@ struct Group {
     base: u64,
     batch: Vec<Vec<u8>>,
     batch_bytes: usize,
+    waiting: usize,
 }
 
 impl Group {
@@ -186,13 +189,17 @@ impl Group {
         if self.batch.is_empty() {
             return Ok(());
         }
-        // The commit, which is waited for, comes after it.
         let pending = kept.enqueue(&self.batch).await?;
         if self.base == 0 {
             self.base = pending.first();
         }
         self.batch.clear();
-        self.batch_bytes = 0;
+        self.waiting += std::mem::take(&mut self.batch_bytes);
+        if self.waiting >= WAITING_MAX {
+            self.waiting = 0;
+            pending.await?;
+        }
+        // Otherwise the commit, which is waited for, comes after it.
         Ok(())
     }
 

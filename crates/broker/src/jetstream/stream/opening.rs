@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::super::api::{Discard, Storage, StreamConfig};
 use super::super::consumer::{Consumer, State};
-use super::super::duplicates::Duplicates;
+use super::super::duplicates::{Duplicates, Known};
 use super::super::failure::Failure;
 use super::super::ledger::{Entry, Ledger};
 use super::super::shared::{Share, Shared, now};
-use super::super::store::{self, Change, Limits, Place, Store};
-use super::super::wishes::{self, Wishes};
+use super::super::store::{self, Change, Limits, Place, Store, Stored};
+use super::super::wishes;
 use super::Stream;
 use super::consuming::{self, About, Member};
 use crate::publisher::Publisher;
@@ -79,7 +79,14 @@ pub(in super::super) fn remove_folder(folder: &Path) -> Result<(), Failure> {
 /// # Errors
 /// [`Failure`].
 pub(in super::super) async fn create(shared: &Arc<Shared>, config: StreamConfig) -> Result<Box<Stream>, Failure> {
-    let found = Found { config, created: now(), changes: Vec::new(), consumers: BTreeMap::new(), limits: None };
+    let found = Found {
+        config,
+        created: now(),
+        changes: Vec::new(),
+        ids: Vec::new(),
+        consumers: BTreeMap::new(),
+        limits: None,
+    };
     let mut ledger = match found.config.storage {
         Storage::Memory => Ledger::in_memory(),
         Storage::File => open_ledger(shared, &found.config.name).await?.0,
@@ -120,6 +127,7 @@ struct Found {
     /// The limits at the beginning of the changes.
     limits: Option<Limits>,
     changes: Vec<Change>,
+    ids: Vec<Known>,
     consumers: BTreeMap<u64, (About, State)>,
 }
 
@@ -127,6 +135,7 @@ impl Found {
     fn read(entries: Vec<Entry>, folder: &Path) -> Result<Self, Failure> {
         let unreadable = || Failure::Record { folder: folder.join(LEDGER), sequence: 0 };
         let (mut stream, mut limits, mut changes, mut consumers) = (None, None, Vec::new(), BTreeMap::new());
+        let mut ids = Vec::new();
         for entry in entries {
             match entry {
                 Entry::Snapshot => {}
@@ -136,6 +145,7 @@ impl Found {
                     stream = Some((config, created));
                 }
                 Entry::Change(change) => changes.push(Change::decode(&change).ok_or_else(unreadable)?),
+                Entry::Ids(known) => ids.extend(known),
                 Entry::Consumer { id, about } => {
                     let about: About = serde_json::from_slice(&about).map_err(|_| unreadable())?;
                     consumers.entry(id).or_insert_with(|| (About::default(), State::default())).0 = about;
@@ -148,11 +158,11 @@ impl Found {
             }
         }
         let (config, created) = stream.ok_or_else(|| Failure::Nameless { folder: folder.to_owned() })?;
-        Ok(Self { config, created, limits, changes, consumers })
+        Ok(Self { config, created, limits, changes, ids, consumers })
     }
 
     async fn build(self, shared: &Arc<Shared>, ledger: Ledger) -> Result<Box<Stream>, Failure> {
-        let Self { config, created, limits, changes, consumers } = self;
+        let Self { config, created, limits, changes, ids, consumers } = self;
         let limits = limits.unwrap_or_else(|| limits_of(&config));
         let opened = Store::open(store_config(shared, &config), limits, changes, &shared.tasks).await;
         let opened = match opened {
@@ -193,7 +203,7 @@ impl Found {
         });
         stream.note_change(opened.report.change);
         stream.time = stream.store.index.state().last_time.unwrap_or_default();
-        stream.recall_ids().await?;
+        stream.recall_ids(ids).await?;
         for (id, (about, state)) in consumers {
             stream.add_recovered(id, about, state);
         }
@@ -203,20 +213,30 @@ impl Found {
 }
 
 impl Stream {
-    /// Finds the ids within the duplicate window, and that of the last message.
-    async fn recall_ids(&mut self) -> Result<(), Failure> {
-        let last = self.store.visible();
-        if let Some(stored) = self.load(last).await? {
-            self.last_id = Wishes::read(&stored.headers).id.map(Into::into);
+    /// Finds the ids within the duplicate window, and that of the last message. `gone` are those of messages that may not
+    /// be on disk any more.
+    async fn recall_ids(&mut self, gone: Vec<Known>) -> Result<(), Failure> {
+        let (last, since) = (self.store.visible(), now().saturating_sub(self.config.duplicate_window));
+        let mut ids: BTreeMap<u64, Known> = gone.into_iter().map(|known| (known.sequence, known)).collect();
+        let mut oldest = last + 1;
+        self.store
+            .each_written_since(since, |stored| {
+                oldest = oldest.min(stored.sequence);
+                ids.extend(known(&stored).map(|known| (stored.sequence, known)));
+            })
+            .await?;
+        // What has survived the segments that it was written to.
+        let first = self.store.index.first_after(since).unwrap_or(oldest);
+        for sequence in first..oldest {
+            let stored = self.load(sequence).await?;
+            ids.extend(stored.as_ref().and_then(known).map(|known| (sequence, known)));
         }
-        let since = now().saturating_sub(self.config.duplicate_window);
-        let Some(first) = self.store.index.first_after(since) else { return Ok(()) };
-        for sequence in first..=last {
-            let Some(stored) = self.load(sequence).await? else { continue };
-            if let Some(id) = wishes::value(&stored.headers, b"Nats-Msg-Id").filter(|id| !id.is_empty())
-                && self.duplicates.find(id).is_none()
-            {
-                self.duplicates.add(id, sequence, stored.time);
+        if let Some(stored) = self.load(last).await? {
+            self.last_id = known(&stored).map(|known| known.id);
+        }
+        for known in ids.into_values().filter(|known| known.time >= since) {
+            if self.duplicates.find(&known.id).is_none() {
+                self.duplicates.add(&known.id, known.sequence, known.time);
             }
         }
         Ok(())
@@ -244,6 +264,12 @@ impl Stream {
             .await
             .unwrap_or_else(|_| Err(Failure::io("remove", folder)(std::io::Error::other("the runtime ended"))))
     }
+}
+
+/// The id of a message, if it has one.
+fn known(stored: &Stored) -> Option<Known> {
+    let id = wishes::value(&stored.headers, b"Nats-Msg-Id").filter(|id| !id.is_empty())?;
+    Some(Known { id: id.into(), sequence: stored.sequence, time: stored.time })
 }
 
 fn store_config(shared: &Shared, config: &StreamConfig) -> store::Config {

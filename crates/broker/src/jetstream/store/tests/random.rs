@@ -93,7 +93,7 @@ impl Life {
                 assert!(self.store.remove_expired(self.time) == 0 || is_due);
                 self.model.expire(self.time);
             }
-            11 => self.changes = vec![self.store.snapshot()],
+            11 => self.changes = vec![self.store.snapshot().await.expect("synced")],
             12 => self.seek(),
             13 => {
                 self.store.maintain().await.expect("maintains");
