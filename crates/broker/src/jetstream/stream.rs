@@ -304,11 +304,7 @@ impl Stream {
 
     /// Waits for something to do.
     async fn event(&mut self, inbox: &mut Inbox, over: &CancellationToken) -> Event {
-        if std::mem::take(&mut self.has_more) {
-            // Others on this core have their turn.
-            tokio::task::yield_now().await;
-            return Event::Time;
-        }
+        let has_more = std::mem::take(&mut self.has_more);
         let has_room = self.has_room();
         let wake = self.wakes_in().map(|wait| tokio::time::Instant::now() + wait);
         tokio::select! {
@@ -320,6 +316,8 @@ impl Stream {
             command = inbox.commands.recv() => command.map_or(Event::End(Ended::Over), Event::Command),
             message = inbox.control.next() => Event::Word(message),
             message = inbox.intake.next(), if has_room => Event::Publish(message),
+            // Others on this core have their turn first.
+            () = tokio::task::yield_now(), if has_more => Event::Time,
             () = async { if let Some(at) = wake { sleep_until(at).await } }, if wake.is_some() => Event::Time,
         }
     }
