@@ -149,9 +149,11 @@ impl Publisher {
         }
     }
 
-    /// Sees to it that all is written, without waiting.
+    /// Sees to it that all is written, without waiting: for nobody, also not at the next flush.
     pub(crate) fn wake(&mut self) {
         self.touched.flush();
+        self.touched.slow_clients.clear();
+        self.touched.slow_queues.clear();
     }
 
     pub(crate) fn route(&mut self, message: &Message<'_>, receipt: Receipt) -> Outcome {

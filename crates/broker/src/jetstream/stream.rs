@@ -540,3 +540,6 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,7 +65,7 @@ impl Stream {
         if is_allowed { Ok(()) } else { Err(ApiError::CONSUMER_INVALID_DELIVER_SUBJECT) }
     }
 
-    fn add_consumer(&mut self, name: &str, config: ConsumerConfig, message: &Message) -> Result<(), ApiError> {
+    pub(super) fn add_consumer(&mut self, name: &str, config: ConsumerConfig, message: &Message) -> Result<(), ApiError> {
         if self.consumers.len() >= self.shared.config.limits.consumers_max {
             return Err(ApiError::MAXIMUM_CONSUMERS_LIMIT);
         }
