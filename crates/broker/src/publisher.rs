@@ -114,6 +114,11 @@ impl Publisher {
         self.route_to(to, Some(message.subject), message, Receipt::Silent).count()
     }
 
+    /// Moves whenever somebody may have begun or ended to listen.
+    pub(crate) fn generation(&self) -> u64 {
+        self.broker.sublist.generation()
+    }
+
     /// Whether somebody listens.
     pub(crate) fn reaches(&self, to: &[u8]) -> bool {
         let known = self.routes.get(to).filter(|_| self.generation == self.broker.sublist.generation());

@@ -261,6 +261,11 @@ impl Index {
         self.cursors.close(id);
     }
 
+    /// Positions that had no message before them and now have one, since the last call. To be asked for every turn.
+    pub(crate) fn take_woken(&mut self) -> Vec<CursorId> {
+        self.cursors.take_woken()
+    }
+
     /// The next message, which is then behind the position.
     pub(crate) fn next(&mut self, id: CursorId) -> Option<u64> {
         let end = self.chunks.next();

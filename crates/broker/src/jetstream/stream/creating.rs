@@ -26,7 +26,7 @@ impl Stream {
             return Err(ApiError::CONSUMER_NAME_EXIST);
         }
         self.check_deliver_subject(&request.config, message)?;
-        let configs: Vec<&ConsumerConfig> = self.consumers.values().map(|member| &member.config).collect();
+        let configs: Vec<&ConsumerConfig> = self.consumers.iter().map(|(_, member)| &member.config).collect();
         let new_name = self.new_name();
         let limits = self.shared.account_limits();
         let publisher = &self.publisher;
@@ -52,7 +52,7 @@ impl Stream {
     fn new_name(&self) -> String {
         loop {
             let name: String = std::iter::repeat_with(fastrand::alphanumeric).take(NAME_LEN).collect();
-            if !self.consumers.contains_key(&name) {
+            if self.consumers.get(&name).is_none() {
                 return name;
             }
         }
@@ -65,7 +65,12 @@ impl Stream {
         if is_allowed { Ok(()) } else { Err(ApiError::CONSUMER_INVALID_DELIVER_SUBJECT) }
     }
 
-    pub(super) fn add_consumer(&mut self, name: &str, config: ConsumerConfig, message: &Message) -> Result<(), ApiError> {
+    pub(super) fn add_consumer(
+        &mut self,
+        name: &str,
+        config: ConsumerConfig,
+        message: &Message,
+    ) -> Result<(), ApiError> {
         if self.consumers.len() >= self.shared.config.limits.consumers_max {
             return Err(ApiError::MAXIMUM_CONSUMERS_LIMIT);
         }
@@ -79,7 +84,7 @@ impl Stream {
         if member.is_kept() {
             self.ledger.note(&member.about(name));
         }
-        self.consumers.insert(name.to_owned(), member);
+        self.consumers.insert(name, member);
         advisory::publish(&mut self.publisher, &Advisory::consumer_created(&self.config.name, name));
         Ok(())
     }
@@ -173,7 +178,7 @@ impl Stream {
 
     /// Tells whoever waits for messages that none will come from here for now.
     pub(super) fn close_consumers(&mut self) {
-        for name in self.consumers.keys().cloned().collect::<Vec<_>>() {
+        for name in self.consumers.names() {
             if let Some(member) = self.consumers.get_mut(&name) {
                 member.machine.close(Closing::Shutdown);
             }

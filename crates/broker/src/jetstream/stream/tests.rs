@@ -112,7 +112,13 @@ fn broker() -> Config {
 }
 
 fn stream(retention: Retention) -> StreamConfig {
-    StreamConfig { name: "S".into(), subjects: vec!["s.>".into()], storage: Storage::Memory, retention, ..StreamConfig::default() }
+    StreamConfig {
+        name: "S".into(),
+        subjects: vec!["s.>".into()],
+        storage: Storage::Memory,
+        retention,
+        ..StreamConfig::default()
+    }
 }
 
 fn consumer(name: &str, filter: &str) -> ConsumerConfig {
