@@ -262,6 +262,13 @@ impl Ledger {
     }
 }
 
+/// Reads bytes as an entry; one that is read is written so that it is read again.
+pub(super) fn read_record(record: &[u8]) {
+    if let Some(entry) = Entry::read(record) {
+        assert_eq!(Entry::read(&entry.write()).as_ref(), Some(&entry));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -592,3 +592,18 @@ impl Storage {
         }
     }
 }
+
+/// Reads bytes as each kind of record of a stream's files.
+pub(super) fn read_records(bytes: &[u8]) {
+    if let Some(change) = Change::decode(bytes) {
+        assert_eq!(Change::decode(&change.encode()).as_ref(), Some(&change));
+    }
+    let _ = kept::decode_message(bytes);
+    let _ = record::decode(bytes);
+    match summary::decode(bytes) {
+        Some(summary::Summary::Messages { rows, .. } | summary::Summary::Kept { rows, .. }) => {
+            let _ = rows.count();
+        }
+        None => {}
+    }
+}

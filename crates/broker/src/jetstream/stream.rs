@@ -359,6 +359,8 @@ impl Stream {
             command = inbox.commands.recv() => command.map_or(Event::End(Ended::Over), Event::Command),
             message = inbox.control.next() => Event::Word(message),
             message = inbox.intake.next(), if has_room => Event::Publish(message),
+            // Others on this core have their turn first.
+            () = tokio::task::yield_now(), if has_more => Event::Time,
             () = async { if let Some(at) = wake { sleep_until(at).await } }, if wake.is_some() => Event::Time,
             // Others on this core have their turn first.
             () = tokio::task::yield_now(), if has_more => Event::Time,

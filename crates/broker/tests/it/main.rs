@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, in its helpers as in itself")]
 
+mod crash;
+mod damage;
 mod foreign;
 mod inboxes;
 mod internal;
