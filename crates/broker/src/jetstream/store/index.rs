@@ -300,6 +300,7 @@ impl Index {
     }
 
     /// Moves a position, forth or back.
+    #[cfg(test)]
     pub(crate) fn seek(&mut self, id: CursorId, from: u64) {
         let Some(selection) = self.cursors.get(id).map(|cursor| cursor.selection.clone()) else { return };
         let pending = self.count_from(&selection, from);

@@ -145,18 +145,8 @@ impl Index {
         found.map(|(sequence, _)| sequence)
     }
 
-    /// When a message came, in nanoseconds since the epoch.
-    pub(crate) fn time(&self, sequence: u64) -> Option<i64> {
-        self.chunks.get(sequence).map(|entry| entry.time)
-    }
-
     /// The subject of a message.
     pub(crate) fn subject(&self, sequence: u64) -> Option<&[u8]> {
         self.chunks.get(sequence).map(|entry| &*self.subjects.get(entry.subject).name)
-    }
-
-    /// What a message counts for `max_bytes`.
-    pub(crate) fn size(&self, sequence: u64) -> Option<u64> {
-        self.chunks.get(sequence).map(Entry::size)
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use kit::tasks::Tasks;
 
-use super::super::api::{ConsumerConfig, Retention, Storage};
+use super::super::api::{AckPolicy, ConsumerConfig, Retention, Storage};
+use super::super::store::Purge;
 use super::*;
 use crate::auth::User;
 use crate::broker::Broker;
@@ -126,28 +127,74 @@ fn consumer(name: &str, filter: &str) -> ConsumerConfig {
         name: name.into(),
         durable_name: name.into(),
         filter_subject: filter.into(),
-        ack_policy: super::super::api::AckPolicy::Explicit,
+        ack_policy: AckPolicy::Explicit,
         ..ConsumerConfig::default()
     }
 }
 
 #[tokio::test]
-async fn a_turn_beside_many_idle_consumers() {
+async fn a_turn_is_about_those_to_whom_something_happens() {
     let mut world = World::new(stream(Retention::Limits)).await;
     for at in 0..10_000 {
-        let name = format!("c{at}");
-        let config = consumer(&name, if at % 2 == 0 { "" } else { "s.other" });
+        let config = consumer(&format!("c{at}"), if at % 2 == 0 { "" } else { "s.other" });
         let message = world.message("", None, "");
-        world.stream.add_consumer(&name, config, &message).expect("a consumer");
+        world.stream.add_consumer(&config.name.clone(), config, &message).expect("a consumer");
     }
-    world.turn(Event::Time).await;
     world.publish("s.first").await;
+    world.stream.note_consumers();
     let start = Instant::now();
     for _ in 0..100 {
         world.publish("s.one").await;
-        let _ = world.stream.wakes_in();
+        assert!(world.stream.wakes_in().is_none_or(|wait| !wait.is_zero()));
+        assert!(world.stream.consumers.take_ready().is_empty() && world.stream.consumers.take_changed().is_empty());
     }
     println!("a turn beside 10,000 idle consumers: {:?}", start.elapsed() / 100);
+    let mut inbox = world.listener("inbox");
+    world.word("$JS.API.CONSUMER.MSG.NEXT.S.c3", Some("inbox"), r#"{"batch":2,"expires":60000000000}"#).await;
+    world.publish("s.other").await;
+    assert_eq!(inbox.try_next().map(|message| message.payload()), Some("x".into()));
+    assert_eq!(world.stream.consumers.take_changed().iter().map(|name| &**name).collect::<Vec<_>>(), ["c3"]);
+    world.publish("s.one").await;
+    assert!(inbox.try_next().is_none());
+    world.publish("s.other").await;
+    assert!(inbox.try_next().is_some() && inbox.try_next().is_none());
+}
+
+#[tokio::test]
+async fn a_consumer_that_waits_for_an_acknowledgement_goes_on_when_the_message_is_gone() {
+    let mut world = World::new(stream(Retention::Limits)).await;
+    world.consumer(ConsumerConfig { max_ack_pending: 1, ..consumer("c", "") }).await;
+    let mut inbox = world.listener("inbox");
+    for subject in ["s.1", "s.2", "s.3"] {
+        world.publish(subject).await;
+    }
+    world.word("$JS.API.CONSUMER.MSG.NEXT.S.c", Some("inbox"), r#"{"batch":3,"expires":60000000000}"#).await;
+    assert!(inbox.try_next().is_some() && inbox.try_next().is_none());
+    let _ = world.stream.store.remove(1, now());
+    world.turn(Event::Time).await;
+    assert!(world.stream.has_more);
+    world.turn(Event::Time).await;
+    assert!(inbox.try_next().is_some() && inbox.try_next().is_none());
+}
+
+#[tokio::test]
+async fn what_is_pushed_waits_for_a_listener_and_goes_when_there_is_one() {
+    let mut world = World::new(stream(Retention::Limits)).await;
+    world.consumer(ConsumerConfig { deliver_subject: "to".into(), ..consumer("c", "") }).await;
+    world.publish("s.1").await;
+    let mut listener = world.listener("to");
+    // The next message for it is reason enough to look.
+    let _ = world.stream.store.purge(&Purge::default(), now());
+    world.publish("s.2").await;
+    assert!(listener.try_next().is_some());
+    drop(listener);
+    world.publish("s.3").await;
+    let mut listener = world.listener("to");
+    let start = Instant::now();
+    while listener.try_next().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(10), "nobody has looked again");
+        world.turn(Event::Time).await;
+    }
 }
 
 #[tokio::test]
