@@ -28,6 +28,8 @@ use verify::{drain, publish_again, verify};
 /// Milliseconds of load until the crash, and until a power cut, as a disk of three layers is slow.
 const LIFE: std::ops::Range<u64> = 20..600;
 const LIFE_ON_DISK: std::ops::Range<u64> = 50..2500;
+/// Of a segment: small, so that there are many.
+const SEGMENT_BYTES: u64 = 256 << 10;
 /// One in so many crashes comes while the broker starts, that many milliseconds after it was started at most.
 const EARLY_ONE_IN: u32 = 8;
 const EARLY_MAX: u64 = 30;
@@ -96,7 +98,7 @@ impl Tally {
 }
 
 pub(crate) async fn run(options: Crash) -> Result<()> {
-    let atoll = Program::Atoll(options.broker.clone());
+    let atoll = Program::Atoll(options.broker.clone(), SEGMENT_BYTES);
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     fastrand::seed(seed);
     eprintln!("bench: crash: seed {seed}");
@@ -121,7 +123,7 @@ pub(crate) async fn run(options: Crash) -> Result<()> {
         }
     }
     if options.damages > 0 {
-        let table = damage::run(&atoll, work.path(), options.damages).await?;
+        let table = damage::run(&options.broker, work.path(), options.damages).await?;
         println!("{table}");
         is_good &= table.is_good();
         results["damages"] = table.json();
@@ -181,7 +183,8 @@ async fn lives(program: &Program, work: &Path, cache: Option<Cache>, rounds: u64
 
 /// Compares what is there with what is known, then makes room.
 async fn begin(client: &Client, known: &load::Shared, tally: &mut Tally) -> Result<()> {
-    if tally.rounds == 1 || client.call("STREAM.INFO.LOG", &Value::Null).await?["error"]["code"] == 404 && is_new(known) {
+    if tally.rounds == 1 || client.call("STREAM.INFO.LOG", &Value::Null).await?["error"]["code"] == 404 && is_new(known)
+    {
         return load::prepare(client).await;
     }
     let mut now = lock(known).clone();
@@ -221,7 +224,14 @@ async fn look(program: &Program, disk: &Disk, mut must: Known, may: &Known, tall
     let series = format!("after a power cut, {}", disk.cache().name());
     tally.add(&series, verify(&client, &must, may).await.with_context(|| said(&log))?);
     let before = must.clone();
+    // What was sent until the disk was whole again may have removed messages.
+    for (must, may) in must.logs.iter_mut().zip(&may.logs) {
+        must.acks.clone_from(&may.acks);
+    }
     publish_again(&client, &mut must).await.with_context(|| said(&log))?;
+    for (must, before) in must.logs.iter_mut().zip(&before.logs) {
+        must.acks.clone_from(&before.acks);
+    }
     tally.add(&series, verify(&client, &must, may).await.with_context(|| said(&log))?);
     tally.find(&series, std::mem::take(&mut must.findings));
     tally.add(&series, drain(&client, &before, may).await.with_context(|| said(&log))?);

@@ -21,24 +21,24 @@ const INTERVAL: Duration = Duration::from_millis(3);
 /// What is started.
 #[derive(Clone, Debug)]
 pub(crate) enum Program {
-    Atoll(PathBuf),
+    /// With segments of this size.
+    Atoll(PathBuf, u64),
     Nats(PathBuf),
 }
 
 impl Program {
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Atoll(_) => "atoll",
+            Self::Atoll(..) => "atoll",
             Self::Nats(_) => "nats-server",
         }
     }
 
     fn command(&self, folder: &Path, port: u16) -> Command {
         match self {
-            Self::Atoll(program) => {
+            Self::Atoll(program, segment_bytes) => {
                 let mut command = Command::new(program);
-                // Small segments, so that there are many.
-                command.arg(port.to_string()).arg(folder).arg((256 << 10).to_string());
+                command.arg(port.to_string()).arg(folder).arg(segment_bytes.to_string());
                 command
             }
             Self::Nats(program) => {

@@ -16,7 +16,9 @@ use super::load;
 use super::verify::read_range;
 
 /// How long the files are written that are damaged then.
-const LOAD: Duration = Duration::from_millis(2500);
+const LOAD: Duration = Duration::from_millis(1000);
+/// Of a segment: there are many then, and what lives longer than most is moved.
+const SEGMENT_BYTES: u64 = 32 << 10;
 /// Of all damages, one in so many is done to files that a killed process has left.
 const KILLED_ONE_IN: u64 = 4;
 const BLOCK: usize = 4096;
@@ -41,7 +43,9 @@ enum Outcome {
     Torn,
     /// Nothing is said, nothing is missing, and nothing that counts was hit.
     Free,
-    /// Nothing is said and nothing is missing: what was hit is not read any more.
+    /// Nothing is said and nothing is missing: only messages were hit that had been removed, and nobody reads them.
+    Dead,
+    /// Nothing is said and nothing is missing, and the place is read.
     Unnoticed,
     /// Something is missing and the place is not said.
     Silent,
@@ -50,7 +54,8 @@ enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 6] = [Self::Reported, Self::Torn, Self::Free, Self::Unnoticed, Self::Silent, Self::Altered];
+    const ALL: [Self; 7] =
+        [Self::Reported, Self::Torn, Self::Free, Self::Dead, Self::Unnoticed, Self::Silent, Self::Altered];
 }
 
 /// Everything that a broker says it has.
@@ -86,9 +91,14 @@ impl Truth {
             for consumer in list["consumers"].as_array().into_iter().flatten() {
                 let of = |key: &str| consumer[key].clone();
                 let state = json!([
-                    of("config"), consumer["delivered"]["consumer_seq"], consumer["delivered"]["stream_seq"],
-                    consumer["ack_floor"]["consumer_seq"], consumer["ack_floor"]["stream_seq"], of("num_ack_pending"),
-                    of("num_redelivered"), of("num_pending"),
+                    of("config"),
+                    consumer["delivered"]["consumer_seq"],
+                    consumer["delivered"]["stream_seq"],
+                    consumer["ack_floor"]["consumer_seq"],
+                    consumer["ack_floor"]["stream_seq"],
+                    of("num_ack_pending"),
+                    of("num_redelivered"),
+                    of("num_pending"),
                 ]);
                 stream.consumers.insert(consumer["name"].as_str().unwrap_or_default().to_owned(), state);
             }
@@ -113,6 +123,8 @@ async fn read_message_range(client: &Client, stream: &str, last: u64) -> Result<
 struct Difference {
     altered: Vec<String>,
     missing: Vec<String>,
+    /// There again: what replaced it is damaged.
+    revived: Vec<String>,
 }
 
 impl Difference {
@@ -135,7 +147,7 @@ impl Difference {
             }
             let known: BTreeSet<&u64> = was.messages.keys().collect();
             let others = is.messages.keys().filter(|sequence| !known.contains(sequence));
-            difference.altered.extend(others.map(|sequence| format!("{name} {sequence} came back")));
+            difference.revived.extend(others.map(|sequence| format!("{name} {sequence}")));
             for (consumer, state) in &was.consumers {
                 match is.consumers.get(consumer) {
                     None => difference.missing.push(format!("{name} {consumer}")),
@@ -150,7 +162,7 @@ impl Difference {
     }
 
     fn is_empty(&self) -> bool {
-        self.altered.is_empty() && self.missing.is_empty()
+        self.altered.is_empty() && self.missing.is_empty() && self.revived.is_empty()
     }
 }
 
@@ -251,7 +263,11 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let to = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() { copy(&entry.path(), &to)? } else { std::fs::copy(entry.path(), to).map(|_| ())? }
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), to).map(|_| ())?;
+        }
     }
     Ok(())
 }
@@ -282,11 +298,14 @@ pub(crate) struct Table {
     counts: BTreeMap<(&'static str, Kind, Outcome), u64>,
     /// Reports that name the file and not the place.
     vague: u64,
+    /// Reported damages after which messages were there again that those which are damaged had replaced.
+    reviving: u64,
 }
 
 impl Table {
     fn count(&self, area: &str, kind: Option<Kind>, outcome: Outcome) -> u64 {
-        let wanted = |key: &(&str, Kind, Outcome)| key.0 == area && kind.is_none_or(|kind| kind == key.1) && key.2 == outcome;
+        let wanted =
+            |key: &(&str, Kind, Outcome)| key.0 == area && kind.is_none_or(|kind| kind == key.1) && key.2 == outcome;
         self.counts.iter().filter(|(key, _)| wanted(key)).map(|(_, count)| count).sum()
     }
 
@@ -299,7 +318,7 @@ impl Table {
     }
 
     pub(crate) fn json(&self) -> Value {
-        let mut rows = json!({ "reported_without_place": self.vague });
+        let mut rows = json!({ "reported_without_place": self.vague, "reviving": self.reviving });
         for ((area, kind, outcome), count) in &self.counts {
             rows[*area][format!("{kind:?}").to_lowercase()][format!("{outcome:?}").to_lowercase()] = json!(count);
         }
@@ -309,7 +328,13 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "damages: {} of which {} are reported without their place", self.counts.values().sum::<u64>(), self.vague)?;
+        writeln!(
+            f,
+            "damages: {}, of which {} are reported without their place; {} revived what had been replaced",
+            self.counts.values().sum::<u64>(),
+            self.vague,
+            self.reviving
+        )?;
         write!(f, "  {:<10} {:<6}", "", "")?;
         Outcome::ALL.iter().try_for_each(|outcome| write!(f, "{:>10}", format!("{outcome:?}").to_lowercase()))?;
         for area in self.areas() {
@@ -339,7 +364,11 @@ impl Sample {
         let known = load::Shared::default();
         let loading = tokio::spawn(load::run(client, std::sync::Arc::clone(&known)));
         sleep(LOAD).await;
-        if is_closed { broker.end().await? } else { broker.kill() }
+        if is_closed {
+            broker.end().await?;
+        } else {
+            broker.kill();
+        }
         loading.await?;
         ensure!(lock(&known).logs.iter().all(|log| !log.acked.is_empty()), "nothing was written");
         let mut truths = Vec::new();
@@ -348,13 +377,22 @@ impl Sample {
             truths.push(truth.context("an undamaged broker cannot be read")?);
         }
         let truth = truths.remove(0);
-        ensure!(Difference::of(&truth, &truths[0]).is_empty(), "reading changes: {:?}", Difference::of(&truth, &truths[0]));
+        ensure!(
+            Difference::of(&truth, &truths[0]).is_empty(),
+            "reading changes: {:?}",
+            Difference::of(&truth, &truths[0])
+        );
         Ok(Self { folder, truth, is_closed })
     }
 }
 
 /// What a copy of a folder has after something was done to it, and what was logged.
-async fn read(program: &Program, folder: &Path, work: &Path, harmed: Option<(&mut Option<Harm>, &Truth)>) -> Result<(Option<Truth>, String)> {
+async fn read(
+    program: &Program,
+    folder: &Path,
+    work: &Path,
+    harmed: Option<(&mut Option<Harm>, &Truth)>,
+) -> Result<(Option<Truth>, String)> {
     let place = tempfile::tempdir_in(work)?;
     let (copied, log) = (place.path().join("broker"), place.path().join("log"));
     copy(folder, &copied)?;
@@ -373,7 +411,8 @@ async fn read(program: &Program, folder: &Path, work: &Path, harmed: Option<(&mu
     Ok((truth, std::fs::read_to_string(&log)?))
 }
 
-pub(crate) async fn run(program: &Program, work: &Path, damages: u64) -> Result<Table> {
+pub(crate) async fn run(program: &Path, work: &Path, damages: u64) -> Result<Table> {
+    let program = &Program::Atoll(program.to_owned(), SEGMENT_BYTES);
     let closed = Sample::make(program, work, "closed").await?;
     let killed = Sample::make(program, work, "killed-once").await?;
     let (mut table, mut shown) = (Table::default(), 0);
@@ -382,7 +421,7 @@ pub(crate) async fn run(program: &Program, work: &Path, damages: u64) -> Result<
         let mut harm = None;
         let (truth, log) = read(program, &sample.folder, work, Some((&mut harm, &sample.truth))).await?;
         let harm = harm.context("something was harmed")?;
-        let (outcome, why) = judge(sample, &harm, truth.as_ref(), &log, &mut table.vague);
+        let (outcome, why) = judge(sample, &harm, truth.as_ref(), &log, &mut table);
         if outcome >= Outcome::Unnoticed && shown < SHOWN_MAX {
             shown += 1;
             eprintln!("bench: crash: {harm:?} (closed: {}): {outcome:?}: {why}\n{log}", sample.is_closed);
@@ -392,26 +431,36 @@ pub(crate) async fn run(program: &Program, work: &Path, damages: u64) -> Result<
     Ok(table)
 }
 
-fn judge(sample: &Sample, harm: &Harm, truth: Option<&Truth>, log: &str, vague: &mut u64) -> (Outcome, String) {
+fn judge(sample: &Sample, harm: &Harm, truth: Option<&Truth>, log: &str, table: &mut Table) -> (Outcome, String) {
     let empty = Truth::default();
     let difference = Difference::of(&sample.truth, truth.unwrap_or(&empty));
-    let what = format!("{:.200?}", difference);
+    let what = format!("{difference:.200?}");
     let file = harm.file.to_string_lossy();
     let places = places(log, &file);
     let is_named = log.contains(&*file);
-    if !difference.altered.is_empty() {
+    let is_revived = !difference.revived.is_empty();
+    table.reviving += u64::from(is_revived && is_named);
+    if !difference.altered.is_empty() || is_revived && !is_named {
         return (Outcome::Altered, what);
     }
     let is_torn = log.contains("torn: Some") || log.contains("torn: [Torn");
     match (is_named, difference.missing.is_empty()) {
         (true, _) => {
-            let hits = |(at, bytes): &(usize, usize)| *at <= harm.range.end && (*bytes == 0 || harm.range.start <= at + bytes);
-            *vague += u64::from(!places.iter().any(hits));
+            let hits =
+                |(at, bytes): &(usize, usize)| *at <= harm.range.end && (*bytes == 0 || harm.range.start <= at + bytes);
+            table.vague += u64::from(!places.iter().any(hits));
             let is_tear = is_torn && !log.contains("Damage {");
-            if is_tear && sample.is_closed { (Outcome::Silent, format!("torn: {what}")) } else if is_tear { (Outcome::Torn, what) } else { (Outcome::Reported, what) }
+            if is_tear && sample.is_closed {
+                (Outcome::Silent, format!("torn: {what}"))
+            } else if is_tear {
+                (Outcome::Torn, what)
+            } else {
+                (Outcome::Reported, what)
+            }
         }
         (false, false) => (Outcome::Silent, what),
         (false, true) if harm.is_free() => (Outcome::Free, what),
+        (false, true) if matches!(area(&harm.file), "messages" | "kept") => (Outcome::Dead, what),
         (false, true) => (Outcome::Unnoticed, what),
     }
 }

@@ -67,7 +67,16 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn new(shape: Shape) -> Self {
         let acks = shape.consumers.iter().map(|name| (*name, Acks::default())).collect();
-        Self { shape, sent: 0, first: 1, acked: BTreeMap::new(), places: HashMap::new(), given: HashMap::new(), floor: 1, acks }
+        Self {
+            shape,
+            sent: 0,
+            first: 1,
+            acked: BTreeMap::new(),
+            places: HashMap::new(),
+            given: HashMap::new(),
+            floor: 1,
+            acks,
+        }
     }
 
     pub(crate) fn subject(&self, id: u64) -> String {
@@ -86,22 +95,34 @@ impl Log {
     }
 
     /// A publish was acknowledged. What contradicts what was acknowledged before is given as text.
-    pub(crate) fn acknowledged(&mut self, id: u64, sequence: u64) -> Option<String> {
+    pub(crate) fn acknowledged(&mut self, id: u64, sequence: u64) -> Option<(Fault, String)> {
         let name = self.shape.name;
+        let place = self.places.get(&id).or(self.given.get(&id)).copied();
+        let is_gone = |place: u64| {
+            let is_replaced = matches!(self.shape.keeping, Keeping::Last(count) if place + count <= sequence);
+            is_replaced || self.may_be_removed(place)
+        };
+        let fault = if place.is_some_and(is_gone) { Fault::Forgotten } else { Fault::Duplicate };
+        let contradiction = self.contradiction(id, sequence);
+        contradiction.map(|what| (fault, format!("{name}: {what}")))
+    }
+
+    fn contradiction(&mut self, id: u64, sequence: u64) -> Option<String> {
         if let Some(given) = self.given.get(&id).filter(|given| **given != sequence) {
-            return Some(format!("{name}: id {id} was given to a consumer as {given}, and is {sequence}"));
+            return Some(format!("id {id} was given to a consumer as {given}, and is {sequence}"));
         }
         match (self.places.insert(id, sequence), self.acked.insert(sequence, id)) {
-            (Some(before), _) if before != sequence => Some(format!("{name}: id {id} is {before} and {sequence}")),
-            (_, Some(other)) if other != id => Some(format!("{name}: sequence {sequence} is id {other} and id {id}")),
+            (Some(before), _) if before != sequence => Some(format!("id {id} is {before} and {sequence}")),
+            (_, Some(other)) if other != id => Some(format!("sequence {sequence} is id {other} and id {id}")),
             _ => None,
         }
     }
 
     /// A consumer was given a message. What contradicts what it was given before is given as text.
-    pub(crate) fn given(&mut self, id: u64, sequence: u64) -> Option<String> {
+    pub(crate) fn given(&mut self, id: u64, sequence: u64) -> Option<(Fault, String)> {
         let before = self.given.insert(id, sequence).filter(|before| *before != sequence)?;
-        Some(format!("{}: id {id} is given as {before} and as {sequence}", self.shape.name))
+        let fault = if self.may_be_removed(before) { Fault::Forgotten } else { Fault::Duplicate };
+        Some((fault, format!("{}: id {id} is given as {before} and as {sequence}", self.shape.name)))
     }
 
     /// Ids without an acknowledgement.
@@ -246,6 +267,8 @@ pub(crate) enum Fault {
     Altered,
     /// It is there twice.
     Duplicate,
+    /// An id is stored again whose message was removed within the window.
+    Forgotten,
     /// A sequence that nothing explains is missing.
     Gap,
     /// What was removed or acknowledged came again.
@@ -255,10 +278,11 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [(Self, &'static str); 6] = [
+    pub(crate) const ALL: [(Self, &'static str); 7] = [
         (Self::Lost, "lost"),
         (Self::Altered, "altered"),
         (Self::Duplicate, "duplicate"),
+        (Self::Forgotten, "forgotten"),
         (Self::Gap, "gap"),
         (Self::Returned, "returned"),
         (Self::Wrong, "wrong"),

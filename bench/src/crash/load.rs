@@ -104,8 +104,8 @@ async fn publish(client: Arc<Client>, known: Shared, at: usize) {
         let known = &mut *lock(&known);
         match sequence_of(&ack) {
             Some(sequence) => {
-                if let Some(what) = known.logs[at].acknowledged(id, sequence) {
-                    known.find(Fault::Duplicate, what);
+                if let Some((fault, what)) = known.logs[at].acknowledged(id, sequence) {
+                    known.find(fault, what);
                 }
             }
             None => {
@@ -145,7 +145,12 @@ async fn consume(client: Arc<Client>, known: Shared, at: usize, consumer: &'stat
         };
         let batch = fastrand::usize(1..60);
         let body = json!({ "batch": batch, "expires": SECOND / 2 }).to_string();
-        client.publish(&format!("$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer}"), &format!("{prefix}.{fetch}"), "", body.as_bytes());
+        client.publish(
+            &format!("$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer}"),
+            &format!("{prefix}.{fetch}"),
+            "",
+            body.as_bytes(),
+        );
         let mut waiting = Vec::new();
         for _ in 0..batch {
             let Some(message) = inbox.recv().await else { return };
@@ -185,8 +190,8 @@ fn check_delivery(known: &mut Known, at: usize, consumer: &str, fetch: u64, sequ
         known.find(Fault::Altered, format!("{name}: {consumer} is given {sequence} with other bytes"));
     } else if log.acked.get(&sequence).is_some_and(|acked| *acked != id) {
         known.find(Fault::Wrong, format!("{name}: {consumer} is given id {id} as {sequence}"));
-    } else if let Some(what) = known.logs[at].given(id, sequence) {
-        known.find(Fault::Duplicate, what);
+    } else if let Some((fault, what)) = known.logs[at].given(id, sequence) {
+        known.find(fault, what);
     }
 }
 
@@ -218,7 +223,9 @@ async fn write(client: Arc<Client>, known: Shared, writer: usize) {
                 let more = match kind {
                     2 => "KV-Operation: DEL\r\n".to_owned(),
                     3 => "KV-Operation: PURGE\r\nNats-Rollup: sub\r\n".to_owned(),
-                    4..8 if is_present && sequence > 0 => format!("Nats-Expected-Last-Subject-Sequence: {sequence}\r\n"),
+                    4..8 if is_present && sequence > 0 => {
+                        format!("Nats-Expected-Last-Subject-Sequence: {sequence}\r\n")
+                    }
                     _ => String::new(),
                 };
                 let headers = format!("Step: {number}\r\n{more}");

@@ -87,7 +87,8 @@ pub(crate) async fn read_range(
         let asked: Vec<_> =
             part.iter().map(|seq| client.ask(&subject, "", json!({ "seq": seq }).to_string().as_bytes())).collect();
         for (sequence, answer) in part.iter().zip(asked) {
-            let answer = timeout(PATIENCE, answer).await.with_context(|| format!("{stream}: no answer for {sequence}"))??;
+            let answer =
+                timeout(PATIENCE, answer).await.with_context(|| format!("{stream}: no answer for {sequence}"))??;
             found.insert(*sequence, answer.status().is_none().then_some(answer));
         }
     }
@@ -136,7 +137,12 @@ fn check_present(seen: &mut Seen, must: &Log, may: &Log, sequence: u64, message:
         seen.find(Fault::Lost, format!("{name}: {sequence} was acknowledged as id {acked}, and is id {id}"));
     }
     if let Some(place) = may.places.get(&id).filter(|place| **place != sequence) {
-        seen.find(Fault::Duplicate, format!("{name}: id {id} was acknowledged as {place}, and is {sequence}"));
+        let is_replaced = matches!(may.shape.keeping, Keeping::Last(count) if place + count <= sequence);
+        let is_gone = is_replaced || may.may_be_removed(*place);
+        seen.find(
+            if is_gone { Fault::Forgotten } else { Fault::Duplicate },
+            format!("{name}: id {id} was acknowledged as {place}, and is {sequence}"),
+        );
     }
     if sequence < must.floor {
         seen.find(Fault::Returned, format!("{name}: {sequence} was purged up to {}", must.floor));
@@ -161,7 +167,9 @@ fn check_absent(seen: &mut Seen, must: &Log, may: &Log, sequence: u64, last: u64
 async fn check_keys(client: &Client, seen: &mut Seen, must: &Known, may: &Known) -> Result<()> {
     let subject = format!("$JS.API.DIRECT.GET.{BUCKET}");
     let asked: Vec<_> = (0..must.keys.len())
-        .map(|key| client.ask(&subject, "", json!({ "last_by_subj": format!("$KV.BUCKET.{key}") }).to_string().as_bytes()))
+        .map(|key| {
+            client.ask(&subject, "", json!({ "last_by_subj": format!("$KV.BUCKET.{key}") }).to_string().as_bytes())
+        })
         .collect();
     let mut present = 0u64;
     for (key, answer) in asked.into_iter().enumerate() {
@@ -234,8 +242,8 @@ pub(crate) async fn publish_again(client: &Client, must: &mut Known) -> Result<(
                 must.find(Fault::Wrong, format!("{}: refused: {:?}", must.logs[at].shape.name, ack.payload));
                 continue;
             };
-            if let Some(what) = must.logs[at].acknowledged(id, sequence) {
-                must.find(Fault::Duplicate, what);
+            if let Some((fault, what)) = must.logs[at].acknowledged(id, sequence) {
+                must.find(fault, what);
             }
         }
         client.leave(&prefix);
@@ -275,7 +283,12 @@ async fn take_all(client: &Client, stream: &str, consumer: &str) -> Result<BTree
     let mut given = BTreeSet::new();
     let body = json!({ "batch": 1000, "expires": QUIET.as_nanos() as u64 }).to_string();
     loop {
-        client.publish(&format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"), &format!("{prefix}.0"), "", body.as_bytes());
+        client.publish(
+            &format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
+            &format!("{prefix}.0"),
+            "",
+            body.as_bytes(),
+        );
         let (mut waiting, mut count) = (Vec::new(), 0);
         while count < 1000 {
             let message = timeout(PATIENCE, inbox.recv()).await.with_context(|| format!("{consumer}: no end"))?;

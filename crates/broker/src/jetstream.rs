@@ -8,6 +8,7 @@ mod advisory;
 mod api;
 mod consumer;
 mod duplicates;
+mod duration;
 mod failure;
 mod hub;
 mod ledger;
@@ -78,4 +79,15 @@ pub(crate) fn report(shared: &Shared) -> Value {
         "messages": load(&files.messages) + load(&memory.messages),
         "bytes": load(&files.bytes) + load(&memory.bytes),
     })
+}
+
+/// Reads bytes as each kind of record that is on disk.
+///
+/// # Panics
+/// Where one is written otherwise than it was read.
+pub fn records(record: &[u8]) {
+    store::read_records(record);
+    ledger::read_record(record);
+    // What it makes of it is its own affair.
+    let _ = consumer::State::default().replay(record);
 }

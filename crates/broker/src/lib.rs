@@ -11,6 +11,8 @@ mod client;
 mod config;
 mod connection;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod inbox;
 mod internal;

@@ -407,7 +407,11 @@ impl Queue {
         while let Some(command) = commands.next() {
             let (done, result) = match command {
                 Command::Sync(done) => (done, if writer.is_dirty() { writer.sync() } else { Ok(()) }),
-                Command::DropBefore(sequence, done) => (done, writer.drop_before(sequence)),
+                // Order: what was appended in the place of what goes is on disk before that goes.
+                Command::DropBefore(sequence, done) => {
+                    let synced = if writer.is_dirty() { writer.sync() } else { Ok(()) };
+                    (done, synced.and_then(|()| writer.drop_before(sequence)))
+                }
                 Command::Purge(_, done) => (done, Ok(())),
                 Command::Close(done) => {
                     let settled = writer.settle();

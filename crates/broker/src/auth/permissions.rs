@@ -62,6 +62,11 @@ impl Permissions {
         self.present().subscribe.permits(pattern)
     }
 
+    /// Whether everything that a pattern matches may come to the user, also by another way than a subscription of its own.
+    pub(crate) fn may_read(&self, pattern: &[u8]) -> bool {
+        self.may_subscribe(pattern) && !self.denies_part_of(pattern)
+    }
+
     /// Whether a subscription that is allowed matches something that is denied.
     pub(crate) fn denies_part_of(&self, pattern: &[u8]) -> bool {
         self.present().subscribe.deny.iter().any(|denied| subject::overlaps(denied, pattern))
@@ -109,6 +114,7 @@ mod tests {
         }
         assert!(some.denies_part_of(b"b.>") && some.denies_part_of(b"a.*") && !some.denies_part_of(b"b.c"));
         assert!(!some.may_receive(b"b.secret.y") && some.may_receive(b"b.c"));
+        assert!(!some.may_read(b"b.>") && !some.may_read(b"a.x") && some.may_read(b"b.c") && !some.may_read(b"c"));
     }
 
     #[test]

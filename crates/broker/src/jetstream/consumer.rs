@@ -4,7 +4,6 @@
 
 pub(crate) mod ack;
 mod config;
-mod duration;
 mod pace;
 mod push;
 mod ranges;
@@ -17,6 +16,8 @@ mod status;
 
 #[cfg(test)]
 mod tests;
+
+use std::ops::RangeInclusive;
 
 use bytes::{Bytes, BytesMut};
 
@@ -121,7 +122,8 @@ impl Consumer {
     /// when a client has asked for it. Its source begins at [`rewind`](Self::rewind), and is then given to
     /// [`forget_gone`](Self::forget_gone).
     pub(crate) fn recovered(config: Config, mut state: State, last: u64, now: i64) -> Self {
-        state.clamp(last);
+        // What was never delivered, because the first is still to come, is not lost.
+        state.clamp(last.max(config.start_sequence.saturating_sub(1)));
         let mut consumer = Self::with_state(config, state, now);
         for (sequence, pending) in &mut consumer.state.pending {
             let at = now.saturating_add(consumer.config.wait(pending.deliveries)).max(pending.until);
@@ -399,7 +401,8 @@ impl Consumer {
         }
     }
 
-    fn is_bound(&self) -> bool {
+    /// Whether somebody listens to what it pushes.
+    pub(crate) fn is_bound(&self) -> bool {
         self.listener.as_ref().is_some_and(|listener| listener.interest == Interest::Present)
     }
 
@@ -426,6 +429,23 @@ impl Consumer {
                 reason: DELETED.into(),
             });
         }
+    }
+
+    /// Whether there are messages that it would have to be told of if they left the stream.
+    pub(crate) fn is_holding(&self) -> bool {
+        let State { pending, exhausted, listed, .. } = &self.state;
+        self.fresh.is_some() || !pending.is_empty() || exhausted.len() > 0 || !listed.is_empty()
+    }
+
+    /// Whether one of these is such a message.
+    pub(crate) fn holds_any(&self, range: &RangeInclusive<u64>) -> bool {
+        let State { pending, exhausted, listed, .. } = &self.state;
+        let is_listed =
+            || listed.get(listed.partition_point(|listed| listed < range.start())).is_some_and(|at| range.contains(at));
+        self.fresh.is_some_and(|fresh| range.contains(&fresh))
+            || pending.range(range.clone()).next().is_some()
+            || exhausted.has_any(range)
+            || is_listed()
     }
 
     /// Many messages have left the stream at once, which begins at `first` now.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -17,8 +17,8 @@ use super::api::{
     StreamNames, StreamRequest, StreamsRequest, Success,
 };
 use super::failure::Failure;
-use super::shared::Shared;
-use super::stream::{self, Command, Inbox, Stream};
+use super::shared::{Shared, now};
+use super::stream::{self, Command, Inbox, News, Stream};
 use super::subjects::{self, Call};
 use super::wishes;
 use crate::internal::{Message, Subscription};
@@ -28,6 +28,10 @@ use crate::publisher::{Outgoing, Publisher};
 const CALLS_MAX: usize = 4096;
 /// Limit: how long a list waits for a stream that is busy. It is then left out.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Limit: lists that are put together at the same time; beyond it one is refused.
+const LISTS_MAX: usize = 32;
+/// Limit: changes of one stream that wait for the one before; beyond it one is refused.
+const WAITING_MAX: usize = 64;
 /// Limit: streams that are opened at the same time.
 const OPENING_MAX: usize = 8;
 
@@ -38,8 +42,14 @@ pub(super) struct Hub {
     streams: BTreeMap<String, Entry>,
     /// Streams whose files cannot be used, and why.
     broken: BTreeMap<String, String>,
+    /// What is being made, changed or removed, by name.
+    changing: BTreeMap<String, Changing>,
     calls: Subscription,
     publisher: Publisher,
+    /// How what was begun has ended.
+    ended: mpsc::UnboundedReceiver<Ended>,
+    ends: mpsc::UnboundedSender<Ended>,
+    lists: Arc<Semaphore>,
     over: CancellationToken,
 }
 
@@ -48,6 +58,38 @@ pub(super) struct Hub {
 struct Entry {
     config: StreamConfig,
     commands: mpsc::Sender<Command>,
+}
+
+/// Something that takes a while.
+#[derive(Debug)]
+struct Changing {
+    message: Message,
+    /// Of a stream that is being made.
+    config: Option<Box<StreamConfig>>,
+    /// Limit: [`WAITING_MAX`].
+    waiting: Vec<Message>,
+}
+
+/// The end of something that took a while. Limit: one for each name that is being changed, one for each stream.
+#[derive(Debug)]
+enum Ended {
+    Created {
+        name: String,
+        created: Result<Box<Stream>, Failure>,
+    },
+    Updated {
+        name: String,
+        updated: Result<Box<(StreamConfig, StreamInfo)>, ApiError>,
+    },
+    Deleted {
+        name: String,
+        deleted: Result<(), ApiError>,
+    },
+    /// The task of a stream has ended. It is told what it was, where it was not deleted.
+    Stream {
+        name: String,
+    },
+    News(News),
 }
 
 impl Hub {
@@ -60,7 +102,19 @@ impl Hub {
         let calls = Subscription::new(Arc::clone(&shared.broker), shared.config.limits.queue_bytes);
         let user = Arc::clone(shared.broker.users().internal());
         let publisher = Publisher::new(Arc::clone(&shared.broker), user, None);
-        let mut hub = Self { streams: BTreeMap::new(), broken: BTreeMap::new(), calls, publisher, over, shared };
+        let (ends, ended) = mpsc::unbounded_channel();
+        let mut hub = Self {
+            streams: BTreeMap::new(),
+            broken: BTreeMap::new(),
+            changing: BTreeMap::new(),
+            calls,
+            publisher,
+            ended,
+            ends,
+            lists: Arc::new(Semaphore::new(LISTS_MAX)),
+            over,
+            shared,
+        };
         let names = stream::names(&hub.shared)?;
         for names in names.chunks(OPENING_MAX) {
             let opening = names.iter().map(|name| {
@@ -81,20 +135,26 @@ impl Hub {
 
     fn opened(&mut self, name: &str, opened: Result<Box<Stream>, Failure>) {
         match opened {
-            Ok(stream) => drop(self.start(stream)),
-            // It was never acknowledged.
-            Err(Failure::Nameless { folder }) => {
+            Ok(stream) => {
+                if let Err(error) = self.start(stream) {
+                    self.break_off(name, error.to_string());
+                }
+            }
+            // It was never acknowledged. One that has messages is not removed, whatever has become of its ledger.
+            Err(Failure::Nameless { folder }) if !stream::has_messages(&folder) => {
                 tracing::warn!(stream = name, "a stream that was not made to the end is removed");
                 if let Err(failure) = stream::remove_folder(&folder) {
                     tracing::error!(stream = name, error = %kit::error::Chain(&failure), "it cannot be removed");
                 }
             }
-            Err(failure) => {
-                let reason = kit::error::Chain(&failure).to_string();
-                tracing::error!(stream = name, error = reason, "a stream cannot be opened");
-                self.broken.insert(name.to_owned(), reason);
-            }
+            Err(failure) => self.break_off(name, kit::error::Chain(&failure).to_string()),
         }
+    }
+
+    /// Keeps why a stream cannot be used.
+    fn break_off(&mut self, name: &str, reason: String) {
+        tracing::error!(stream = name, error = reason, "a stream cannot be used");
+        self.broken.insert(name.to_owned(), reason);
     }
 
     /// Lets a stream listen and run.
@@ -103,8 +163,20 @@ impl Hub {
         let mut inbox = Inbox::new(&self.shared, commands);
         let config = stream.config().clone();
         inbox.follow(&config)?;
-        self.streams.insert(config.name.clone(), Entry { config, commands: sender });
-        self.shared.tasks.spawn(stream::run(stream, inbox, self.over.clone()));
+        let name = config.name.clone();
+        self.streams.insert(name.clone(), Entry { config, commands: sender });
+        let (news, mut told) = mpsc::unbounded_channel();
+        let running = self.shared.tasks.spawn(stream::run(stream, inbox, news, self.over.clone()));
+        let ends = self.ends.clone();
+        self.shared.tasks.spawn(async move {
+            while let Some(news) = told.recv().await {
+                drop(ends.send(Ended::News(news)));
+            }
+            // A panic was logged; the stream is opened anew.
+            if running.await.is_err() {
+                drop(ends.send(Ended::Stream { name }));
+            }
+        });
         Ok(())
     }
 
@@ -114,16 +186,18 @@ impl Hub {
         loop {
             tokio::select! {
                 () = over.cancelled() => return,
-                message = self.calls.next() => self.call(message).await,
+                Some(ended) = self.ended.recv() => self.end(ended).await,
+                message = self.calls.next() => self.call(&message),
             }
-            while let Some(message) = self.calls.try_next() {
-                self.call(message).await;
+            for _ in 0..CALLS_MAX {
+                let Some(message) = self.calls.try_next() else { break };
+                self.call(&message);
             }
             self.publisher.wake();
         }
     }
 
-    async fn call(&mut self, message: Message) {
+    fn call(&mut self, message: &Message) {
         let subject = message.subject().to_vec();
         let Some(call) = subjects::call(&subject) else { return };
         self.shared.api_total.fetch_add(1, Ordering::Relaxed);
@@ -134,26 +208,17 @@ impl Hub {
             (Err(error), _) => self.said::<()>(kind, &Err(error)),
             (_, Call::Info) => self.said(kind, &self.account()),
             (_, Call::StreamNames) => self.said(kind, &self.names(&message.payload())),
-            (_, Call::StreamList) => return self.list(&message),
-            (_, Call::StreamCreate(name)) => {
-                let created = self.create(name, &message.payload()).await;
-                self.said(kind, &created)
+            (_, Call::StreamList) => return self.list(message),
+            (_, Call::StreamCreate(name) | Call::StreamUpdate(name) | Call::StreamDelete(name)) => {
+                return self.change(name, call, message.clone());
             }
-            (_, Call::StreamUpdate(name)) => {
-                let updated = self.update(name, &message.payload()).await;
-                self.said(kind, &updated)
-            }
-            (_, Call::StreamDelete(name)) => {
-                let deleted = self.delete(name, &message.payload()).await;
-                self.said(kind, &deleted)
-            }
-            (_, Call::OfStream(name, _)) => match self.pass_on(name, &message) {
+            (_, Call::OfStream(name, _)) => match self.pass_on(name, message) {
                 Ok(()) => return,
                 Err(error) => self.said::<()>(kind, &Err(error)),
             },
             (_, Call::Snapshot | Call::Restore) => self.said::<()>(kind, &Err(ApiError::NOT_SUPPORTED)),
         };
-        self.answer(&message, &payload);
+        self.answer(message, &payload);
     }
 
     fn said<T: Serialize>(&self, kind: api::Kind, body: &Result<T, ApiError>) -> Vec<u8> {
@@ -222,82 +287,210 @@ impl Hub {
         };
         let touched = self.touched(&request.subject);
         let (page, range) = Page::of(touched.len(), request.offset, api::LIST_PAGE);
+        let Ok(permit) = Arc::clone(&self.lists).try_acquire_owned() else {
+            let payload = self.said::<()>(api::Kind::StreamList, &Err(ApiError::STREAM_TOO_MANY_REQUESTS));
+            return self.answer(message, &payload);
+        };
         let asked: Vec<_> = touched[range].iter().map(|entry| describe(&entry.commands)).collect();
-        let (broker, user) = (Arc::clone(&self.shared.broker), Arc::clone(self.shared.broker.users().internal()));
+        let mut publisher = self.new_publisher();
         self.shared.tasks.spawn(async move {
+            let _permit = permit;
             let mut streams = Vec::new();
             for described in asked {
                 streams.extend(timeout(PATIENCE, described).await.ok().and_then(Result::ok));
             }
             let payload = api::answer(api::Kind::StreamList, &Ok(StreamList { page, streams }));
-            let mut publisher = Publisher::new(broker, user, None);
             publisher.publish(&Outgoing { subject: &to, payload: &payload, ..Outgoing::default() });
             publisher.wake();
         });
     }
 
+    /// Every stream, those that are being made too.
     fn configs(&self) -> Vec<&StreamConfig> {
-        self.streams.values().map(|entry| &entry.config).collect()
+        let made = self.changing.values().filter_map(|changing| changing.config.as_deref());
+        self.streams.values().map(|entry| &entry.config).chain(made).collect()
     }
 
-    async fn create(&mut self, name: &str, body: &[u8]) -> Result<StreamCreated, ApiError> {
+    /// Begins to make, change or remove a stream. One such thing at a time for each name.
+    fn change(&mut self, name: &str, call: Call<'_>, message: Message) {
+        if let Some(changing) = self.changing.get_mut(name) {
+            if changing.waiting.len() < WAITING_MAX {
+                return changing.waiting.push(message);
+            }
+            let payload = self.said::<()>(call.kind(), &Err(ApiError::STREAM_TOO_MANY_REQUESTS));
+            return self.answer(&message, &payload);
+        }
+        let body = message.payload();
+        let begun = match call {
+            Call::StreamCreate(_) => self.create(name, &body, &message),
+            Call::StreamUpdate(_) => self.update(name, &body).map(|()| None),
+            _ => self.delete(name, &body).map(|()| None),
+        };
+        match begun {
+            Ok(config) => {
+                let changing = Changing { message, config, waiting: Vec::new() };
+                self.changing.insert(name.to_owned(), changing);
+            }
+            Err(Some(error)) => {
+                let payload = self.said::<()>(call.kind(), &Err(error));
+                self.answer(&message, &payload);
+            }
+            // It is answered already, or will be.
+            Err(None) => {}
+        }
+    }
+
+    /// Begins to make a stream. `Err(None)`: there is one, exactly so.
+    fn create(
+        &mut self,
+        name: &str,
+        body: &[u8],
+        message: &Message,
+    ) -> Result<Option<Box<StreamConfig>>, Option<ApiError>> {
         let request: StreamRequest = api::decode(body)?;
         if let Some(reason) = self.broken.get(name) {
-            return Err(ApiError::stream_create(reason));
+            return Err(Some(ApiError::stream_create(reason)));
         }
         let limits = self.shared.account_limits();
-        let created = api::check_stream_create(name, request, &self.configs(), &limits)?;
-        match created {
-            StreamCreation::Same => {}
+        match api::check_stream_create(name, request, &self.configs(), &limits)? {
+            StreamCreation::Same => {
+                self.answer_same(name, message);
+                Err(None)
+            }
             StreamCreation::New(config) => {
-                let stream = stream::create(&self.shared, *config).await.map_err(|failure| {
-                    tracing::error!(stream = name, error = %kit::error::Chain(&failure), "a stream cannot be made");
-                    ApiError::stream_create(&kit::error::Chain(&failure))
-                })?;
-                self.start(stream).map_err(|error| ApiError::stream_create(&error))?;
-                advisory::publish(&mut self.publisher, &Advisory::stream(name, Action::Create));
+                let (shared, ends) = (Arc::clone(&self.shared), self.ends.clone());
+                let (name, made) = (name.to_owned(), (*config).clone());
+                self.shared.tasks.spawn(async move {
+                    let created = stream::create(&shared, made).await;
+                    drop(ends.send(Ended::Created { name, created }));
+                });
+                Ok(Some(config))
             }
         }
-        // Also of one that was there, as nats-server has it.
-        Ok(StreamCreated { info: self.info(name).await?.shown(), did_create: true })
     }
 
-    async fn info(&self, name: &str) -> Result<StreamInfo, ApiError> {
-        let entry = self.streams.get(name).ok_or_else(|| self.missing(name))?;
-        let described = timeout(PATIENCE, describe(&entry.commands)).await;
-        described.ok().and_then(Result::ok).ok_or(ApiError::TEMPORARILY_UNAVAILABLE)
+    /// Answers whoever has asked for a stream that is there, as nats-server does.
+    fn answer_same(&mut self, name: &str, message: &Message) {
+        let Some(entry) = self.streams.get(name) else { return };
+        let Some(to) = message.answerable().map(<[u8]>::to_vec) else { return };
+        let (described, mut publisher) = (describe(&entry.commands), self.new_publisher());
+        self.shared.tasks.spawn(async move {
+            let info = timeout(PATIENCE, described).await.ok().and_then(Result::ok);
+            let created = info.map(|info| StreamCreated { info: info.shown(), did_create: true });
+            let payload = api::answer(api::Kind::StreamCreate, &created.ok_or(ApiError::TEMPORARILY_UNAVAILABLE));
+            publisher.publish(&Outgoing { subject: &to, payload: &payload, ..Outgoing::default() });
+            publisher.wake();
+        });
     }
 
-    async fn update(&mut self, name: &str, body: &[u8]) -> Result<StreamInfo, ApiError> {
+    fn new_publisher(&self) -> Publisher {
+        let broker = &self.shared.broker;
+        Publisher::new(Arc::clone(broker), Arc::clone(broker.users().internal()), None)
+    }
+
+    fn update(&mut self, name: &str, body: &[u8]) -> Result<(), Option<ApiError>> {
         let request: StreamRequest = api::decode(body)?;
         let others = self.configs().into_iter().cloned().collect();
-        let entry = self.streams.get_mut(name).ok_or_else(|| {
-            self.broken.get(name).map_or(ApiError::STREAM_NOT_FOUND, |reason| ApiError::stream_general(reason))
-        })?;
+        let entry = self.streams.get(name).ok_or_else(|| self.missing(name))?;
         let (sender, updated) = oneshot::channel();
-        let command =
-            Command::Update(Box::new(Update { request, others, limits: self.shared.account_limits() }), sender);
-        entry.commands.send(command).await.map_err(|_| ApiError::STREAM_NOT_FOUND)?;
-        let (config, info) = updated.await.map_err(|_| ApiError::STREAM_NOT_FOUND)??;
-        entry.config = config;
-        Ok(info)
+        let update = Update { request, others, limits: self.shared.account_limits() };
+        let (commands, ends, name) = (entry.commands.clone(), self.ends.clone(), name.to_owned());
+        self.shared.tasks.spawn(async move {
+            // A stream that is gone drops the question.
+            drop(commands.send(Command::Update(Box::new(update), sender)).await);
+            let updated = updated.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND));
+            drop(ends.send(Ended::Updated { name, updated: updated.map(Box::new) }));
+        });
+        Ok(())
     }
 
-    async fn delete(&mut self, name: &str, body: &[u8]) -> Result<Success, ApiError> {
+    fn delete(&mut self, name: &str, body: &[u8]) -> Result<(), Option<ApiError>> {
         api::expect_empty(body)?;
-        if self.broken.contains_key(name) {
-            let folder = stream::root(&self.shared).join(name);
-            stream::remove_folder(&folder).map_err(|failure| ApiError::stream_delete(&failure))?;
-            self.broken.remove(name);
-            return Ok(Success::DONE);
+        let (ends, name) = (self.ends.clone(), name.to_owned());
+        if self.broken.contains_key(&name) {
+            let folder = stream::root(&self.shared).join(&name);
+            self.shared.tasks.spawn_blocking(move || {
+                let removed = stream::remove_folder(&folder);
+                let deleted = removed.map_err(|failure| ApiError::stream_delete(&kit::error::Chain(&failure)));
+                drop(ends.send(Ended::Deleted { name, deleted }));
+            });
+            return Ok(());
         }
-        let entry = self.streams.get(name).ok_or(ApiError::STREAM_NOT_FOUND)?;
+        let entry = self.streams.get(&name).ok_or(ApiError::STREAM_NOT_FOUND)?;
         let (sender, deleted) = oneshot::channel();
-        entry.commands.send(Command::Delete(sender)).await.map_err(|_| ApiError::STREAM_NOT_FOUND)?;
-        deleted.await.map_err(|_| ApiError::STREAM_NOT_FOUND)??;
-        self.streams.remove(name);
-        advisory::publish(&mut self.publisher, &Advisory::stream(name, Action::Delete));
-        Ok(Success::DONE)
+        let commands = entry.commands.clone();
+        self.shared.tasks.spawn(async move {
+            drop(commands.send(Command::Delete(sender)).await);
+            let deleted = deleted.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND));
+            drop(ends.send(Ended::Deleted { name, deleted }));
+        });
+        Ok(())
+    }
+
+    /// Takes in how something has ended, and answers whoever has asked for it.
+    async fn end(&mut self, ended: Ended) {
+        match ended {
+            Ended::Created { name, created } => {
+                let created = self.created(&name, created);
+                self.changed(&name, api::Kind::StreamCreate, &created);
+            }
+            Ended::Updated { name, updated } => {
+                let updated = updated.map(|updated| {
+                    let (config, info) = *updated;
+                    if let Some(entry) = self.streams.get_mut(&name) {
+                        entry.config = config;
+                    }
+                    info
+                });
+                self.changed(&name, api::Kind::StreamUpdate, &updated);
+            }
+            Ended::Deleted { name, deleted } => {
+                match &deleted {
+                    Ok(()) => {
+                        self.streams.remove(&name);
+                        self.broken.remove(&name);
+                        advisory::publish(&mut self.publisher, &Advisory::stream(&name, Action::Delete));
+                    }
+                    // Its task has ended all the same.
+                    Err(error) if self.streams.remove(&name).is_some() => {
+                        self.break_off(&name, error.description.to_string());
+                    }
+                    Err(_) => {}
+                }
+                self.changed(&name, api::Kind::StreamDelete, &deleted.map(|()| Success::DONE));
+            }
+            Ended::Stream { name } => {
+                if self.streams.remove(&name).is_some() {
+                    let opened = stream::open(&self.shared, &name).await;
+                    self.opened(&name, opened);
+                }
+            }
+            Ended::News(News::Reopened(config)) => {
+                if let Some(entry) = self.streams.get_mut(&config.name) {
+                    entry.config = *config;
+                }
+            }
+        }
+    }
+
+    fn created(&mut self, name: &str, created: Result<Box<Stream>, Failure>) -> Result<StreamCreated, ApiError> {
+        let stream = created.map_err(|failure| {
+            let reason = kit::error::Chain(&failure).to_string();
+            tracing::error!(stream = name, error = reason, "a stream cannot be made");
+            ApiError::stream_create(&reason)
+        })?;
+        let info = stream.info(now()).shown();
+        self.start(stream).map_err(|error| ApiError::stream_create(&error))?;
+        advisory::publish(&mut self.publisher, &Advisory::stream(name, Action::Create));
+        Ok(StreamCreated { info, did_create: true })
+    }
+
+    /// Answers a change that has ended, and begins those that waited for it.
+    fn changed<T: Serialize>(&mut self, name: &str, kind: api::Kind, body: &Result<T, ApiError>) {
+        let payload = self.said(kind, body);
+        let Some(changing) = self.changing.remove(name) else { return };
+        self.answer(&changing.message, &payload);
+        changing.waiting.into_iter().for_each(|message| self.call(&message));
     }
 }
 

@@ -9,20 +9,18 @@ use kit::tasks::Tasks;
 
 use super::duplicates::Known;
 use super::failure::Failure;
-use super::wire::{Reader, put_bytes, put_u64};
+use super::wire::{put_bytes, put_u64, take_byte, take_bytes, take_u64};
 
 /// Version of the records' form.
 const VERSION: u8 = 1;
 /// Size from which the ledger is written anew, and how many times as large as what counts it may become.
 const REWRITE_BYTES: u64 = 4 << 20;
 const REWRITE_FACTOR: u64 = 4;
-/// Limit: what may wait for the disk, which is the largest snapshot, too.
-const QUEUE_BYTES: usize = 64 << 20;
+/// Limit: what may wait for the disk, which is the largest snapshot, too: everything that is noted together is one batch.
+const QUEUE_BYTES: usize = 768 << 20;
 const QUEUE_RECORDS: usize = 1 << 20;
-/// Limit: bytes of one record. Removals and consumers split theirs.
-pub(super) const RECORD_BYTES: usize = 8 << 20;
-/// Limit: records of one batch. Only consumers and ids make so many, and each of theirs stands for itself.
-const BATCH_RECORDS: usize = 16 << 10;
+/// Limit: bytes of one record. The longest says which of many millions of messages are gone.
+const RECORD_BYTES: usize = 512 << 20;
 const SEGMENT_BYTES: u64 = 1 << 20;
 
 /// One thing to remember.
@@ -107,34 +105,34 @@ impl Entry {
 
     /// `None` for bytes that are no entry of this version.
     fn read(record: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(record.strip_prefix(&[VERSION])?);
-        let entry = match reader.byte()? {
+        let left = &mut record.strip_prefix(&[VERSION])?;
+        let entry = match take_byte(left)? {
             tag::SNAPSHOT => Self::Snapshot,
             tag::STREAM => {
-                let created = reader.u64()?.cast_signed();
-                Self::Stream { created, about: reader.bytes()?.to_vec() }
+                let created = take_u64(left)?.cast_signed();
+                Self::Stream { created, about: take_bytes(left)?.to_vec() }
             }
-            tag::CHANGE => Self::Change(reader.bytes()?.to_vec()),
+            tag::CHANGE => Self::Change(take_bytes(left)?.to_vec()),
             tag::IDS => {
-                let (count, mut ids) = (reader.u64()?, Vec::new());
+                let (count, mut ids) = (take_u64(left)?, Vec::new());
                 for _ in 0..count {
-                    let (sequence, time) = (reader.u64()?, reader.u64()?.cast_signed());
-                    ids.push(Known { sequence, time, id: reader.bytes()?.into() });
+                    let (sequence, time) = (take_u64(left)?, take_u64(left)?.cast_signed());
+                    ids.push(Known { sequence, time, id: take_bytes(left)?.into() });
                 }
                 Self::Ids(ids)
             }
             tag::CONSUMER => {
-                let id = reader.u64()?;
-                Self::Consumer { id, about: reader.bytes()?.to_vec() }
+                let id = take_u64(left)?;
+                Self::Consumer { id, about: take_bytes(left)?.to_vec() }
             }
             tag::CHANGED => {
-                let id = reader.u64()?;
-                Self::Changed { id, changes: reader.bytes()?.to_vec() }
+                let id = take_u64(left)?;
+                Self::Changed { id, changes: take_bytes(left)?.to_vec() }
             }
-            tag::CONSUMER_DELETED => Self::ConsumerDeleted { id: reader.u64()? },
+            tag::CONSUMER_DELETED => Self::ConsumerDeleted { id: take_u64(left)? },
             _ => return None,
         };
-        reader.is_empty().then_some(entry)
+        left.is_empty().then_some(entry)
     }
 }
 
@@ -143,7 +141,7 @@ impl Entry {
 pub(super) struct Ledger {
     journal: Option<Journal>,
     waiting: Vec<Vec<u8>>,
-    /// What the last snapshot took.
+    /// What the last snapshot took, if there was one since it was opened.
     snapshot_bytes: u64,
 }
 
@@ -174,18 +172,17 @@ impl Ledger {
         }
         let journal = opened.journal;
         let mut reader = journal.read(journal.first(), Visible::Appended);
-        let (mut entries, mut snapshot_bytes) = (Vec::new(), 0);
+        let mut entries = Vec::new();
         while let Some(record) = reader.next().await? {
             let unreadable = || Failure::Record { folder: folder.to_owned(), sequence: record.sequence };
             let entry = Entry::read(&record.payload).ok_or_else(unreadable)?;
             if entry == Entry::Snapshot {
                 entries.clear();
-                snapshot_bytes = journal.bytes();
             } else {
                 entries.push(entry);
             }
         }
-        Ok((Self { journal: Some(journal), waiting: Vec::new(), snapshot_bytes }, entries))
+        Ok((Self { journal: Some(journal), waiting: Vec::new(), snapshot_bytes: 0 }, entries))
     }
 
     pub(super) fn is_durable(&self) -> bool {
@@ -199,18 +196,26 @@ impl Ledger {
         }
     }
 
-    /// Sends what was noted to the disk, as one batch; `None` if nothing was. What resolves last stands for all.
+    /// Sends what was noted to the disk, as one batch; `None` if nothing was.
     ///
     /// # Errors
     /// [`Failure::Journal`].
     pub(super) async fn flush(&mut self) -> Result<Option<Pending>, Failure> {
         let Some(journal) = self.journal.as_ref().filter(|_| !self.waiting.is_empty()) else { return Ok(None) };
-        let mut last = None;
-        for records in self.waiting.chunks(BATCH_RECORDS) {
-            last = Some(journal.enqueue(records).await?);
-        }
+        let pending = journal.enqueue(&self.waiting).await?;
         self.waiting.clear();
-        Ok(last)
+        Ok(Some(pending))
+    }
+
+    /// Waits until everything that was sent before is on disk, whatever the policy.
+    ///
+    /// # Errors
+    /// [`Failure::Journal`].
+    pub(super) async fn sync(&self) -> Result<(), Failure> {
+        match &self.journal {
+            Some(journal) => Ok(journal.sync().await?),
+            None => Ok(()),
+        }
     }
 
     /// Whether most of what it holds no longer counts.
@@ -225,11 +230,21 @@ impl Ledger {
     /// # Errors
     /// [`Failure::Journal`].
     pub(super) async fn rewrite(&mut self, entries: impl Iterator<Item = Entry>) -> Result<(), Failure> {
-        self.waiting.clear();
         let Some(journal) = &self.journal else { return Ok(()) };
-        let records: Vec<Vec<u8>> =
-            std::iter::once(Entry::Snapshot).chain(entries).map(|entry| entry.write()).collect();
-        let pending = journal.enqueue(&records).await?;
+        let entries = std::iter::once(Entry::Snapshot).chain(entries);
+        let records: Vec<Vec<u8>> = entries.map(|entry| entry.write()).collect();
+        let pending = match journal.enqueue(&records).await {
+            Ok(pending) => pending,
+            // It stays as it is, and is asked again when it has grown.
+            Err(error @ journal::Error::TooLarge { .. }) => {
+                tracing::error!(error = %kit::error::Chain(&error), "a ledger cannot be written anew");
+                self.snapshot_bytes = journal.bytes();
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // What was noted and not sent is in it.
+        self.waiting.clear();
         let first = pending.first();
         pending.await?;
         journal.drop_before(first).await?;
@@ -244,6 +259,13 @@ impl Ledger {
             Some(journal) => Ok(journal.close().await?),
             None => Ok(()),
         }
+    }
+}
+
+/// Reads bytes as an entry; one that is read is written so that it is read again.
+pub(super) fn read_record(record: &[u8]) {
+    if let Some(entry) = Entry::read(record) {
+        assert_eq!(Entry::read(&entry.write()).as_ref(), Some(&entry));
     }
 }
 

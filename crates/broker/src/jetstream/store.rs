@@ -20,7 +20,6 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod upkeep;
-mod varint;
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -36,6 +35,7 @@ use kit::tasks::Tasks;
 pub(crate) use change::{Change, Purge, What};
 pub(crate) use cursors::CursorId;
 use files::Files;
+pub(crate) use files::MESSAGES;
 pub(crate) use index::Index;
 use index::{Arrival, Growth};
 
@@ -69,6 +69,7 @@ pub(crate) enum Place {
     /// A folder of the stream's own.
     Folder(PathBuf),
     /// The same on another file system.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a disk that fails on purpose"))]
     On(Arc<dyn Disk>, PathBuf),
 }
 
@@ -356,19 +357,6 @@ impl Store {
         }
     }
 
-    /// Takes back what was staged and not committed.
-    pub(crate) fn unstage(&mut self) {
-        for _ in 0..self.batch.len() {
-            let Some(flight) = self.flights.pop_back() else { break };
-            self.land(&flight);
-            self.next = flight.sequence;
-            self.index.subjects.get_mut(flight.arrival.subject).staged = 0;
-            self.index.unhold(flight.arrival.subject);
-        }
-        self.batch.clear();
-        self.time = self.flights.back().map_or(self.index.clock, |flight| flight.arrival.time);
-    }
-
     fn land(&mut self, flight: &Flight) {
         self.index.staged.messages -= flight.growth.messages;
         self.index.staged.bytes -= flight.growth.bytes;
@@ -387,6 +375,7 @@ impl Store {
     }
 
     /// The stream's sequence of a record of its journal.
+    #[cfg(test)]
     pub(crate) fn sequence_of(&self, record: journal::Sequence) -> u64 {
         match &self.storage {
             Storage::Memory(_) => record,
@@ -476,17 +465,25 @@ impl Store {
 
     /// Removes what is too old. Says how many. Nothing is to be journalled: time tells it again.
     pub(crate) fn remove_expired(&mut self, now: i64) -> u64 {
-        // A message on its way will arrive with its own time; what expires before it, now and when this is replayed, is what
-        // was too old then.
-        let now = self.flights.front().map_or(now, |flight| flight.arrival.time.min(now));
-        let expired = self.index.expire(now);
+        let expired = self.index.expire(self.expires_until(now));
         self.bury();
         expired
     }
 
-    /// When the next message is too old: never later than this.
+    /// Those whose time is over at `now`, that are the only ones of their subjects and have no successor on its way.
+    pub(crate) fn last_expiring(&self, now: i64) -> Vec<u64> {
+        self.index.last_expiring(self.expires_until(now))
+    }
+
+    /// When the next message is too old: never later than this. `None` also where a message on its way must arrive first.
     pub(crate) fn next_expiry(&self) -> Option<i64> {
-        self.index.next_expiry()
+        self.index.next_expiry().filter(|at| *at <= self.expires_until(i64::MAX))
+    }
+
+    /// A message on its way will arrive with its own time; what expires before it, now and when this is replayed, is what
+    /// was too old then.
+    fn expires_until(&self, now: i64) -> i64 {
+        self.flights.front().map_or(now, |flight| flight.arrival.time.min(now))
     }
 
     fn change(&self, what: What) -> Change {
@@ -549,24 +546,11 @@ impl Store {
     }
 
     /// Waits until nothing is done beside the caller.
-    ///
-    /// # Errors
-    /// [`Error::Journal`].
+    #[cfg(test)]
     pub(crate) async fn settle(&mut self) -> Result<()> {
         match &mut self.storage {
             Storage::Memory(_) => Ok(()),
             Storage::Files(files) => files.settle(&mut self.index).await,
-        }
-    }
-
-    /// Removes everything, files too.
-    ///
-    /// # Errors
-    /// [`Error::Journal`].
-    pub(crate) async fn delete(self) -> Result<()> {
-        match self.storage {
-            Storage::Memory(_) => Ok(()),
-            Storage::Files(files) => files.delete().await,
         }
     }
 
@@ -589,5 +573,20 @@ impl Storage {
             Self::Memory(_) => 16,
             Self::Files(_) => files::overhead(has_headers),
         }
+    }
+}
+
+/// Reads bytes as each kind of record of a stream's files.
+pub(super) fn read_records(bytes: &[u8]) {
+    if let Some(change) = Change::decode(bytes) {
+        assert_eq!(Change::decode(&change.encode()).as_ref(), Some(&change));
+    }
+    let _ = kept::decode_message(bytes);
+    let _ = record::decode(bytes);
+    match summary::decode(bytes) {
+        Some(summary::Summary::Messages { rows, .. } | summary::Summary::Kept { rows, .. }) => {
+            let _ = rows.count();
+        }
+        None => {}
     }
 }

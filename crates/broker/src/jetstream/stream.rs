@@ -7,13 +7,15 @@
 mod calls;
 mod consuming;
 mod creating;
+mod members;
 mod opening;
 mod reading;
 mod retaining;
 mod storing;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -35,8 +37,8 @@ use super::store::Store;
 use super::subjects::{self, Direct};
 use crate::internal::{Message, Subscription};
 use crate::publisher::{Outgoing, Publisher};
-use consuming::Member;
-pub(super) use opening::{create, names, open, remove_folder, root};
+use members::Members;
+pub(super) use opening::{create, has_messages, names, open, remove_folder, root};
 use storing::Storing;
 
 /// Limit: requests and acknowledgements that are taken in one turn.
@@ -103,7 +105,7 @@ pub(super) struct Stream {
     created: i64,
     store: Store,
     ledger: Ledger,
-    consumers: BTreeMap<String, Member>,
+    consumers: Members,
     /// The number of the next consumer, in the ledger.
     consumer_next: u64,
     duplicates: Duplicates,
@@ -130,6 +132,8 @@ pub(super) struct Stream {
     cared: Instant,
     /// Whether the last turn has left something to do.
     has_more: bool,
+    /// Consumers whose next message could not be read just now.
+    postponed: Vec<String>,
     /// Whether there may be space to give back.
     is_touched: bool,
 }
@@ -161,11 +165,23 @@ enum Event {
     End(Ended),
 }
 
+/// What becomes of a stream that the hub should know.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It was opened anew, and is this.
+    Reopened(Box<StreamConfig>),
+}
+
 /// Serves a stream until it is deleted or the process ends. When its files fail it says so to everybody and tries to open
 /// them anew.
-pub(super) async fn run(mut stream: Box<Stream>, mut inbox: Inbox, over: CancellationToken) {
-    let (shared, config) = (Arc::clone(&stream.shared), stream.config.clone());
-    let folder = opening::folder(&shared, &config.name);
+pub(super) async fn run(
+    mut stream: Box<Stream>,
+    mut inbox: Inbox,
+    news: mpsc::UnboundedSender<News>,
+    over: CancellationToken,
+) {
+    let shared = Arc::clone(&stream.shared);
+    let folder = opening::folder(&shared, &stream.config.name);
     loop {
         let ended = stream.serve(&mut inbox, &over).await;
         let config = stream.config.clone();
@@ -177,54 +193,82 @@ pub(super) async fn run(mut stream: Box<Stream>, mut inbox: Inbox, over: Cancell
                 return stream.close().await;
             }
             Ended::Deleted(done) => {
-                drop(inbox);
-                let deleted = stream.delete(&folder).await;
-                let told = deleted.map_err(|failure| {
-                    tracing::error!(stream = config.name, error = %kit::error::Chain(&failure), "not deleted");
-                    ApiError::stream_delete(&failure)
-                });
-                // Who asked may have gone.
-                let _ = done.send(told);
-                return;
+                stream.close().await;
+                return delete(&shared, folder, inbox, done).await;
             }
             Ended::Failed(failure) => {
                 tracing::error!(stream = config.name, error = %kit::error::Chain(&failure), "a stream has failed");
                 stream.close_consumers();
                 stream.close().await;
                 match reopen(&shared, &config, &mut inbox, failure, &over).await {
-                    Some(opened) => stream = opened,
-                    None => return,
+                    Reopened::Open(opened) => stream = opened,
+                    Reopened::Deleted(done) => return delete(&shared, folder, inbox, done).await,
+                    Reopened::Over => return,
                 }
+                // Its last change may have got to the disk, or not.
+                if let Err(error) = inbox.follow(&stream.config) {
+                    tracing::error!(stream = config.name, %error, "it does not hear of everything");
+                }
+                // Without a hub there is nobody left to tell.
+                let _ = news.send(News::Reopened(Box::new(stream.config.clone())));
             }
         }
     }
 }
 
-/// Tries to open a failed stream, and refuses everything until then. `None` when the process ends or the stream is deleted.
+/// The end of a stream whose journals are closed.
+async fn delete(shared: &Shared, folder: PathBuf, inbox: Inbox, done: oneshot::Sender<Result<(), ApiError>>) {
+    drop(inbox);
+    let removing = shared.tasks.spawn_blocking({
+        let folder = folder.clone();
+        move || remove_folder(&folder)
+    });
+    let ended = |_| Err(Failure::io("remove", folder)(std::io::Error::other("the runtime ended")));
+    let removed = removing.await.unwrap_or_else(ended);
+    // Who asked may have gone.
+    let _ = done.send(removed.map_err(|failure| {
+        let reason = kit::error::Chain(&failure).to_string();
+        tracing::error!(error = reason, "a stream was not deleted");
+        ApiError::stream_delete(&reason)
+    }));
+}
+
+/// What becomes of a stream that has failed.
+enum Reopened {
+    Open(Box<Stream>),
+    Deleted(oneshot::Sender<Result<(), ApiError>>),
+    Over,
+}
+
+/// Tries to open a failed stream, and refuses everything but its deletion until then.
 async fn reopen(
     shared: &Arc<Shared>,
     config: &StreamConfig,
     inbox: &mut Inbox,
     failure: Failure,
     over: &CancellationToken,
-) -> Option<Box<Stream>> {
+) -> Reopened {
     let mut backoff = REOPEN_FIRST;
     let mut refusal = Refusal::new(shared, config, &failure);
     loop {
         let retry = tokio::time::Instant::now() + backoff;
         loop {
             tokio::select! {
-                () = over.cancelled() => return None,
+                () = over.cancelled() => return Reopened::Over,
                 message = inbox.intake.next() => refusal.publish(&message),
                 _ = inbox.control.next() => {}
-                command = inbox.commands.recv() => refusal.command(command?),
+                command = inbox.commands.recv() => match command {
+                    None => return Reopened::Over,
+                    Some(Command::Delete(done)) => return Reopened::Deleted(done),
+                    Some(command) => refusal.command(command),
+                },
                 () = sleep_until(retry) => break,
             }
         }
         match open(shared, &config.name).await {
             Ok(stream) => {
                 tracing::info!(stream = config.name, "a failed stream is open again");
-                return Some(stream);
+                return Reopened::Open(stream);
             }
             Err(failure) => {
                 tracing::warn!(stream = config.name, error = %kit::error::Chain(&failure), "a stream stays closed");
@@ -271,7 +315,8 @@ impl Refusal {
             // The hub leaves out who does not answer.
             Command::Describe(_) => {}
             Command::Update(_, done) => drop(done.send(Err(error))),
-            Command::Delete(done) => drop(done.send(Err(error))),
+            // The one thing that needs no files.
+            Command::Delete(_) => {}
         }
     }
 }
@@ -304,11 +349,7 @@ impl Stream {
 
     /// Waits for something to do.
     async fn event(&mut self, inbox: &mut Inbox, over: &CancellationToken) -> Event {
-        if std::mem::take(&mut self.has_more) {
-            // Others on this core have their turn.
-            tokio::task::yield_now().await;
-            return Event::Time;
-        }
+        let has_more = std::mem::take(&mut self.has_more);
         let has_room = self.has_room();
         let wake = self.wakes_in().map(|wait| tokio::time::Instant::now() + wait);
         tokio::select! {
@@ -320,7 +361,11 @@ impl Stream {
             command = inbox.commands.recv() => command.map_or(Event::End(Ended::Over), Event::Command),
             message = inbox.control.next() => Event::Word(message),
             message = inbox.intake.next(), if has_room => Event::Publish(message),
+            // Others on this core have their turn first.
+            () = tokio::task::yield_now(), if has_more => Event::Time,
             () = async { if let Some(at) = wake { sleep_until(at).await } }, if wake.is_some() => Event::Time,
+            // Others on this core have their turn first.
+            () = tokio::task::yield_now(), if has_more => Event::Time,
         }
     }
 
@@ -351,22 +396,27 @@ impl Stream {
         self.expire(now);
         self.tick(now);
         self.has_more |= self.deliver(now).await?;
-        self.tell_removed();
+        self.has_more |= self.tell_removed();
         self.note().await?;
         self.publisher.wake();
         if self.cared.elapsed() >= CARE_INTERVAL {
             self.care().await?;
         }
         self.report_share();
+        self.consumers.arm();
         Ok(())
     }
 
     /// Looks after the files: gives space back, keeps the ledger small.
     async fn care(&mut self) -> Result<(), Failure> {
         self.cared = Instant::now();
-        // Order: what was noted of messages that are gone is on disk before they leave it.
-        if self.unnoted.is_some() || !self.noting.is_empty() {
-            return Ok(());
+        for name in std::mem::take(&mut self.postponed) {
+            self.has_more |= self.consumers.get_mut(&name).is_some();
+        }
+        if self.is_touched {
+            // Order: what is noted of messages that are gone is on disk before they leave it.
+            self.note_now().await?;
+            self.ledger.sync().await?;
         }
         match self.store.maintain().await {
             // What is under way is asked for again.
@@ -382,7 +432,7 @@ impl Stream {
             self.damaged += 1;
             tracing::error!(stream = self.config.name, %damage, "messages are damaged");
         }
-        if self.ledger.is_bloated() && self.noting.is_empty() {
+        if self.ledger.is_bloated() {
             let entries = self.entries().await?;
             self.ledger.rewrite(entries.into_iter()).await?;
         }
@@ -433,8 +483,8 @@ impl Stream {
 
     /// How long nothing has to be done, if nobody asks for anything.
     fn wakes_in(&self) -> Option<Duration> {
-        let consumers = self.consumers.values().filter_map(|member| member.machine.wake_at());
-        let due = consumers.chain(self.store.next_expiry()).chain(self.ids_expire_at()).min();
+        let due =
+            self.consumers.wakes_at().into_iter().chain(self.store.next_expiry()).chain(self.ids_expire_at()).min();
         let due = due.map(|at| Duration::from_nanos(u64::try_from(at.saturating_sub(now())).unwrap_or(0)));
         let note = self.unnoted.map(|since| NOTE_DELAY.saturating_sub(since.elapsed()));
         let care = (!self.is_calm()).then(|| CARE_INTERVAL.saturating_sub(self.cared.elapsed()));
@@ -443,7 +493,7 @@ impl Stream {
 
     /// Whether nothing but time, a client or the disk can change anything.
     fn is_calm(&self) -> bool {
-        !self.is_touched && self.consumers.values().all(Member::is_calm)
+        !self.is_touched && self.consumers.is_calm()
     }
 
     fn report_share(&mut self) {
@@ -465,7 +515,7 @@ impl Stream {
         let about = serde_json::to_vec(&self.config).expect("a configuration is a struct of plain fields");
         let stream = Entry::Stream { about, created: self.created };
         let change = Entry::Change(self.store.snapshot().await?.encode());
-        let members = self.consumers.iter_mut().filter(|(_, member)| member.is_kept());
+        let members = self.consumers.take_from_all().filter(|(_, member)| member.is_kept());
         let members = members.flat_map(|(name, member)| member.entries(name));
         let members: Vec<Entry> = members.collect();
         Ok([stream, change].into_iter().chain(self.ids_of_gone()).chain(members).collect())
@@ -499,3 +549,6 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

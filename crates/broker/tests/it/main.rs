@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, in its helpers as in itself")]
 
+mod crash;
+mod damage;
 mod foreign;
 mod inboxes;
 mod internal;
@@ -12,6 +14,7 @@ mod monitoring;
 mod official;
 mod permissions;
 mod pressure;
+mod rights;
 mod streams;
 mod support;
 mod table;

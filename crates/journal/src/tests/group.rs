@@ -337,3 +337,20 @@ async fn a_purge_spares_what_is_appended_behind_it() {
     assert!(matches!(journal.read_some(3, Visible::Synced).await, Err(Error::Dropped { .. })));
     assert!(journal.read_some(6, Visible::Synced).await.expect("readable").is_empty());
 }
+
+#[tokio::test]
+async fn what_replaces_dropped_segments_is_on_disk_before_they_go_whatever_the_policy() {
+    let (disk, tasks) = (SimDisk::new(7), Tasks::default());
+    let lazy = || Config { sync: Sync::Interval(Duration::from_secs(3600)), ..config() };
+    let opened = Journal::open_on(Arc::new(disk.clone()), lazy(), &tasks).await.expect("opened");
+    for _ in 0..20 {
+        opened.journal.append([7; 1000]).await.expect("acknowledged");
+    }
+    let snapshot = opened.journal.append(b"all that counts").await.expect("acknowledged");
+    opened.journal.drop_before(snapshot).await.expect("dropped");
+    disk.power_cut();
+    drop(opened);
+    let opened = Journal::open_on(Arc::new(disk.clone()), lazy(), &tasks).await.expect("opened");
+    let found = opened.journal.get(snapshot, Visible::Appended).await.expect("readable").expect("there");
+    assert_eq!(&found.payload[..], b"all that counts");
+}

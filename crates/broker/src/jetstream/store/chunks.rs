@@ -85,6 +85,7 @@ impl Chunk {
         Self { live: 0, cells: Cells::Dense(0, Vec::new()) }
     }
 
+    #[inline]
     fn push(&mut self, offset: usize, entry: Entry) {
         self.live += 1;
         match &mut self.cells {
@@ -216,6 +217,7 @@ impl Chunks {
     }
 
     /// The next message, or one behind it: what lies between is gone.
+    #[inline]
     pub(super) fn push(&mut self, sequence: u64, entry: Entry) {
         debug_assert!(sequence >= self.next, "{sequence} comes after {}", self.next);
         let (number, offset) = split(sequence);
@@ -240,6 +242,7 @@ impl Chunks {
         number.checked_sub(self.front).and_then(|at| usize::try_from(at).ok())
     }
 
+    #[inline]
     pub(super) fn get(&self, sequence: u64) -> Option<&Entry> {
         let (number, offset) = split(sequence);
         self.chunks.get(self.index(number)?)?.get(offset)

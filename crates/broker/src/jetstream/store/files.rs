@@ -18,7 +18,7 @@ use super::summary::{self, Notes};
 use super::upkeep::{self, Done, Drops, Move, Work};
 use super::{Config, Error, Place, Report, Result, record};
 
-pub(super) const MESSAGES: &str = "messages";
+pub(crate) const MESSAGES: &str = "messages";
 pub(super) const INDEX: &str = "index";
 pub(super) const KEPT: &str = "kept";
 /// Limit: segments of one journal that are open at once.
@@ -457,23 +457,6 @@ impl Files {
             journal.close().await?;
         }
         settled
-    }
-
-    pub(super) async fn delete(mut self) -> Result<()> {
-        if let Some(work) = self.work.take() {
-            // What it did goes with the rest.
-            let _ = work.await;
-        }
-        let Self { folder, messages, kept, index, .. } = self;
-        for journal in [Some(messages), kept.map(|kept| kept.journal), index].into_iter().flatten() {
-            // One that has failed has freed its files.
-            let _ = journal.close().await;
-        }
-        let path = folder.path.clone();
-        let tasks = folder.tasks.clone();
-        let removing =
-            tasks.spawn_blocking(move || [INDEX, KEPT, MESSAGES].iter().try_for_each(|name| folder.remove(name)));
-        removing.await.unwrap_or(Err(Error::Journal(journal::Error::Closed { folder: path })))
     }
 }
 

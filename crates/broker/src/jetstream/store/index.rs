@@ -115,10 +115,12 @@ impl Index {
         id
     }
 
+    #[inline]
     pub(super) fn hold_again(&mut self, id: u32) {
         self.subjects.get_mut(id).holds += 1;
     }
 
+    #[inline]
     pub(super) fn unhold(&mut self, id: u32) {
         self.subjects.get_mut(id).holds -= 1;
         self.release(id);
@@ -163,6 +165,7 @@ impl Index {
     }
 
     /// A message arrives: whatever is too old by its time goes first, then what is too much.
+    #[inline]
     pub(super) fn apply(&mut self, sequence: u64, arrival: &Arrival) {
         self.expire(arrival.time);
         let before = self.insert(sequence, arrival);
@@ -171,6 +174,7 @@ impl Index {
     }
 
     /// Adds a message and looks at no limit. Gives what was the last one of its subject.
+    #[inline]
     pub(super) fn insert(&mut self, sequence: u64, arrival: &Arrival) -> u64 {
         let Arrival { subject: id, size, time, ttl, .. } = *arrival;
         let stay = match ttl {
@@ -257,6 +261,11 @@ impl Index {
         self.cursors.close(id);
     }
 
+    /// Positions that had no message before them and now have one, since the last call. To be asked for every turn.
+    pub(crate) fn take_woken(&mut self) -> Vec<CursorId> {
+        self.cursors.take_woken()
+    }
+
     /// The next message, which is then behind the position.
     pub(crate) fn next(&mut self, id: CursorId) -> Option<u64> {
         let end = self.chunks.next();
@@ -291,6 +300,7 @@ impl Index {
     }
 
     /// Moves a position, forth or back.
+    #[cfg(test)]
     pub(crate) fn seek(&mut self, id: CursorId, from: u64) {
         let Some(selection) = self.cursors.get(id).map(|cursor| cursor.selection.clone()) else { return };
         let pending = self.count_from(&selection, from);

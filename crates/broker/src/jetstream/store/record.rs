@@ -15,7 +15,8 @@ use super::{Error, New, Result, Rollup, Stored, Ttl};
 
 const VERSION: u8 = 1;
 /// Limit: bytes in front of the subject, with a TTL.
-pub(super) const OVERHEAD: usize = 16 + 8;
+pub(super) const OVERHEAD: usize = HEAD + 8;
+const HEAD: usize = 16;
 
 const TTL: u8 = 1;
 const NEVER: u8 = 2;
@@ -65,7 +66,8 @@ pub(super) fn from_flags(flags: u8, after: impl FnOnce() -> Option<u64>) -> Opti
 }
 
 pub(super) fn length(message: &New<'_>) -> usize {
-    OVERHEAD + message.subject.len() + message.headers.len() + message.payload.len()
+    let ttl = if let Some(Ttl::After(_)) = message.ttl { 8 } else { 0 };
+    HEAD + ttl + message.subject.len() + message.headers.len() + message.payload.len()
 }
 
 /// Appends a message; its subject is at most 65,535 bytes, all of it at most 1 GiB.
@@ -127,7 +129,7 @@ mod tests {
             let new = New { subject: b"a.b", headers: b"NATS/1.0\r\n\r\n", payload: b"", time: 0, ttl, rollup };
             let mut buffer = BytesMut::new();
             push(&mut buffer, &new, -5);
-            assert!(buffer.len() <= length(&new));
+            assert_eq!(buffer.len(), length(&new));
             let record = buffer.freeze();
             let read = decode(&record).expect("whole");
             assert_eq!((read.time, read.ttl, read.rollup), (-5, ttl, rollup));

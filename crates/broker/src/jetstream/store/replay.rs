@@ -51,6 +51,7 @@ impl Replay {
     }
 
     /// Whether the message's content matters. If not it need not be given to [`Replay::message`].
+    #[inline]
     pub(super) fn reach(&mut self, sequence: u64) -> bool {
         while let Some(change) = self.changes.pop_front_if(|change| change.at < sequence) {
             self.change(&change);
@@ -63,6 +64,7 @@ impl Replay {
     }
 
     /// A message that was reached.
+    #[inline]
     pub(super) fn message(&mut self, sequence: u64, arrival: &Arrival) {
         if self.snapshot.is_some() {
             self.index.insert(sequence, arrival);

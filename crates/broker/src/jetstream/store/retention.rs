@@ -13,6 +13,7 @@ const STALE_DEADLINES: usize = 1024;
 
 impl Index {
     /// What an arrival leaves no room for goes, in the order of nats-server: its subject's, then the stream's oldest.
+    #[inline]
     pub(super) fn enforce_arrival(&mut self, sequence: u64, arrival: &Arrival, before: u64) {
         if let Some(max) = self.limits.max_msgs_per_subject {
             self.note_sequences(arrival.subject, max, before);
@@ -82,7 +83,7 @@ impl Index {
         }
     }
 
-    /// Those whose time is over at `now` and that are the only ones of their subjects.
+    /// Those whose time is over at `now` and that are the only ones of their subjects; nothing of those is on its way.
     pub(crate) fn last_expiring(&self, now: i64) -> Vec<u64> {
         let late = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, sequence)| *sequence);
         let mut expiring: Vec<u64> = late.collect();
@@ -91,7 +92,10 @@ impl Index {
             expiring.push(sequence);
             next = self.next_aged_from(sequence + 1);
         }
-        let is_only = |entry: &Entry| self.subjects.get(entry.subject).count == 1;
+        let is_only = |entry: &Entry| {
+            let subject = self.subjects.get(entry.subject);
+            subject.count == 1 && subject.holds == 0
+        };
         expiring.retain(|sequence| self.chunks.get(*sequence).is_some_and(is_only));
         expiring.sort_unstable();
         expiring.dedup();
@@ -99,6 +103,7 @@ impl Index {
     }
 
     /// Removes what is too old at `now`. Says how many.
+    #[inline]
     pub(crate) fn expire(&mut self, now: i64) -> u64 {
         self.clock = self.clock.max(now);
         let before = self.messages;

@@ -77,6 +77,7 @@ impl Subjects {
     }
 
     /// Frees the number if nobody needs it any more; says whether it did.
+    #[inline]
     pub(super) fn release(&mut self, id: u32) -> bool {
         let subject = &mut self.table[id as usize];
         if !subject.is_idle() {
@@ -95,10 +96,12 @@ impl Subjects {
         true
     }
 
+    #[inline]
     pub(super) fn get(&self, id: u32) -> &Subject {
         &self.table[id as usize]
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, id: u32) -> &mut Subject {
         &mut self.table[id as usize]
     }
@@ -109,6 +112,7 @@ impl Subjects {
     }
 
     /// A message of this subject came.
+    #[inline]
     pub(super) fn count_up(&mut self, id: u32) -> &mut Subject {
         let subject = &mut self.table[id as usize];
         subject.count += 1;
@@ -117,6 +121,7 @@ impl Subjects {
     }
 
     /// A message of this subject went.
+    #[inline]
     pub(super) fn count_down(&mut self, id: u32) -> &mut Subject {
         let subject = &mut self.table[id as usize];
         subject.count -= 1;

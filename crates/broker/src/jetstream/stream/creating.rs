@@ -8,6 +8,7 @@ use super::super::shared::now;
 use super::super::store::CursorId;
 use super::Stream;
 use super::consuming::Member;
+use crate::auth::User;
 use crate::internal::Message;
 use crate::{inbox, subject};
 
@@ -26,7 +27,10 @@ impl Stream {
             return Err(ApiError::CONSUMER_NAME_EXIST);
         }
         self.check_deliver_subject(&request.config, message)?;
-        let configs: Vec<&ConsumerConfig> = self.consumers.values().map(|member| &member.config).collect();
+        if !self.may_read(message.user(), request.config.filters()) {
+            return Err(ApiError::CONSUMER_FILTER_NOT_SUBSET);
+        }
+        let configs: Vec<&ConsumerConfig> = self.consumers.iter().map(|(_, member)| &member.config).collect();
         let new_name = self.new_name();
         let limits = self.shared.account_limits();
         let publisher = &self.publisher;
@@ -52,7 +56,7 @@ impl Stream {
     fn new_name(&self) -> String {
         loop {
             let name: String = std::iter::repeat_with(fastrand::alphanumeric).take(NAME_LEN).collect();
-            if !self.consumers.contains_key(&name) {
+            if self.consumers.get(&name).is_none() {
                 return name;
             }
         }
@@ -65,7 +69,27 @@ impl Stream {
         if is_allowed { Ok(()) } else { Err(ApiError::CONSUMER_INVALID_DELIVER_SUBJECT) }
     }
 
-    fn add_consumer(&mut self, name: &str, config: ConsumerConfig, message: &Message) -> Result<(), ApiError> {
+    /// Whether a user may have everything that these filters match; without filters, all that the stream takes. Whoever may
+    /// not subscribe to a subject may not have it read by the stream either.
+    pub(super) fn may_read<'a>(&self, user: &User, filters: impl Iterator<Item = &'a str>) -> bool {
+        let permits = |pattern: &str| user.permissions.may_read(pattern.as_bytes());
+        let subjects = &self.config.subjects;
+        let is_whole = subjects.iter().all(|subject| permits(subject));
+        let is_everything =
+            |filter: &str| subjects.iter().all(|subject| subject::covers(filter.as_bytes(), subject.as_bytes()));
+        let mut filters = filters.peekable();
+        if filters.peek().is_none() {
+            return is_whole;
+        }
+        filters.all(|filter| permits(filter) || (is_whole && is_everything(filter)))
+    }
+
+    pub(super) fn add_consumer(
+        &mut self,
+        name: &str,
+        config: ConsumerConfig,
+        message: &Message,
+    ) -> Result<(), ApiError> {
         if self.consumers.len() >= self.shared.config.limits.consumers_max {
             return Err(ApiError::MAXIMUM_CONSUMERS_LIMIT);
         }
@@ -79,7 +103,7 @@ impl Stream {
         if member.is_kept() {
             self.ledger.note(&member.about(name));
         }
-        self.consumers.insert(name.to_owned(), member);
+        self.consumers.insert(name, member);
         advisory::publish(&mut self.publisher, &Advisory::consumer_created(&self.config.name, name));
         Ok(())
     }
@@ -173,7 +197,7 @@ impl Stream {
 
     /// Tells whoever waits for messages that none will come from here for now.
     pub(super) fn close_consumers(&mut self) {
-        for name in self.consumers.keys().cloned().collect::<Vec<_>>() {
+        for name in self.consumers.names() {
             if let Some(member) = self.consumers.get_mut(&name) {
                 member.machine.close(Closing::Shutdown);
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::api::{Discard, Storage, StreamConfig};
 use super::super::consumer::{Consumer, State};
-use super::super::duplicates::{Duplicates, Known};
+use super::super::duplicates::{self, Duplicates, Known};
 use super::super::failure::Failure;
 use super::super::ledger::{Entry, Ledger};
 use super::super::shared::{Share, Shared, now};
@@ -16,6 +16,7 @@ use super::super::store::{self, Change, Limits, Place, Store, Stored};
 use super::super::wishes;
 use super::Stream;
 use super::consuming::{self, About, Member};
+use super::members::Members;
 use crate::publisher::Publisher;
 
 const LEDGER: &str = "ledger";
@@ -87,16 +88,22 @@ pub(in super::super) async fn create(shared: &Arc<Shared>, config: StreamConfig)
         consumers: BTreeMap::new(),
         limits: None,
     };
-    let mut ledger = match found.config.storage {
-        Storage::Memory => Ledger::in_memory(),
-        Storage::File => open_ledger(shared, &found.config.name).await?.0,
-    };
-    let about = serde_json::to_vec(&found.config).expect("a configuration is a struct of plain fields");
-    ledger.note(&Entry::Stream { about, created: found.created });
-    if let Some(pending) = ledger.flush().await? {
-        pending.await?;
+    let folder = folder(shared, &found.config.name);
+    if found.config.storage == Storage::Memory {
+        return found.build(shared, Ledger::in_memory()).await;
     }
-    found.build(shared, ledger).await
+    // What lies there belongs to no stream: one that failed while it was made.
+    remove_folder(&folder)?;
+    let made = found.make(shared).await;
+    if made.is_err() {
+        remove_folder(&folder)?;
+    }
+    made
+}
+
+/// Whether a folder has messages, whatever its ledger says.
+pub(in super::super) fn has_messages(folder: &Path) -> bool {
+    folder.join(store::MESSAGES).exists()
 }
 
 /// Opens a stream that is on disk.
@@ -161,6 +168,16 @@ impl Found {
         Ok(Self { config, created, limits, changes, ids, consumers })
     }
 
+    /// A new stream: what it is goes to the disk before anything else of it.
+    async fn make(self, shared: &Arc<Shared>) -> Result<Box<Stream>, Failure> {
+        let (mut ledger, _) = open_ledger(shared, &self.config.name).await?;
+        let about = serde_json::to_vec(&self.config).expect("a configuration is a struct of plain fields");
+        ledger.note(&Entry::Stream { about, created: self.created });
+        ledger.flush().await?;
+        ledger.sync().await?;
+        self.build(shared, ledger).await
+    }
+
     async fn build(self, shared: &Arc<Shared>, ledger: Ledger) -> Result<Box<Stream>, Failure> {
         let Self { config, created, limits, changes, ids, consumers } = self;
         let limits = limits.unwrap_or_else(|| limits_of(&config));
@@ -182,7 +199,7 @@ impl Found {
             created,
             store: opened.store,
             ledger,
-            consumers: BTreeMap::new(),
+            consumers: Members::default(),
             consumer_next: consumers.keys().last().map_or(1, |last| last + 1),
             duplicates: Duplicates::default(),
             last_id: None,
@@ -198,6 +215,7 @@ impl Found {
             damaged: opened.report.damage.len() as u64,
             cared: Instant::now(),
             has_more: false,
+            postponed: Vec::new(),
             is_touched: true,
             shared: Arc::clone(shared),
         });
@@ -207,6 +225,10 @@ impl Found {
         for (id, (about, state)) in consumers {
             stream.add_recovered(id, about, state);
         }
+        // Order: what a power cut has taken from consumers, too, is noted before sequences are given again.
+        stream.note_consumers();
+        stream.ledger.flush().await?;
+        stream.ledger.sync().await?;
         stream.report_share();
         Ok(stream)
     }
@@ -216,13 +238,17 @@ impl Stream {
     /// Finds the ids within the duplicate window, and that of the last message. `gone` are those of messages that may not
     /// be on disk any more.
     async fn recall_ids(&mut self, gone: Vec<Known>) -> Result<(), Failure> {
-        let (last, since) = (self.store.visible(), now().saturating_sub(self.config.duplicate_window));
+        let (last, now, max) = (self.store.visible(), now(), self.shared.config.limits.message_ids_max);
+        let since = now.saturating_sub(self.config.duplicate_window);
         let mut ids: BTreeMap<u64, Known> = gone.into_iter().map(|known| (known.sequence, known)).collect();
         let mut oldest = last + 1;
         self.store
             .each_written_since(since, |stored| {
                 oldest = oldest.min(stored.sequence);
                 ids.extend(known(&stored).map(|known| (stored.sequence, known)));
+                if ids.len() > max {
+                    ids.pop_first();
+                }
             })
             .await?;
         // What has survived the segments that it was written to.
@@ -232,11 +258,17 @@ impl Stream {
             ids.extend(stored.as_ref().and_then(known).map(|known| (sequence, known)));
         }
         if let Some(stored) = self.load(last).await? {
-            self.last_id = known(&stored).map(|known| known.id);
+            self.last_id = id_of(&stored).map(Into::into);
         }
-        for known in ids.into_values().filter(|known| known.time >= since) {
+        // What a power cut has taken, its sequence is given again.
+        drop(ids.split_off(&(last + 1)));
+        let many = ids.len().saturating_sub(max);
+        for known in ids.into_values().skip(many).filter(|known| known.time >= since) {
             if self.duplicates.find(&known.id).is_none() {
-                self.duplicates.add(&known.id, known.sequence, known.time);
+                // One from the future, by a clock that was wrong, came now.
+                let age = now.saturating_sub(known.time).max(0);
+                let at = self.duplicates.clock().saturating_sub(age);
+                self.duplicates.add(&known.id, known.sequence, known.time, at);
             }
         }
         Ok(())
@@ -249,27 +281,18 @@ impl Stream {
         let cursor = self.open_cursor(&config, machine.rewind());
         machine.forget_gone(&consuming::Place { store: &mut self.store, cursor });
         let member = Member { config, created, owner, id, machine, cursor };
-        self.consumers.insert(name, member);
-    }
-
-    /// The end of the stream with all of its files.
-    pub(super) async fn delete(self: Box<Self>, folder: &Path) -> Result<(), Failure> {
-        let (folder, tasks) = (folder.to_owned(), self.shared.tasks.clone());
-        self.close().await;
-        let removing = tasks.spawn_blocking({
-            let folder = folder.clone();
-            move || remove_folder(&folder)
-        });
-        removing
-            .await
-            .unwrap_or_else(|_| Err(Failure::io("remove", folder)(std::io::Error::other("the runtime ended"))))
+        self.consumers.insert(&name, member);
     }
 }
 
 /// The id of a message, if it has one.
+fn id_of(stored: &Stored) -> Option<&[u8]> {
+    wishes::value(&stored.headers, b"Nats-Msg-Id").filter(|id| !id.is_empty())
+}
+
 fn known(stored: &Stored) -> Option<Known> {
-    let id = wishes::value(&stored.headers, b"Nats-Msg-Id").filter(|id| !id.is_empty())?;
-    Some(Known { id: id.into(), sequence: stored.sequence, time: stored.time })
+    let id = duplicates::short(id_of(stored)?).into();
+    Some(Known { id, sequence: stored.sequence, time: stored.time })
 }
 
 fn store_config(shared: &Shared, config: &StreamConfig) -> store::Config {

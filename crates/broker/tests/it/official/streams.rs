@@ -28,6 +28,7 @@ fn shown(config: &Config) -> Value {
     config
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `told` gives")]
 fn ack(ack: PublishAck) -> Value {
     json!([ack.stream, ack.sequence, ack.duplicate])
 }
