@@ -114,6 +114,11 @@ impl Publisher {
         self.route_to(to, Some(message.subject), message, Receipt::Silent).count()
     }
 
+    /// Moves whenever somebody may have begun or ended to listen.
+    pub(crate) fn generation(&self) -> u64 {
+        self.broker.sublist.generation()
+    }
+
     /// Whether somebody listens.
     pub(crate) fn reaches(&self, to: &[u8]) -> bool {
         let known = self.routes.get(to).filter(|_| self.generation == self.broker.sublist.generation());
@@ -149,9 +154,11 @@ impl Publisher {
         }
     }
 
-    /// Sees to it that all is written, without waiting.
+    /// Sees to it that all is written, without waiting: for nobody, also not at the next flush.
     pub(crate) fn wake(&mut self) {
         self.touched.flush();
+        self.touched.slow_clients.clear();
+        self.touched.slow_queues.clear();
     }
 
     pub(crate) fn route(&mut self, message: &Message<'_>, receipt: Receipt) -> Outcome {
@@ -255,7 +262,7 @@ impl Delivery<'_> {
     /// Gives it to one subscription, unless that may not have it, or has ended.
     fn deliver(&mut self, subscription: &Arc<Subscription>) -> bool {
         let message = &self.message;
-        if subscription.is_filtered && !subscription.user.permissions.may_receive(self.to) {
+        if !subscription.may_receive(self.to) {
             return false;
         }
         let client = match &subscription.sink {

@@ -17,6 +17,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::ops::RangeInclusive;
+
 use bytes::{Bytes, BytesMut};
 
 use config::Pull;
@@ -399,7 +401,8 @@ impl Consumer {
         }
     }
 
-    fn is_bound(&self) -> bool {
+    /// Whether somebody listens to what it pushes.
+    pub(crate) fn is_bound(&self) -> bool {
         self.listener.as_ref().is_some_and(|listener| listener.interest == Interest::Present)
     }
 
@@ -426,6 +429,23 @@ impl Consumer {
                 reason: DELETED.into(),
             });
         }
+    }
+
+    /// Whether there are messages that it would have to be told of if they left the stream.
+    pub(crate) fn is_holding(&self) -> bool {
+        let State { pending, exhausted, listed, .. } = &self.state;
+        self.fresh.is_some() || !pending.is_empty() || exhausted.len() > 0 || !listed.is_empty()
+    }
+
+    /// Whether one of these is such a message.
+    pub(crate) fn holds_any(&self, range: &RangeInclusive<u64>) -> bool {
+        let State { pending, exhausted, listed, .. } = &self.state;
+        let is_listed =
+            || listed.get(listed.partition_point(|listed| listed < range.start())).is_some_and(|at| range.contains(at));
+        self.fresh.is_some_and(|fresh| range.contains(&fresh))
+            || pending.range(range.clone()).next().is_some()
+            || exhausted.has_any(range)
+            || is_listed()
     }
 
     /// Many messages have left the stream at once, which begins at `first` now.

@@ -9,7 +9,7 @@ use kit::tasks::Tasks;
 
 use super::duplicates::Known;
 use super::failure::Failure;
-use super::wire::{Reader, put_bytes, put_u64};
+use super::wire::{put_bytes, put_u64, take_byte, take_bytes, take_u64};
 
 /// Version of the records' form.
 const VERSION: u8 = 1;
@@ -105,34 +105,34 @@ impl Entry {
 
     /// `None` for bytes that are no entry of this version.
     fn read(record: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(record.strip_prefix(&[VERSION])?);
-        let entry = match reader.byte()? {
+        let left = &mut record.strip_prefix(&[VERSION])?;
+        let entry = match take_byte(left)? {
             tag::SNAPSHOT => Self::Snapshot,
             tag::STREAM => {
-                let created = reader.u64()?.cast_signed();
-                Self::Stream { created, about: reader.bytes()?.to_vec() }
+                let created = take_u64(left)?.cast_signed();
+                Self::Stream { created, about: take_bytes(left)?.to_vec() }
             }
-            tag::CHANGE => Self::Change(reader.bytes()?.to_vec()),
+            tag::CHANGE => Self::Change(take_bytes(left)?.to_vec()),
             tag::IDS => {
-                let (count, mut ids) = (reader.u64()?, Vec::new());
+                let (count, mut ids) = (take_u64(left)?, Vec::new());
                 for _ in 0..count {
-                    let (sequence, time) = (reader.u64()?, reader.u64()?.cast_signed());
-                    ids.push(Known { sequence, time, id: reader.bytes()?.into() });
+                    let (sequence, time) = (take_u64(left)?, take_u64(left)?.cast_signed());
+                    ids.push(Known { sequence, time, id: take_bytes(left)?.into() });
                 }
                 Self::Ids(ids)
             }
             tag::CONSUMER => {
-                let id = reader.u64()?;
-                Self::Consumer { id, about: reader.bytes()?.to_vec() }
+                let id = take_u64(left)?;
+                Self::Consumer { id, about: take_bytes(left)?.to_vec() }
             }
             tag::CHANGED => {
-                let id = reader.u64()?;
-                Self::Changed { id, changes: reader.bytes()?.to_vec() }
+                let id = take_u64(left)?;
+                Self::Changed { id, changes: take_bytes(left)?.to_vec() }
             }
-            tag::CONSUMER_DELETED => Self::ConsumerDeleted { id: reader.u64()? },
+            tag::CONSUMER_DELETED => Self::ConsumerDeleted { id: take_u64(left)? },
             _ => return None,
         };
-        reader.is_empty().then_some(entry)
+        left.is_empty().then_some(entry)
     }
 }
 

@@ -20,7 +20,6 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod upkeep;
-mod varint;
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -70,6 +69,7 @@ pub(crate) enum Place {
     /// A folder of the stream's own.
     Folder(PathBuf),
     /// The same on another file system.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a disk that fails on purpose"))]
     On(Arc<dyn Disk>, PathBuf),
 }
 
@@ -357,19 +357,6 @@ impl Store {
         }
     }
 
-    /// Takes back what was staged and not committed.
-    pub(crate) fn unstage(&mut self) {
-        for _ in 0..self.batch.len() {
-            let Some(flight) = self.flights.pop_back() else { break };
-            self.land(&flight);
-            self.next = flight.sequence;
-            self.index.subjects.get_mut(flight.arrival.subject).staged = 0;
-            self.index.unhold(flight.arrival.subject);
-        }
-        self.batch.clear();
-        self.time = self.flights.back().map_or(self.index.clock, |flight| flight.arrival.time);
-    }
-
     fn land(&mut self, flight: &Flight) {
         self.index.staged.messages -= flight.growth.messages;
         self.index.staged.bytes -= flight.growth.bytes;
@@ -388,6 +375,7 @@ impl Store {
     }
 
     /// The stream's sequence of a record of its journal.
+    #[cfg(test)]
     pub(crate) fn sequence_of(&self, record: journal::Sequence) -> u64 {
         match &self.storage {
             Storage::Memory(_) => record,
@@ -558,24 +546,11 @@ impl Store {
     }
 
     /// Waits until nothing is done beside the caller.
-    ///
-    /// # Errors
-    /// [`Error::Journal`].
+    #[cfg(test)]
     pub(crate) async fn settle(&mut self) -> Result<()> {
         match &mut self.storage {
             Storage::Memory(_) => Ok(()),
             Storage::Files(files) => files.settle(&mut self.index).await,
-        }
-    }
-
-    /// Removes everything, files too.
-    ///
-    /// # Errors
-    /// [`Error::Journal`].
-    pub(crate) async fn delete(self) -> Result<()> {
-        match self.storage {
-            Storage::Memory(_) => Ok(()),
-            Storage::Files(files) => files.delete().await,
         }
     }
 

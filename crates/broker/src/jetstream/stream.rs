@@ -7,12 +7,13 @@
 mod calls;
 mod consuming;
 mod creating;
+mod members;
 mod opening;
 mod reading;
 mod retaining;
 mod storing;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -36,7 +37,7 @@ use super::store::Store;
 use super::subjects::{self, Direct};
 use crate::internal::{Message, Subscription};
 use crate::publisher::{Outgoing, Publisher};
-use consuming::Member;
+use members::Members;
 pub(super) use opening::{create, has_messages, names, open, remove_folder, root};
 use storing::Storing;
 
@@ -104,7 +105,7 @@ pub(super) struct Stream {
     created: i64,
     store: Store,
     ledger: Ledger,
-    consumers: BTreeMap<String, Member>,
+    consumers: Members,
     /// The number of the next consumer, in the ledger.
     consumer_next: u64,
     duplicates: Duplicates,
@@ -131,6 +132,8 @@ pub(super) struct Stream {
     cared: Instant,
     /// Whether the last turn has left something to do.
     has_more: bool,
+    /// Consumers whose next message could not be read just now.
+    postponed: Vec<String>,
     /// Whether there may be space to give back.
     is_touched: bool,
 }
@@ -218,7 +221,7 @@ async fn delete(shared: &Shared, folder: PathBuf, inbox: Inbox, done: oneshot::S
     drop(inbox);
     let removing = shared.tasks.spawn_blocking({
         let folder = folder.clone();
-        move || opening::remove_folder(&folder)
+        move || remove_folder(&folder)
     });
     let ended = |_| Err(Failure::io("remove", folder)(std::io::Error::other("the runtime ended")));
     let removed = removing.await.unwrap_or_else(ended);
@@ -393,19 +396,23 @@ impl Stream {
         self.expire(now);
         self.tick(now);
         self.has_more |= self.deliver(now).await?;
-        self.tell_removed();
+        self.has_more |= self.tell_removed();
         self.note().await?;
         self.publisher.wake();
         if self.cared.elapsed() >= CARE_INTERVAL {
             self.care().await?;
         }
         self.report_share();
+        self.consumers.arm();
         Ok(())
     }
 
     /// Looks after the files: gives space back, keeps the ledger small.
     async fn care(&mut self) -> Result<(), Failure> {
         self.cared = Instant::now();
+        for name in std::mem::take(&mut self.postponed) {
+            self.has_more |= self.consumers.get_mut(&name).is_some();
+        }
         if self.is_touched {
             // Order: what is noted of messages that are gone is on disk before they leave it.
             self.note_now().await?;
@@ -476,8 +483,8 @@ impl Stream {
 
     /// How long nothing has to be done, if nobody asks for anything.
     fn wakes_in(&self) -> Option<Duration> {
-        let consumers = self.consumers.values().filter_map(|member| member.machine.wake_at());
-        let due = consumers.chain(self.store.next_expiry()).chain(self.ids_expire_at()).min();
+        let due =
+            self.consumers.wakes_at().into_iter().chain(self.store.next_expiry()).chain(self.ids_expire_at()).min();
         let due = due.map(|at| Duration::from_nanos(u64::try_from(at.saturating_sub(now())).unwrap_or(0)));
         let note = self.unnoted.map(|since| NOTE_DELAY.saturating_sub(since.elapsed()));
         let care = (!self.is_calm()).then(|| CARE_INTERVAL.saturating_sub(self.cared.elapsed()));
@@ -486,7 +493,7 @@ impl Stream {
 
     /// Whether nothing but time, a client or the disk can change anything.
     fn is_calm(&self) -> bool {
-        !self.is_touched && self.consumers.values().all(Member::is_calm)
+        !self.is_touched && self.consumers.is_calm()
     }
 
     fn report_share(&mut self) {
@@ -508,7 +515,7 @@ impl Stream {
         let about = serde_json::to_vec(&self.config).expect("a configuration is a struct of plain fields");
         let stream = Entry::Stream { about, created: self.created };
         let change = Entry::Change(self.store.snapshot().await?.encode());
-        let members = self.consumers.iter_mut().filter(|(_, member)| member.is_kept());
+        let members = self.consumers.take_from_all().filter(|(_, member)| member.is_kept());
         let members = members.flat_map(|(name, member)| member.entries(name));
         let members: Vec<Entry> = members.collect();
         Ok([stream, change].into_iter().chain(self.ids_of_gone()).chain(members).collect())
@@ -542,3 +549,6 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! A set of sequences, kept as ranges: what runs on costs one entry.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// Sequences, as ranges that neither touch nor overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +18,11 @@ impl Ranges {
 
     pub(super) fn contains(&self, sequence: u64) -> bool {
         self.around(sequence).is_some()
+    }
+
+    /// Whether one of these is in it.
+    pub(super) fn has_any(&self, range: &RangeInclusive<u64>) -> bool {
+        self.last_before(*range.end()).is_some_and(|(_, last)| last >= *range.start())
     }
 
     /// Ranges in order, both ends included.

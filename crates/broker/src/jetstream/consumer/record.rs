@@ -4,6 +4,7 @@
 
 use super::schedule::Due;
 use super::state::{Changed, Pending, Place, State};
+use crate::jetstream::wire;
 
 /// A record that this version has not written so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -261,17 +262,15 @@ impl<'a> Writer<'a> {
     }
 
     fn byte(&mut self, byte: u8) {
-        let record = self.records.last_mut().expect("a writer begins with a record");
-        record.push(byte);
+        self.record().push(byte);
     }
 
-    fn number(&mut self, mut number: u64) {
-        let record = self.records.last_mut().expect("a writer begins with a record");
-        while number >= 0x80 {
-            record.push(number.to_le_bytes()[0] | 0x80);
-            number >>= 7;
-        }
-        record.push(number.to_le_bytes()[0]);
+    fn number(&mut self, number: u64) {
+        wire::put_u64(self.record(), number);
+    }
+
+    fn record(&mut self) -> &mut Vec<u8> {
+        self.records.last_mut().expect("a writer begins with a record")
     }
 }
 
@@ -283,26 +282,12 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn byte(&mut self) -> Result<u8, Malformed> {
-        let (byte, rest) = self.rest.split_first().ok_or(Malformed::Content("it ends too early"))?;
-        self.rest = rest;
-        Ok(*byte)
+        wire::take_byte(&mut self.rest).ok_or(Malformed::Content("it ends too early"))
     }
 
-    /// A varint in its shortest form.
     fn number(&mut self) -> Result<u64, Malformed> {
-        let mut number = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
-                return Err(Malformed::Content("a number is not in its shortest form, or too large"));
-            }
-            number |= bits << shift;
-            if byte < 0x80 {
-                return Ok(number);
-            }
-        }
-        Err(Malformed::Content("a number does not end"))
+        let wrong = Malformed::Content("a number is cut, too large or not in its shortest form");
+        wire::take_u64(&mut self.rest).ok_or(wrong)
     }
 
     /// The sequence that an operation begins with, at most `end`.

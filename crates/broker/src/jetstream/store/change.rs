@@ -4,7 +4,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Discard, Limits, varint};
+use super::super::wire;
+use super::{Discard, Limits};
 
 const VERSION: u8 = 1;
 
@@ -55,7 +56,7 @@ impl Change {
     /// The bytes that [`Change::decode`] reads.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
-        varint::push(&mut bytes, self.at);
+        wire::put_u64(&mut bytes, self.at);
         bytes.extend_from_slice(&self.time.to_le_bytes());
         match &self.what {
             What::Opened => bytes.push(OPENED),
@@ -66,9 +67,9 @@ impl Change {
             What::Purged(Purge { filter, keep, up_to }) => {
                 bytes.push(PURGED);
                 bytes.push(u8::from(filter.is_some()));
-                varint::push_bytes(&mut bytes, filter.as_deref().unwrap_or_default());
-                varint::push(&mut bytes, *keep);
-                varint::push(&mut bytes, *up_to);
+                wire::put_bytes(&mut bytes, filter.as_deref().unwrap_or_default());
+                wire::put_u64(&mut bytes, *keep);
+                wire::put_u64(&mut bytes, *up_to);
             }
             What::Limits(limits) => {
                 bytes.push(LIMITS);
@@ -87,16 +88,16 @@ impl Change {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (version, mut rest) = bytes.split_first()?;
         let rest = &mut rest;
-        let at = (*version == VERSION).then(|| varint::take(rest))??;
+        let at = (*version == VERSION).then(|| wire::take_u64(rest))??;
         let time = take_i64(rest)?;
         let what = match take_u8(rest)? {
             OPENED => What::Opened,
             REMOVED => What::Removed(take_ranges(rest)?),
             PURGED => {
                 let is_filtered = take_u8(rest)? == 1;
-                let filter = varint::take_bytes(rest)?;
+                let filter = wire::take_bytes(rest)?;
                 let filter = is_filtered.then(|| filter.to_vec());
-                What::Purged(Purge { filter, keep: varint::take(rest)?, up_to: varint::take(rest)? })
+                What::Purged(Purge { filter, keep: wire::take_u64(rest)?, up_to: wire::take_u64(rest)? })
             }
             LIMITS => What::Limits(take_limits(rest)?),
             SNAPSHOT => What::Snapshot { limits: take_limits(rest)?, holes: take_ranges(rest)? },
@@ -120,23 +121,23 @@ pub(super) fn take_i64(bytes: &mut &[u8]) -> Option<i64> {
 
 /// Ascending and disjoint.
 pub(super) fn push_ranges(bytes: &mut Vec<u8>, ranges: &[RangeInclusive<u64>]) {
-    varint::push(bytes, ranges.len() as u64);
+    wire::put_u64(bytes, ranges.len() as u64);
     let mut last = 0;
     for range in ranges {
-        varint::push(bytes, range.start() - last);
-        varint::push(bytes, range.end() - range.start());
+        wire::put_u64(bytes, range.start() - last);
+        wire::put_u64(bytes, range.end() - range.start());
         last = *range.end();
     }
 }
 
 pub(super) fn take_ranges(bytes: &mut &[u8]) -> Option<Vec<RangeInclusive<u64>>> {
-    let count = usize::try_from(varint::take(bytes)?).ok()?;
+    let count = usize::try_from(wire::take_u64(bytes)?).ok()?;
     // Each takes at least two bytes: nothing larger than the input is reserved.
     let mut ranges = Vec::with_capacity(count.min(bytes.len() / 2));
     let mut last = 0u64;
     for _ in 0..count {
-        let start = last.checked_add(varint::take(bytes)?)?;
-        last = start.checked_add(varint::take(bytes)?)?;
+        let start = last.checked_add(wire::take_u64(bytes)?)?;
+        last = start.checked_add(wire::take_u64(bytes)?)?;
         ranges.push(start..=last);
     }
     Some(ranges)
@@ -147,7 +148,7 @@ fn push_limits(bytes: &mut Vec<u8>, limits: &Limits) {
     let max_age = max_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX - 1));
     for limit in [*max_msgs, *max_bytes, max_age, *max_msgs_per_subject] {
         // 0 is no limit: it can be told from a limit of 0.
-        varint::push(bytes, limit.map_or(0, |limit| limit.saturating_add(1)));
+        wire::put_u64(bytes, limit.map_or(0, |limit| limit.saturating_add(1)));
     }
     bytes.push(match discard {
         Discard::Old => 0,
@@ -157,7 +158,7 @@ fn push_limits(bytes: &mut Vec<u8>, limits: &Limits) {
 }
 
 fn take_limits(bytes: &mut &[u8]) -> Option<Limits> {
-    let mut limit = || varint::take(bytes).map(|limit| limit.checked_sub(1));
+    let mut limit = || wire::take_u64(bytes).map(|limit| limit.checked_sub(1));
     let (max_msgs, max_bytes, max_age, max_msgs_per_subject) = (limit()?, limit()?, limit()?, limit()?);
     let discard = match take_u8(bytes)? {
         0 => Discard::Old,

@@ -128,6 +128,8 @@ pub(super) struct Cursor {
 #[derive(Debug, Default)]
 pub(super) struct Cursors {
     cursors: Vec<Option<Cursor>>,
+    /// Those that have had nothing before them, and now have.
+    woken: Vec<CursorId>,
 }
 
 impl Cursors {
@@ -180,11 +182,20 @@ impl Cursors {
 
     #[inline]
     pub(super) fn added(&mut self, sequence: u64, subject: u32) {
-        for cursor in self.open_ones() {
+        for (at, cursor) in self.cursors.iter_mut().enumerate() {
+            let Some(cursor) = cursor.as_mut() else { continue };
             if sequence >= cursor.position && cursor.selection.has(subject) {
                 cursor.pending += 1;
+                if cursor.pending == 1 {
+                    self.woken.push(CursorId(at));
+                }
             }
         }
+    }
+
+    /// Those for which something has come, since the last call.
+    pub(super) fn take_woken(&mut self) -> Vec<CursorId> {
+        std::mem::take(&mut self.woken)
     }
 
     #[inline]

@@ -458,23 +458,6 @@ impl Files {
         }
         settled
     }
-
-    pub(super) async fn delete(mut self) -> Result<()> {
-        if let Some(work) = self.work.take() {
-            // What it did goes with the rest.
-            let _ = work.await;
-        }
-        let Self { folder, messages, kept, index, .. } = self;
-        for journal in [Some(messages), kept.map(|kept| kept.journal), index].into_iter().flatten() {
-            // One that has failed has freed its files.
-            let _ = journal.close().await;
-        }
-        let path = folder.path.clone();
-        let tasks = folder.tasks.clone();
-        let removing =
-            tasks.spawn_blocking(move || [INDEX, KEPT, MESSAGES].iter().try_for_each(|name| folder.remove(name)));
-        removing.await.unwrap_or(Err(Error::Journal(journal::Error::Closed { folder: path })))
-    }
 }
 
 fn without_prefix(source: Source, record: Bytes) -> Bytes {

@@ -261,6 +261,11 @@ impl Index {
         self.cursors.close(id);
     }
 
+    /// Positions that had no message before them and now have one, since the last call. To be asked for every turn.
+    pub(crate) fn take_woken(&mut self) -> Vec<CursorId> {
+        self.cursors.take_woken()
+    }
+
     /// The next message, which is then behind the position.
     pub(crate) fn next(&mut self, id: CursorId) -> Option<u64> {
         let end = self.chunks.next();
@@ -295,6 +300,7 @@ impl Index {
     }
 
     /// Moves a position, forth or back.
+    #[cfg(test)]
     pub(crate) fn seek(&mut self, id: CursorId, from: u64) {
         let Some(selection) = self.cursors.get(id).map(|cursor| cursor.selection.clone()) else { return };
         let pending = self.count_from(&selection, from);

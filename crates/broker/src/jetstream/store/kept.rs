@@ -15,11 +15,12 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use journal::{Damage, Journal, Visible};
 
+use super::super::wire;
 use super::change::{push_ranges, take_ranges};
 use super::files::overhead;
 use super::index::{Arrival, Index};
 use super::summary::{self, KeptRows, Summary};
-use super::{Error, Result, record, varint};
+use super::{Error, Result, record};
 
 /// Bytes in front of a message's record.
 pub(super) const PREFIX: usize = 8;
@@ -42,7 +43,7 @@ impl Commit {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = COMMIT.to_le_bytes().to_vec();
         for number in [self.base, self.count, self.until] {
-            varint::push(&mut bytes, number);
+            wire::put_u64(&mut bytes, number);
         }
         push_ranges(&mut bytes, &self.gone);
         bytes
@@ -52,7 +53,7 @@ impl Commit {
         let (head, mut rest) = bytes.split_first_chunk::<PREFIX>()?;
         let rest = &mut rest;
         (u64::from_le_bytes(*head) == COMMIT).then_some(())?;
-        let (base, count, until) = (varint::take(rest)?, varint::take(rest)?, varint::take(rest)?);
+        let (base, count, until) = (wire::take_u64(rest)?, wire::take_u64(rest)?, wire::take_u64(rest)?);
         Some(Self { base, count, until, gone: take_ranges(rest)? })
     }
 }

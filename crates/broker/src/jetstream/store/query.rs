@@ -3,7 +3,6 @@
 use std::ops::RangeInclusive;
 
 use super::State;
-use super::chunks::Entry;
 use super::index::Index;
 
 impl Index {
@@ -63,6 +62,7 @@ impl Index {
     }
 
     /// How many messages have a subject that matches one of these.
+    #[cfg(test)]
     pub(crate) fn count(&self, filters: &[Vec<u8>], from: u64) -> u64 {
         self.count_from(&self.select(filters), from)
     }
@@ -145,18 +145,8 @@ impl Index {
         found.map(|(sequence, _)| sequence)
     }
 
-    /// When a message came, in nanoseconds since the epoch.
-    pub(crate) fn time(&self, sequence: u64) -> Option<i64> {
-        self.chunks.get(sequence).map(|entry| entry.time)
-    }
-
     /// The subject of a message.
     pub(crate) fn subject(&self, sequence: u64) -> Option<&[u8]> {
         self.chunks.get(sequence).map(|entry| &*self.subjects.get(entry.subject).name)
-    }
-
-    /// What a message counts for `max_bytes`.
-    pub(crate) fn size(&self, sequence: u64) -> Option<u64> {
-        self.chunks.get(sequence).map(Entry::size)
     }
 }

@@ -3,7 +3,7 @@
 
 // A record is
 //
-//   version (1), kind (1), then numbers (`varint`):
+//   version (1), kind (1), then numbers (`wire`):
 //   messages: first, last sequence;                    then rows to the end
 //   kept:     numbers in `kept` of the commit before it and of its own, length of the commit, the commit as it is there;
 //             then rows to the end
@@ -16,11 +16,10 @@
 //
 // The first row's sequence is `first`, or what its gap says in `kept`; the first row's time is since the epoch.
 
-use std::time::Duration;
-
+use super::super::wire;
 use super::index::Arrival;
 use super::subjects::Subjects;
-use super::{Rollup, Ttl, record, varint};
+use super::{Rollup, Ttl, record};
 
 const VERSION: u8 = 1;
 const MESSAGES: u8 = 0;
@@ -93,8 +92,8 @@ impl Notes {
         }
         let (first, last) = (self.first, self.next - 1);
         let mut bytes = vec![VERSION, MESSAGES];
-        varint::push(&mut bytes, first);
-        varint::push(&mut bytes, last);
+        wire::put_u64(&mut bytes, first);
+        wire::put_u64(&mut bytes, last);
         bytes.append(&mut self.rows);
         *self = Self { number: self.number.wrapping_add(1).max(1), ..Self::new() };
         Some(Closed { first, last, bytes })
@@ -104,17 +103,17 @@ impl Notes {
 fn push_row(rows: &mut Vec<u8>, subject: u32, name: Option<&[u8]>, gap: u64, arrival: &Arrival, before: i64) {
     let flags = u64::from(record::flags(arrival.ttl, arrival.rollup));
     let gap_flag = if gap == 0 { 0 } else { GAP };
-    varint::push(rows, u64::from(subject) << SUBJECT_SHIFT | gap_flag | flags);
+    wire::put_u64(rows, u64::from(subject) << SUBJECT_SHIFT | gap_flag | flags);
     if gap != 0 {
-        varint::push(rows, zigzag(gap as i64));
+        wire::put_u64(rows, zigzag(gap as i64));
     }
     if let Some(name) = name {
-        varint::push_bytes(rows, name);
+        wire::put_bytes(rows, name);
     }
-    varint::push(rows, arrival.size.into());
-    varint::push(rows, zigzag(arrival.time.wrapping_sub(before)));
+    wire::put_u64(rows, arrival.size.into());
+    wire::put_u64(rows, zigzag(arrival.time.wrapping_sub(before)));
     if let Some(Ttl::After(after)) = arrival.ttl {
-        varint::push(rows, after.as_nanos() as u64);
+        wire::put_u64(rows, after.as_nanos() as u64);
     }
 }
 
@@ -161,9 +160,9 @@ impl KeptRows {
     /// The summary of what a commit with this number and these bytes has confirmed, after the one with the number `before`.
     pub(super) fn close(self, before: u64, number: u64, commit: &[u8]) -> Vec<u8> {
         let mut bytes = vec![VERSION, KEPT];
-        varint::push(&mut bytes, before);
-        varint::push(&mut bytes, number);
-        varint::push_bytes(&mut bytes, commit);
+        wire::put_u64(&mut bytes, before);
+        wire::put_u64(&mut bytes, number);
+        wire::put_bytes(&mut bytes, commit);
         bytes.extend_from_slice(&self.rows);
         bytes
     }
@@ -207,16 +206,16 @@ impl Row<'_> {
 /// Reads a record; `None` for one that is none.
 pub(super) fn decode(bytes: &[u8]) -> Option<Summary<'_>> {
     let ([VERSION, kind], mut rest) = bytes.split_first_chunk::<2>()? else { return None };
-    let one = varint::take(&mut rest)?;
+    let one = wire::take_u64(&mut rest)?;
     let rows = |rest, next| Rows { rest, next, time: 0, subjects: 0 };
     match *kind {
         MESSAGES => {
-            let last = varint::take(&mut rest)?;
+            let last = wire::take_u64(&mut rest)?;
             Some(Summary::Messages { first: one, last, rows: rows(rest, one) })
         }
         KEPT => {
-            let number = varint::take(&mut rest)?;
-            let commit = varint::take_bytes(&mut rest)?;
+            let number = wire::take_u64(&mut rest)?;
+            let commit = wire::take_bytes(&mut rest)?;
             Some(Summary::Kept { before: one, number, commit, rows: rows(rest, 0) })
         }
         _ => None,
@@ -227,20 +226,20 @@ impl<'a> Rows<'a> {
     #[inline]
     fn take(&mut self) -> Option<Row<'a>> {
         let rest = &mut self.rest;
-        let head = varint::take(rest)?;
-        let gap = if head & GAP == 0 { 0 } else { unzigzag(varint::take(rest)?) };
+        let head = wire::take_u64(rest)?;
+        let gap = if head & GAP == 0 { 0 } else { unzigzag(wire::take_u64(rest)?) };
         let subject = u32::try_from(head >> SUBJECT_SHIFT).ok()?;
         let name = if subject == self.subjects {
             self.subjects += 1;
-            Some(varint::take_bytes(rest)?)
+            Some(wire::take_bytes(rest)?)
         } else if subject < self.subjects {
             None
         } else {
             return None;
         };
-        let size = u32::try_from(varint::take(rest)?).ok()?;
-        let time = self.time.wrapping_add(unzigzag(varint::take(rest)?));
-        let (ttl, rollup) = record::from_flags((head & FLAGS) as u8, || varint::take(rest))?;
+        let size = u32::try_from(wire::take_u64(rest)?).ok()?;
+        let time = self.time.wrapping_add(unzigzag(wire::take_u64(rest)?));
+        let (ttl, rollup) = record::from_flags((head & FLAGS) as u8, || wire::take_u64(rest))?;
         let sequence = self.next.wrapping_add_signed(gap);
         (self.next, self.time) = (sequence.checked_add(1)?, time);
         Some(Row { sequence, subject, name, size, time, ttl, rollup })
@@ -262,6 +261,8 @@ impl<'a> Iterator for Rows<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn arrival(subject: u32, time: i64, ttl: Option<Ttl>, rollup: Option<Rollup>) -> Arrival {

@@ -35,8 +35,7 @@ impl Stream {
                 drop(done.send(updated));
             }
             Command::Delete(done) => {
-                let names: Vec<String> = self.consumers.keys().cloned().collect();
-                for name in names {
+                for name in self.consumers.names() {
                     self.close_consumer(&name);
                 }
                 self.publisher.wake();
@@ -194,7 +193,7 @@ impl Stream {
     /// The consumers that whoever asks may use.
     fn names_for(&self, message: &Message) -> Vec<String> {
         let served = self.consumers.iter().filter(|(_, member)| member.serves(message.user()));
-        served.map(|(name, _)| name.clone()).collect()
+        served.map(|(name, _)| name.to_owned()).collect()
     }
 
     fn consumer_info(&mut self, name: &str, message: &Message) -> Result<ConsumerInfo, ApiError> {
@@ -242,7 +241,7 @@ impl Stream {
     ) -> Result<Result<(StreamConfig, StreamInfo), ApiError>, Failure> {
         let Update { request, others, limits } = update;
         let others: Vec<&StreamConfig> = others.iter().collect();
-        let consumers = self.consumers.iter().map(|(name, member)| (name.as_str(), &member.config));
+        let consumers = self.consumers.iter().map(|(name, member)| (name, &member.config));
         let checked = api::check_stream_update(&self.config.name, request, &others, consumers, &limits);
         let checked = checked.and_then(|config| match inbox.follow(&config) {
             Ok(()) => Ok(config),

@@ -1,6 +1,7 @@
 //! The consumers of a stream: what clients ask of them and acknowledge, what is sent to whom, what is noted of it. Each
 //! decides for itself in `consumer`; here it is given messages, time and a voice.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -50,11 +51,6 @@ impl Member {
     /// Whether it survives the process.
     pub(super) fn is_kept(&self) -> bool {
         !self.config.mem_storage
-    }
-
-    /// Whether nothing but time or a client changes anything for it.
-    pub(super) fn is_calm(&self) -> bool {
-        !self.config.is_push() && self.config.inactive_threshold == 0
     }
 
     /// That it exists, for the ledger.
@@ -168,30 +164,27 @@ impl Stream {
 
     /// Sends consumers what they are to get. Tells whether there is more to send.
     pub(super) async fn deliver(&mut self, now: i64) -> Result<bool, Failure> {
-        let mut names = Vec::new();
-        for (name, member) in &mut self.consumers {
-            let mut source = Place { store: &mut self.store, cursor: member.cursor };
-            if member.machine.next(&mut source, now).is_some() || !member.machine.effects.is_empty() {
-                names.push(name.clone());
-            }
-        }
         let mut has_more = false;
-        for name in names {
-            has_more |= self.serve_consumer(&name, now).await?;
+        for name in self.consumers.take_ready() {
+            if self.serve_consumer(&name, now).await? {
+                has_more = true;
+                self.consumers.again(Arc::clone(&name));
+            }
             self.take_effects(&name);
         }
         Ok(has_more)
     }
 
+    /// Tells whether there may be more to send.
     async fn serve_consumer(&mut self, name: &str, now: i64) -> Result<bool, Failure> {
         for _ in 0..BURST {
-            let Some(member) = self.consumers.get_mut(name) else { return Ok(false) };
+            let Some(member) = self.consumers.serve(name) else { return Ok(false) };
             let mut source = Place { store: &mut self.store, cursor: member.cursor };
             let Some(next) = member.machine.next(&mut source, now) else { return Ok(false) };
             let stored = match self.read(next.sequence).await? {
                 Read::Message(stored) => stored,
                 Read::Gone => {
-                    if let Some(member) = self.consumers.get_mut(name) {
+                    if let Some(member) = self.consumers.serve(name) {
                         member.machine.removed(next.sequence);
                     }
                     continue;
@@ -199,6 +192,7 @@ impl Stream {
                 Read::NotNow => {
                     // It stays the next, and is asked for when the stream is looked after.
                     self.is_touched = true;
+                    self.postponed.push(name.to_owned());
                     return Ok(false);
                 }
             };
@@ -209,7 +203,7 @@ impl Stream {
 
     /// Sends one message to whoever has asked a consumer for it.
     fn send_to(&mut self, name: &str, next: consumer::Next, stored: &Stored, now: i64) {
-        let Some(member) = self.consumers.get_mut(name) else { return };
+        let Some(member) = self.consumers.serve(name) else { return };
         let sized;
         let (headers, payload): (&[u8], &[u8]) = if member.config.headers_only {
             sized = with_size(&stored.headers, stored.payload.len());
@@ -241,7 +235,7 @@ impl Stream {
 
     /// Says what a consumer has to say, and lets go what it has let go.
     pub(super) fn take_effects(&mut self, name: &str) {
-        let Some(member) = self.consumers.get_mut(name) else { return };
+        let Some(member) = self.consumers.take_from(name) else { return };
         let effects = std::mem::take(&mut member.machine.effects);
         self.unnoted.get_or_insert_with(Instant::now);
         for reply in effects.replies {
@@ -261,38 +255,45 @@ impl Stream {
 
     /// What time does to consumers: requests and acknowledgements that are late, heartbeats, those that nobody uses.
     pub(super) fn tick(&mut self, now: i64) {
-        let due = self.consumers.iter().filter(|(_, member)| member.machine.wake_at().is_some_and(|at| at <= now));
-        let due: Vec<String> = due.map(|(name, _)| name.clone()).collect();
-        for name in due {
-            if let Some(member) = self.consumers.get_mut(&name) {
-                member.machine.tick(now);
+        for cursor in self.store.index.take_woken() {
+            self.consumers.woken(cursor);
+        }
+        let mut unused = Vec::new();
+        for name in self.consumers.take_due(now) {
+            let Some(member) = self.consumers.get_mut(&name) else { continue };
+            // What it does not want it has come past: its heartbeats say so.
+            let mut source = Place { store: &mut self.store, cursor: member.cursor };
+            member.machine.next(&mut source, now);
+            member.machine.tick(now);
+            let publisher = &self.publisher;
+            if member.machine.is_inactive(now, &|to| publisher.reaches(to)) {
+                unused.push(name);
+            } else {
+                self.take_effects(&name);
             }
-            self.take_effects(&name);
         }
         self.look_for_listeners(now);
-        let publisher = &self.publisher;
-        let listens = |to: &[u8]| publisher.reaches(to);
-        let mut unused = Vec::new();
-        for (name, member) in &mut self.consumers {
-            if member.machine.is_inactive(now, &listens) {
-                unused.push(name.clone());
-            }
-        }
         unused.iter().for_each(|name| self.delete_consumer(name).unwrap_or_default());
     }
 
     /// Tells push consumers whether somebody listens to them.
     fn look_for_listeners(&mut self, now: i64) {
-        for member in self.consumers.values_mut() {
+        for name in self.consumers.take_pushing(self.publisher.generation()) {
+            let Some(member) = self.consumers.take_from(&name) else { continue };
             let Some(to) = member.machine.push_subject() else { continue };
-            let interest = if self.publisher.reaches(to) { Interest::Present } else { Interest::Absent };
-            member.machine.interest(interest, now);
+            let is_heard = self.publisher.reaches(to);
+            if is_heard != member.machine.is_bound()
+                && let Some(member) = self.consumers.get_mut(&name)
+            {
+                member.machine.interest(if is_heard { Interest::Present } else { Interest::Absent }, now);
+            }
         }
     }
 
     /// Notes what has happened to consumers since the last time.
     pub(super) fn note_consumers(&mut self) {
-        for member in self.consumers.values_mut() {
+        for name in self.consumers.take_changed() {
+            let Some(member) = self.consumers.take_from(&name) else { continue };
             let changes = member.machine.changes();
             if member.is_kept() && self.ledger.is_durable() {
                 let id = member.id;

@@ -30,7 +30,7 @@ impl Stream {
         if !self.may_read(message.user(), request.config.filters()) {
             return Err(ApiError::CONSUMER_FILTER_NOT_SUBSET);
         }
-        let configs: Vec<&ConsumerConfig> = self.consumers.values().map(|member| &member.config).collect();
+        let configs: Vec<&ConsumerConfig> = self.consumers.iter().map(|(_, member)| &member.config).collect();
         let new_name = self.new_name();
         let limits = self.shared.account_limits();
         let publisher = &self.publisher;
@@ -56,7 +56,7 @@ impl Stream {
     fn new_name(&self) -> String {
         loop {
             let name: String = std::iter::repeat_with(fastrand::alphanumeric).take(NAME_LEN).collect();
-            if !self.consumers.contains_key(&name) {
+            if self.consumers.get(&name).is_none() {
                 return name;
             }
         }
@@ -84,7 +84,12 @@ impl Stream {
         filters.all(|filter| permits(filter) || (is_whole && is_everything(filter)))
     }
 
-    fn add_consumer(&mut self, name: &str, config: ConsumerConfig, message: &Message) -> Result<(), ApiError> {
+    pub(super) fn add_consumer(
+        &mut self,
+        name: &str,
+        config: ConsumerConfig,
+        message: &Message,
+    ) -> Result<(), ApiError> {
         if self.consumers.len() >= self.shared.config.limits.consumers_max {
             return Err(ApiError::MAXIMUM_CONSUMERS_LIMIT);
         }
@@ -98,7 +103,7 @@ impl Stream {
         if member.is_kept() {
             self.ledger.note(&member.about(name));
         }
-        self.consumers.insert(name.to_owned(), member);
+        self.consumers.insert(name, member);
         advisory::publish(&mut self.publisher, &Advisory::consumer_created(&self.config.name, name));
         Ok(())
     }
@@ -192,7 +197,7 @@ impl Stream {
 
     /// Tells whoever waits for messages that none will come from here for now.
     pub(super) fn close_consumers(&mut self) {
-        for name in self.consumers.keys().cloned().collect::<Vec<_>>() {
+        for name in self.consumers.names() {
             if let Some(member) = self.consumers.get_mut(&name) {
                 member.machine.close(Closing::Shutdown);
             }

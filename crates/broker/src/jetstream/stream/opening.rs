@@ -16,6 +16,7 @@ use super::super::store::{self, Change, Limits, Place, Store, Stored};
 use super::super::wishes;
 use super::Stream;
 use super::consuming::{self, About, Member};
+use super::members::Members;
 use crate::publisher::Publisher;
 
 const LEDGER: &str = "ledger";
@@ -198,7 +199,7 @@ impl Found {
             created,
             store: opened.store,
             ledger,
-            consumers: BTreeMap::new(),
+            consumers: Members::default(),
             consumer_next: consumers.keys().last().map_or(1, |last| last + 1),
             duplicates: Duplicates::default(),
             last_id: None,
@@ -214,6 +215,7 @@ impl Found {
             damaged: opened.report.damage.len() as u64,
             cared: Instant::now(),
             has_more: false,
+            postponed: Vec::new(),
             is_touched: true,
             shared: Arc::clone(shared),
         });
@@ -279,7 +281,7 @@ impl Stream {
         let cursor = self.open_cursor(&config, machine.rewind());
         machine.forget_gone(&consuming::Place { store: &mut self.store, cursor });
         let member = Member { config, created, owner, id, machine, cursor };
-        self.consumers.insert(name, member);
+        self.consumers.insert(&name, member);
     }
 }
 

@@ -66,7 +66,7 @@ impl Stream {
 
     /// Whether a consumer other than `except` is still to have a message.
     fn is_needed(&self, sequence: u64, except: Option<&str>) -> bool {
-        let others = self.consumers.iter().filter(|(name, _)| Some(name.as_str()) != except);
+        let others = self.consumers.iter().filter(|(name, _)| Some(*name) != except);
         others.into_iter().any(|(_, member)| self.is_wanted(member, sequence) && member.machine.needs(sequence))
     }
 
@@ -107,7 +107,7 @@ impl Stream {
     /// Tells consumers that a client has removed messages: they have come past them, too.
     pub(super) fn tell_purged(&mut self) {
         let first = self.store.first();
-        for member in self.consumers.values_mut() {
+        for (_, member) in self.consumers.iter_mut() {
             let source = Place { store: &mut self.store, cursor: member.cursor };
             member.machine.purged(first, &source);
         }
@@ -132,11 +132,12 @@ impl Stream {
         gone.chunks(IDS_MAX).map(|ids| Entry::Ids(ids.to_vec())).collect()
     }
 
-    /// Tells consumers what has left the stream.
-    pub(super) fn tell_removed(&mut self) {
+    /// Tells consumers what has left the stream, and whether that lets some of them go on.
+    pub(super) fn tell_removed(&mut self) -> bool {
         for range in self.store.take_removed() {
             self.note_ids(&range);
-            for member in self.consumers.values_mut() {
+            for name in self.consumers.concerned_by(&range) {
+                let Some(member) = self.consumers.get_mut(&name) else { continue };
                 if range.end() - range.start() < TOLD_MAX {
                     range.clone().for_each(|sequence| member.machine.removed(sequence));
                 } else {
@@ -145,5 +146,6 @@ impl Stream {
                 }
             }
         }
+        self.consumers.has_ready()
     }
 }

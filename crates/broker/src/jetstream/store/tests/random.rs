@@ -36,11 +36,6 @@ impl Life {
                 staged.push(message);
             }
         }
-        if self.random.u8(..10) == 0 {
-            self.store.unstage();
-            assert_eq!(self.store.last(), self.store.visible());
-            return;
-        }
         let pending = self.store.commit().await.expect("commits");
         if let Some(pending) = pending {
             let last = self.store.sequence_of(pending.await.expect("synced"));
