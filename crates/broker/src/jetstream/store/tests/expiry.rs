@@ -43,4 +43,8 @@ async fn the_last_of_a_subject_expires_once_and_not_with_a_successor_on_its_way(
     assert_eq!((store.last_expiring(109), store.last_expiring(110)), (vec![], vec![1]));
     store.stage(&message("a", 111)).unwrap();
     assert_eq!(store.last_expiring(200), [0_u64; 0]);
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = begun(&folder).await;
+    store.stage(&message("b", 105)).unwrap();
+    assert_eq!(store.last_expiring(200), [0_u64; 0]);
 }
