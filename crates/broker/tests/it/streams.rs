@@ -108,7 +108,7 @@ async fn a_message_that_was_worked_off_is_no_new_one_when_it_is_sent_again_after
     running.ended().await;
 
     let running = started(folder.path());
-    let context = context(&running).await;
+    let context = self::context(&running).await;
     for (at, id) in ["one", "two", "three"].into_iter().enumerate() {
         let again = send(&context, id).await;
         assert_eq!((again.duplicate, again.sequence), (true, at as u64 + 1), "{id}");
