@@ -129,7 +129,7 @@ impl Users {
 
 impl User {
     /// With every right and no name.
-    fn free() -> Self {
+    pub(crate) fn free() -> Self {
         let declared = config::Permissions::default();
         Self { name: String::new(), credential: None, permissions: Permissions::default(), declared }
     }
