@@ -3,7 +3,6 @@
 use std::ops::RangeInclusive;
 
 use super::State;
-use super::chunks::Entry;
 use super::index::Index;
 
 impl Index {
@@ -119,6 +118,14 @@ impl Index {
         }
         lasts.sort_unstable();
         (lasts.len() <= max).then_some(lasts)
+    }
+
+    /// The messages that are there and of which this says so, in order.
+    pub(crate) fn live(&self, wanted: impl Fn(u64) -> bool) -> Vec<u64> {
+        let mut found = Vec::new();
+        self.chunks
+            .each(self.first, self.chunks.next(), |sequence, _| found.extend(wanted(sequence).then_some(sequence)));
+        found
     }
 
     /// The first message that is not older than `time`.
