@@ -219,7 +219,7 @@ async fn delete(shared: &Shared, folder: PathBuf, inbox: Inbox, done: oneshot::S
     drop(inbox);
     let removing = shared.tasks.spawn_blocking({
         let folder = folder.clone();
-        move || opening::remove_folder(&folder)
+        move || remove_folder(&folder)
     });
     let ended = |_| Err(Failure::io("remove", folder)(std::io::Error::other("the runtime ended")));
     let removed = removing.await.unwrap_or_else(ended);

@@ -183,7 +183,6 @@ pub(super) fn word(subject: &[u8]) -> Option<Word<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::subject;
 
     #[test]
     fn calls_are_read_from_their_subjects() {

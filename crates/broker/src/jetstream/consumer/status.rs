@@ -50,13 +50,6 @@ pub(super) struct Remaining {
     pub(super) bytes: u64,
 }
 
-impl Effects {
-    /// Whether there is nothing to take out.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.replies.is_empty() && self.advisories.is_empty() && self.settled.is_empty()
-    }
-}
-
 impl Reply {
     /// A status line alone.
     pub(super) fn status(to: Bytes, line: &str) -> Self {

@@ -16,8 +16,6 @@
 //
 // The first row's sequence is `first`, or what its gap says in `kept`; the first row's time is since the epoch.
 
-use std::time::Duration;
-
 use super::super::wire;
 use super::index::Arrival;
 use super::subjects::Subjects;
@@ -263,6 +261,8 @@ impl<'a> Iterator for Rows<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn arrival(subject: u32, time: i64, ttl: Option<Ttl>, rollup: Option<Rollup>) -> Arrival {
