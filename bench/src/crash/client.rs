@@ -51,8 +51,10 @@ impl Message {
     }
 }
 
-type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Message>>>>;
-type Inboxes = Arc<Mutex<HashMap<u64, UnboundedSender<Message>>>>;
+/// By number; `None` once the broker has gone, so that nobody begins to wait then.
+type Open<T> = Arc<Mutex<Option<HashMap<u64, T>>>>;
+type Waiting = Open<oneshot::Sender<Message>>;
+type Inboxes = Open<UnboundedSender<Message>>;
 
 /// A connection. Its drop closes it.
 #[derive(Debug)]
@@ -77,7 +79,8 @@ impl Client {
         stream.set_nodelay(true)?;
         let (input, mut writer) = stream.into_split();
         let (output, mut queue) = mpsc::unbounded_channel::<Bytes>();
-        let (inboxes, waiting) = (Inboxes::default(), Waiting::default());
+        let inboxes: Inboxes = Arc::new(Mutex::new(Some(HashMap::new())));
+        let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         let writing = tokio::spawn(async move {
             let mut buffer = Vec::new();
             while let Some(bytes) = queue.recv().await {
@@ -109,7 +112,9 @@ impl Client {
     pub(crate) fn inbox(&self) -> (String, UnboundedReceiver<Message>) {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = mpsc::unbounded_channel();
-        lock(&self.inboxes).insert(number, sender);
+        if let Some(inboxes) = &mut *lock(&self.inboxes) {
+            inboxes.insert(number, sender);
+        }
         let prefix = format!("_INBOX.{}.{number}", self.name);
         self.send(format!("SUB {prefix}.* {number}\r\n").into());
         (prefix, receiver)
@@ -118,7 +123,9 @@ impl Client {
     /// Ends the inbox of this name.
     pub(crate) fn leave(&self, prefix: &str) {
         let Some(number) = prefix.rsplit('.').next().and_then(|number| number.parse().ok()) else { return };
-        lock(&self.inboxes).remove(&number);
+        if let Some(inboxes) = &mut *lock(&self.inboxes) {
+            inboxes.remove(&number);
+        }
         self.send(format!("UNSUB {number}\r\n").into());
     }
 
@@ -141,7 +148,9 @@ impl Client {
     pub(crate) fn ask(&self, subject: &str, headers: &str, payload: &[u8]) -> oneshot::Receiver<Message> {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
-        lock(&self.waiting).insert(number, sender);
+        if let Some(waiting) = &mut *lock(&self.waiting) {
+            waiting.insert(number, sender);
+        }
         self.publish(subject, &format!("_INBOX.{}.r.{number}", self.name), headers, payload);
         receiver
     }
@@ -181,11 +190,13 @@ async fn read(mut input: OwnedReadHalf, inboxes: Inboxes, waiting: Waiting, outp
                 None if line.starts_with("PING") => drop(output.send(Bytes::from_static(b"PONG\r\n"))),
                 None => {}
                 Some((1, message)) => {
-                    let asked = message.token().parse().ok().and_then(|number: u64| lock(&waiting).remove(&number));
+                    let number = message.token().parse::<u64>().ok();
+                    let asked = number.and_then(|number| lock(&waiting).as_mut()?.remove(&number));
                     asked.map(|asked| asked.send(message));
                 }
                 Some((number, message)) => {
-                    lock(&inboxes).get(&number).map(|inbox| inbox.send(message));
+                    let inbox = lock(&inboxes).as_ref().and_then(|inboxes| inboxes.get(&number).cloned());
+                    inbox.map(|inbox| inbox.send(message));
                 }
             }
         }
@@ -193,8 +204,8 @@ async fn read(mut input: OwnedReadHalf, inboxes: Inboxes, waiting: Waiting, outp
             break;
         }
     }
-    lock(&waiting).clear();
-    lock(&inboxes).clear();
+    lock(&waiting).take();
+    lock(&inboxes).take();
 }
 
 /// The next line, and the message that it begins with the number of its subscription. `None` until it is whole.

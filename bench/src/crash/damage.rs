@@ -123,6 +123,8 @@ async fn read_message_range(client: &Client, stream: &str, last: u64) -> Result<
 struct Difference {
     altered: Vec<String>,
     missing: Vec<String>,
+    /// There again: what replaced it is damaged.
+    revived: Vec<String>,
 }
 
 impl Difference {
@@ -145,7 +147,7 @@ impl Difference {
             }
             let known: BTreeSet<&u64> = was.messages.keys().collect();
             let others = is.messages.keys().filter(|sequence| !known.contains(sequence));
-            difference.altered.extend(others.map(|sequence| format!("{name} {sequence} came back")));
+            difference.revived.extend(others.map(|sequence| format!("{name} {sequence}")));
             for (consumer, state) in &was.consumers {
                 match is.consumers.get(consumer) {
                     None => difference.missing.push(format!("{name} {consumer}")),
@@ -160,7 +162,7 @@ impl Difference {
     }
 
     fn is_empty(&self) -> bool {
-        self.altered.is_empty() && self.missing.is_empty()
+        self.altered.is_empty() && self.missing.is_empty() && self.revived.is_empty()
     }
 }
 
@@ -262,9 +264,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         let entry = entry?;
         let to = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &to)?
+            copy(&entry.path(), &to)?;
         } else {
-            std::fs::copy(entry.path(), to).map(|_| ())?
+            std::fs::copy(entry.path(), to).map(|_| ())?;
         }
     }
     Ok(())
@@ -296,6 +298,8 @@ pub(crate) struct Table {
     counts: BTreeMap<(&'static str, Kind, Outcome), u64>,
     /// Reports that name the file and not the place.
     vague: u64,
+    /// Reported damages after which messages were there again that those which are damaged had replaced.
+    reviving: u64,
 }
 
 impl Table {
@@ -314,7 +318,7 @@ impl Table {
     }
 
     pub(crate) fn json(&self) -> Value {
-        let mut rows = json!({ "reported_without_place": self.vague });
+        let mut rows = json!({ "reported_without_place": self.vague, "reviving": self.reviving });
         for ((area, kind, outcome), count) in &self.counts {
             rows[*area][format!("{kind:?}").to_lowercase()][format!("{outcome:?}").to_lowercase()] = json!(count);
         }
@@ -326,9 +330,10 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "damages: {} of which {} are reported without their place",
+            "damages: {}, of which {} are reported without their place; {} revived what had been replaced",
             self.counts.values().sum::<u64>(),
-            self.vague
+            self.vague,
+            self.reviving
         )?;
         write!(f, "  {:<10} {:<6}", "", "")?;
         Outcome::ALL.iter().try_for_each(|outcome| write!(f, "{:>10}", format!("{outcome:?}").to_lowercase()))?;
@@ -360,9 +365,9 @@ impl Sample {
         let loading = tokio::spawn(load::run(client, std::sync::Arc::clone(&known)));
         sleep(LOAD).await;
         if is_closed {
-            broker.end().await?
+            broker.end().await?;
         } else {
-            broker.kill()
+            broker.kill();
         }
         loading.await?;
         ensure!(lock(&known).logs.iter().all(|log| !log.acked.is_empty()), "nothing was written");
@@ -416,7 +421,7 @@ pub(crate) async fn run(program: &Path, work: &Path, damages: u64) -> Result<Tab
         let mut harm = None;
         let (truth, log) = read(program, &sample.folder, work, Some((&mut harm, &sample.truth))).await?;
         let harm = harm.context("something was harmed")?;
-        let (outcome, why) = judge(sample, &harm, truth.as_ref(), &log, &mut table.vague);
+        let (outcome, why) = judge(sample, &harm, truth.as_ref(), &log, &mut table);
         if outcome >= Outcome::Unnoticed && shown < SHOWN_MAX {
             shown += 1;
             eprintln!("bench: crash: {harm:?} (closed: {}): {outcome:?}: {why}\n{log}", sample.is_closed);
@@ -426,14 +431,16 @@ pub(crate) async fn run(program: &Path, work: &Path, damages: u64) -> Result<Tab
     Ok(table)
 }
 
-fn judge(sample: &Sample, harm: &Harm, truth: Option<&Truth>, log: &str, vague: &mut u64) -> (Outcome, String) {
+fn judge(sample: &Sample, harm: &Harm, truth: Option<&Truth>, log: &str, table: &mut Table) -> (Outcome, String) {
     let empty = Truth::default();
     let difference = Difference::of(&sample.truth, truth.unwrap_or(&empty));
-    let what = format!("{:.200?}", difference);
+    let what = format!("{difference:.200?}");
     let file = harm.file.to_string_lossy();
     let places = places(log, &file);
     let is_named = log.contains(&*file);
-    if !difference.altered.is_empty() {
+    let is_revived = !difference.revived.is_empty();
+    table.reviving += u64::from(is_revived && is_named);
+    if !difference.altered.is_empty() || is_revived && !is_named {
         return (Outcome::Altered, what);
     }
     let is_torn = log.contains("torn: Some") || log.contains("torn: [Torn");
@@ -441,7 +448,7 @@ fn judge(sample: &Sample, harm: &Harm, truth: Option<&Truth>, log: &str, vague: 
         (true, _) => {
             let hits =
                 |(at, bytes): &(usize, usize)| *at <= harm.range.end && (*bytes == 0 || harm.range.start <= at + bytes);
-            *vague += u64::from(!places.iter().any(hits));
+            table.vague += u64::from(!places.iter().any(hits));
             let is_tear = is_torn && !log.contains("Damage {");
             if is_tear && sample.is_closed {
                 (Outcome::Silent, format!("torn: {what}"))

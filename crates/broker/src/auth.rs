@@ -1,11 +1,11 @@
 //! Who a client is: users with what they prove themselves with and what they may do, compiled from the configuration.
-//! Asked at CONNECT; what it says holds until the users change.
+//! Asked at CONNECT. A user that goes on proving itself with the same stays the same when its permissions change.
 
 mod nkey;
 mod permissions;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
@@ -13,6 +13,7 @@ use crate::config::{self, Credential};
 use crate::error::Error;
 use crate::protocol::Connect;
 use crate::subject;
+use permissions::Compiled;
 pub(crate) use permissions::Permissions;
 
 /// Limit: bytes of randomness in a nonce; as many as nats-server takes.
@@ -24,9 +25,14 @@ pub(crate) struct User {
     /// Empty for everybody where no users are declared.
     pub(crate) name: String,
     credential: Option<Credential>,
-    declared: config::Permissions,
+    /// What `permissions` were compiled from.
+    declared: Mutex<config::Permissions>,
     pub(crate) permissions: Permissions,
 }
+
+/// Permissions that users who stay are to have instead of theirs.
+#[derive(Debug, Default)]
+pub(crate) struct Regranted(Vec<(Arc<User>, config::Permissions, Compiled)>);
 
 /// Everybody who may connect.
 #[derive(Debug)]
@@ -42,11 +48,25 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    /// Compiles users. Those that `before` has in the same form stay the very same, so that what they hold stays theirs.
+    /// Compiles users.
     ///
     /// # Errors
     /// [`Error::User`] for the first that cannot be.
-    pub(crate) fn compile(users: &[config::User], before: Option<&Self>) -> Result<Self, Error> {
+    pub(crate) fn compile(users: &[config::User]) -> Result<Self, Error> {
+        Self::compile_after(users, None).map(|(users, _)| users)
+    }
+
+    /// Compiles users that follow others. Who has its name and proves itself as before stays the very same, so that what it
+    /// holds stays its own; what it may do from now on is for the caller to [grant](Regranted::grant).
+    ///
+    /// # Errors
+    /// [`Error::User`] for the first that cannot be.
+    pub(crate) fn followed_by(&self, users: &[config::User]) -> Result<(Self, Regranted), Error> {
+        Self::compile_after(users, Some(self))
+    }
+
+    fn compile_after(users: &[config::User], before: Option<&Self>) -> Result<(Self, Regranted), Error> {
+        let mut regranted = Regranted::default();
         let internal = before.map_or_else(|| Arc::new(User::free()), |before| Arc::clone(&before.internal));
         let present = before.and_then(|before| before.anybody.clone());
         let anybody = users.is_empty().then(|| present.unwrap_or_else(|| Arc::new(User::free())));
@@ -57,10 +77,17 @@ impl Users {
             if !subject::is_publishable(declared.name.as_bytes()) || declared.name.contains('.') {
                 return Err(wrong("has a name that is no token of a subject"));
             }
-            let kept = before.and_then(|before| before.by_name.get(&declared.name)).filter(|kept| kept.is(declared));
-            let user = match kept {
-                Some(kept) => Arc::clone(kept),
-                None => Arc::new(User::compile(declared).map_err(wrong)?),
+            let permissions =
+                Compiled::compile(&declared.permissions).ok_or_else(|| wrong("has a permission that is no subject"))?;
+            let kept = before.and_then(|before| before.by_name.get(&declared.name));
+            let user = match kept.filter(|kept| kept.credential.as_ref() == Some(&declared.credential)) {
+                Some(kept) => {
+                    if *kept.declared() != declared.permissions {
+                        regranted.0.push((Arc::clone(kept), declared.permissions.clone(), permissions));
+                    }
+                    Arc::clone(kept)
+                }
+                None => Arc::new(User::new(declared, permissions)),
             };
             match &declared.credential {
                 Credential::Password(_) => {}
@@ -77,7 +104,7 @@ impl Users {
                 return Err(wrong("is declared twice"));
             }
         }
-        Ok(compiled)
+        Ok((compiled, regranted))
     }
 
     /// Whether clients must prove who they are.
@@ -127,21 +154,33 @@ impl Users {
     }
 }
 
+impl Regranted {
+    /// Lets them have it. Whoever keeps answers has to be told.
+    pub(crate) fn grant(self) -> Vec<Arc<User>> {
+        let grant = |(user, declared, permissions): (Arc<User>, config::Permissions, Compiled)| {
+            *user.declared() = declared;
+            user.permissions.replace(permissions);
+            user
+        };
+        self.0.into_iter().map(grant).collect()
+    }
+}
+
 impl User {
     /// With every right and no name.
     pub(crate) fn free() -> Self {
-        let declared = config::Permissions::default();
+        let declared = Mutex::default();
         Self { name: String::new(), credential: None, permissions: Permissions::default(), declared }
     }
 
-    fn compile(declared: &config::User) -> Result<Self, &'static str> {
+    fn new(declared: &config::User, permissions: Compiled) -> Self {
         let (name, credential) = (declared.name.clone(), Some(declared.credential.clone()));
-        let permissions = Permissions::compile(&declared.permissions).ok_or("has a permission that is no subject")?;
-        Ok(Self { name, credential, permissions, declared: declared.permissions.clone() })
+        let permissions = Permissions::new(permissions);
+        Self { name, credential, permissions, declared: Mutex::new(declared.permissions.clone()) }
     }
 
-    fn is(&self, declared: &config::User) -> bool {
-        self.credential.as_ref() == Some(&declared.credential) && self.declared == declared.permissions
+    fn declared(&self) -> MutexGuard<'_, config::Permissions> {
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Compares in constant time.
@@ -184,7 +223,7 @@ mod tests {
             user("cart", Credential::Password("p2".to_owned())),
             user("tool", Credential::Token("t".to_owned())),
         ];
-        let users = Users::compile(&declared, None).unwrap();
+        let users = Users::compile(&declared).unwrap();
         let by_password = |user: &str, password: &str| {
             let connect = Connect { user: user.to_owned(), password: password.to_owned(), ..Connect::default() };
             who(&users, &connect)
@@ -201,7 +240,7 @@ mod tests {
     #[test]
     fn a_key_signs_the_nonce() {
         let pair = nkeys::KeyPair::new_user();
-        let users = Users::compile(&[user("orders", Credential::Nkey(pair.public_key()))], None).unwrap();
+        let users = Users::compile(&[user("orders", Credential::Nkey(pair.public_key()))]).unwrap();
         let signed = |nonce: &str| Connect {
             nkey: pair.public_key(),
             signature: nkey::encode_base64(&pair.sign(nonce.as_bytes()).unwrap()),
@@ -216,22 +255,32 @@ mod tests {
     }
 
     #[test]
-    fn users_that_do_not_change_stay_the_same() {
+    fn users_who_prove_themselves_as_before_stay_the_same() {
         let (one, two) =
             (user("a", Credential::Password("1".to_owned())), user("b", Credential::Password("2".to_owned())));
-        let before = Users::compile(&[one.clone(), two.clone()], None).unwrap();
-        let changed = config::User { credential: Credential::Password("3".to_owned()), ..two };
-        let after = Users::compile(&[one, changed], Some(&before)).unwrap();
-        assert!(after.has(before.find(b"a").unwrap()) && !after.has(before.find(b"b").unwrap()));
+        let before = Users::compile(&[one.clone(), two.clone()]).unwrap();
+        let nothing = config::Rules { allow: Some(Vec::new()), deny: Vec::new() };
+        let permissions = config::Permissions { publish: nothing, ..config::Permissions::default() };
+        let (one, two) = (
+            config::User { permissions, ..one },
+            config::User { credential: Credential::Password("3".to_owned()), ..two },
+        );
+        let (after, regranted) = before.followed_by(&[one.clone(), two]).unwrap();
+        let a = before.find(b"a").unwrap();
+        assert!(after.has(a) && !after.has(before.find(b"b").unwrap()));
+        assert!(a.permissions.may_publish(b"x"), "as long as nobody grants it");
+        assert_eq!(regranted.grant().len(), 1);
+        assert!(!a.permissions.may_publish(b"x"));
+        assert!(after.followed_by(&[one]).unwrap().1.grant().is_empty());
     }
 
     #[test]
     fn users_that_cannot_be_are_refused() {
         let password = || Credential::Password("x".to_owned());
         for name in ["", "a.b", "*", ">", "a b"] {
-            assert!(Users::compile(&[user(name, password())], None).is_err(), "{name}");
+            assert!(Users::compile(&[user(name, password())]).is_err(), "{name}");
         }
-        assert!(Users::compile(&[user("a", password()), user("a", password())], None).is_err());
-        assert!(Users::compile(&[user("a", Credential::Nkey("UABC".to_owned()))], None).is_err());
+        assert!(Users::compile(&[user("a", password()), user("a", password())]).is_err());
+        assert!(Users::compile(&[user("a", Credential::Nkey("UABC".to_owned()))]).is_err());
     }
 }

@@ -1,8 +1,7 @@
 //! From a [`Config`] to a running broker: sockets, certificates and users first, so that what cannot be is found out before
-//! anything else starts; then the loop that accepts, and the way out: lame duck.
+//! anything else starts; then the loops that accept, and the way out: lame duck.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use rustls::{ServerConfig, crypto};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::broker::Broker;
 use crate::config::{Config, JetStream, LameDuck, Tls};
@@ -25,6 +24,7 @@ use crate::handle::Handle;
 use crate::jetstream;
 use crate::monitor;
 use crate::reason::Reason;
+use crate::sockets::{Socket, Sockets};
 
 /// Limit: how often a failing accept is tried again (no descriptors, no memory); clients wait in the backlog.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -35,34 +35,29 @@ const REFUSALS_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Bound {
     broker: Arc<Broker>,
-    clients: TcpListener,
-    monitor: Option<(TcpListener, SocketAddr)>,
+    monitor: Option<SocketAddr>,
     tls: Option<Arc<ServerConfig>>,
     jetstream: Option<JetStream>,
     lame_duck: LameDuck,
 }
 
-/// Opens the sockets and reads the certificates.
+/// Reads the certificates and opens the sockets.
 ///
 /// # Errors
 /// [`Error::Listen`], [`Error::Pem`], [`Error::Certificate`], [`Error::User`].
 pub fn bind(config: &Config) -> Result<Bound, Error> {
-    let tls = config.tls.as_ref().map(load).transpose()?;
-    let (clients, address) = listen(config.listen, "clients")?;
-    let monitor = config.monitor.map(|address| listen(address, "monitoring")).transpose()?;
-    let broker = Arc::new(Broker::new(config, address)?);
-    let (jetstream, lame_duck) = (config.jetstream.clone(), config.lame_duck.clone());
-    Ok(Bound { broker, clients, monitor, tls: tls.map(Arc::new), jetstream, lame_duck })
+    bind_on(config, &Sockets::bind(&[config.listen], config.monitor, &Sockets::default())?)
 }
 
-fn listen(address: SocketAddr, purpose: &'static str) -> Result<(TcpListener, SocketAddr), Error> {
-    let open = || {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let bound = listener.local_addr()?;
-        io::Result::Ok((listener, bound))
-    };
-    open().map_err(|source| Error::Listen { address, purpose, source })
+/// The same on sockets that are open; the configuration's own addresses are not looked at.
+///
+/// # Errors
+/// [`Error::Pem`], [`Error::Certificate`], [`Error::User`].
+pub fn bind_on(config: &Config, sockets: &Sockets) -> Result<Bound, Error> {
+    let tls = config.tls.as_ref().map(load).transpose()?;
+    let broker = Arc::new(Broker::new(config, sockets.clone())?);
+    let (jetstream, lame_duck) = (config.jetstream.clone(), config.lame_duck.clone());
+    Ok(Bound { broker, monitor: sockets.monitor_address(), tls: tls.map(Arc::new), jetstream, lame_duck })
 }
 
 fn load(tls: &Tls) -> Result<ServerConfig, Error> {
@@ -80,13 +75,13 @@ impl Bound {
     /// Where clients connect, with the port that the kernel chose.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.broker.address
+        self.broker.address()
     }
 
     /// Where the monitoring is read, if anywhere.
     #[must_use]
     pub fn monitor_address(&self) -> Option<SocketAddr> {
-        self.monitor.as_ref().map(|(_, address)| *address)
+        self.monitor
     }
 
     /// The way in. It works before [`Bound::run`], too.
@@ -101,49 +96,87 @@ impl Bound {
     /// # Errors
     /// [`Error::Runtime`], [`Error::JetStream`].
     pub async fn run(self, readiness: readiness::Token, mut drain: drain::Watch) -> Result<(), Error> {
-        let Self { broker, clients, monitor, tls, jetstream, lame_duck } = self;
-        let failed = |source| Error::Runtime { source };
-        let clients = tokio::net::TcpListener::from_std(clients).map_err(failed)?;
-        let monitor = monitor.map(|(listener, _)| tokio::net::TcpListener::from_std(listener)).transpose();
-        let monitor = monitor.map_err(failed)?;
-        let (connections, monitoring, over) = (Tasks::default(), Tasks::default(), CancellationToken::new());
+        let Self { broker, tls, jetstream, lame_duck, .. } = self;
+        let (connections, over) = (Tasks::default(), CancellationToken::new());
         // Order: whatever ends this future ends the connections.
         let _over = over.clone().drop_guard();
-        if let Some(listener) = monitor {
-            monitoring.spawn(monitor::serve(Arc::clone(&broker), listener, over.clone()));
-        }
+        let (tls, tasks, mut sockets) = (tls.map(TlsAcceptor::from), connections.clone(), broker.sockets());
+        let accept = Accept { broker: Arc::clone(&broker), tls, tasks, over: over.clone() };
+        let (mut clients, mut monitor) = (Doors::default(), Doors::default());
+        let mut go_over = |sockets: &Sockets| {
+            let monitored = monitor.go_over(sockets.monitor.as_slice(), |listener, closed| {
+                monitor::serve(Arc::clone(&broker), listener, closed)
+            });
+            let served = clients.go_over(&sockets.clients, |listener, closed| accept.clone().serve(listener, closed));
+            monitored.and(served)
+        };
         let jetstream = match jetstream {
             Some(config) => Some(jetstream::start(&broker, config).await.map_err(Error::jetstream)?),
             None => None,
         };
-        let (tls, tasks) = (tls.map(TlsAcceptor::from), connections.clone());
-        let accept = Accept { broker: Arc::clone(&broker), tls, tasks, over };
+        // What cannot be served from the start fails here.
+        go_over(&sockets.borrow_and_update())?;
         readiness.ready();
         loop {
             tokio::select! {
                 () = drain.started() => break,
-                accepted = clients.accept() => match accepted {
-                    Ok((socket, peer)) => accept.start(socket, peer),
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
+                // The broker has the sender, so that this never fails.
+                _ = sockets.changed() => {}
+            }
+            if let Err(error) = go_over(&sockets.borrow_and_update()) {
+                tracing::error!(error = %kit::Chain(&error), "a socket cannot be served");
             }
         }
-        drop(clients);
+        clients.close().await;
+        broker.give_up_sockets();
         send_away(&broker, &connections, &lame_duck).await;
-        accept.over.cancel();
+        over.cancel();
         connections.finished().await;
         if let Some(jetstream) = jetstream {
             jetstream.stop().await;
         }
-        monitoring.finished().await;
+        monitor.close().await;
         Ok(())
     }
 }
 
-/// What the loop that accepts needs to start a connection.
+/// The sockets that are served, each by a task.
+#[derive(Default)]
+struct Doors {
+    open: Vec<(Arc<Socket>, DropGuard)>,
+    tasks: Tasks,
+}
+
+impl Doors {
+    /// Serves these and no others. Those that are served already go on.
+    fn go_over<F>(
+        &mut self,
+        wanted: &[Arc<Socket>],
+        serve: impl Fn(tokio::net::TcpListener, CancellationToken) -> F,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.open.retain(|(open, _)| wanted.iter().any(|socket| Arc::ptr_eq(open, socket)));
+        for socket in wanted {
+            if !self.open.iter().any(|(open, _)| Arc::ptr_eq(open, socket)) {
+                let listener = socket.listener().map_err(|source| Error::Runtime { source })?;
+                let closed = CancellationToken::new();
+                self.tasks.spawn(serve(listener, closed.clone()));
+                self.open.push((Arc::clone(socket), closed.drop_guard()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(mut self) {
+        self.open.clear();
+        self.tasks.finished().await;
+    }
+}
+
+/// What a loop that accepts needs to start a connection.
+#[derive(Clone)]
 struct Accept {
     broker: Arc<Broker>,
     tls: Option<TlsAcceptor>,
@@ -152,6 +185,21 @@ struct Accept {
 }
 
 impl Accept {
+    async fn serve(self, listener: tokio::net::TcpListener, closed: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = closed.cancelled() => return,
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, peer)) => self.start(socket, peer),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+
     fn start(&self, socket: TcpStream, peer: SocketAddr) {
         let room = Room::take(&self.broker);
         let max = self.broker.limits.connections_max;

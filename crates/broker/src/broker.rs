@@ -2,12 +2,13 @@
 //! a message's way.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::auth::{self, Users};
 use crate::client::{Client, Further};
@@ -16,6 +17,8 @@ use crate::error::Error;
 use crate::jetstream;
 use crate::protocol::{Bounds, Info, VERSION};
 use crate::reason::Reason;
+use crate::sockets::Sockets;
+use crate::subject;
 use crate::sublist::Sublist;
 use crate::subscription::Subscription;
 
@@ -24,7 +27,6 @@ use crate::subscription::Subscription;
 pub(crate) struct Broker {
     pub(crate) server_id: String,
     pub(crate) name: String,
-    pub(crate) address: SocketAddr,
     pub(crate) limits: Limits,
     pub(crate) sublist: Sublist,
     pub(crate) started: (Instant, Timestamp),
@@ -32,6 +34,7 @@ pub(crate) struct Broker {
     has_jetstream: bool,
     jetstream: OnceLock<Arc<jetstream::Shared>>,
     has_tls: bool,
+    sockets: watch::Sender<Sockets>,
     users: RwLock<Arc<Users>>,
     clients: Mutex<HashMap<u64, Arc<Client>>>,
     closed: Mutex<VecDeque<Closed>>,
@@ -67,11 +70,10 @@ pub(crate) struct Closed {
 impl Broker {
     /// # Errors
     /// [`Error::User`].
-    pub(crate) fn new(config: &Config, address: SocketAddr) -> Result<Self, Error> {
+    pub(crate) fn new(config: &Config, sockets: Sockets) -> Result<Self, Error> {
         Ok(Self {
             server_id: kit::ids::unique(),
             name: config.name.clone(),
-            address,
             limits: config.limits.clone(),
             sublist: Sublist::default(),
             started: (Instant::now(), Timestamp::now()),
@@ -79,7 +81,8 @@ impl Broker {
             has_jetstream: config.jetstream.is_some(),
             jetstream: OnceLock::new(),
             has_tls: config.tls.is_some(),
-            users: RwLock::new(Arc::new(Users::compile(&config.users, None)?)),
+            sockets: watch::Sender::new(sockets),
+            users: RwLock::new(Arc::new(Users::compile(&config.users)?)),
             clients: Mutex::default(),
             closed: Mutex::default(),
             client_last: AtomicU64::new(0),
@@ -87,26 +90,50 @@ impl Broker {
         })
     }
 
+    /// Where clients are told to connect.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.sockets.borrow().address().unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())
+    }
+
+    /// What it is to listen on, from one moment to the next.
+    pub(crate) fn sockets(&self) -> watch::Receiver<Sockets> {
+        self.sockets.subscribe()
+    }
+
+    /// Leaves its sockets to whoever else has them.
+    pub(crate) fn give_up_sockets(&self) {
+        self.sockets.send_modify(Sockets::give_up);
+    }
+
+    /// Listens on these alone from now on.
+    pub(crate) fn listen(&self, sockets: Sockets) {
+        self.sockets.send_replace(sockets);
+    }
+
     pub(crate) fn users(&self) -> Arc<Users> {
         Arc::clone(&self.users.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Replaces the users. Whose user is gone or another is cut.
+    /// Replaces the users. Whose user is gone, or proves itself otherwise, is cut; whose user may do something else goes on,
+    /// without the subscriptions that it may not have any more.
     ///
     /// # Errors
     /// [`Error::User`]; the users then stay as they were.
     pub(crate) fn set_users(&self, users: &[config::User]) -> Result<(), Error> {
-        let users = {
+        let (users, regranted) = {
             let mut present = self.users.write().unwrap_or_else(PoisonError::into_inner);
-            *present = Arc::new(Users::compile(users, Some(&present))?);
-            Arc::clone(&present)
+            let (next, regranted) = present.followed_by(users)?;
+            *present = Arc::new(next);
+            (Arc::clone(&present), regranted.grant())
         };
         // Order: publishers that keep answers ask again, with the new users.
         self.sublist.outdate();
         for client in self.clients() {
-            let user = client.said().user.clone();
-            if user.is_some_and(|user| !users.has(&user)) {
+            let Some(user) = client.said().user.clone() else { continue };
+            if !users.has(&user) {
                 client.outbound.close(Reason::CredentialsRevoked);
+            } else if regranted.iter().any(|regranted| Arc::ptr_eq(regranted, &user)) {
+                self.end_forbidden(&client);
             }
         }
         Ok(())
@@ -137,14 +164,15 @@ impl Broker {
     }
 
     pub(crate) fn info(&self, client_id: u64, peer: SocketAddr, nonce: Option<&str>) -> Info {
+        let address = self.address();
         Info {
             server_id: self.server_id.clone(),
             server_name: self.name.clone(),
             version: VERSION,
             proto: 1,
             go: "",
-            host: self.address.ip().to_string(),
-            port: self.address.port(),
+            host: address.ip().to_string(),
+            port: address.port(),
             headers: true,
             auth_required: self.users().is_closed(),
             tls_required: self.has_tls,
@@ -193,13 +221,25 @@ impl Broker {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// Takes out one subscription, unless somebody did.
-    pub(crate) fn end(&self, subscription: &Arc<Subscription>) {
-        if subscription.close() {
-            if let Some(client) = subscription.client() {
-                client.remove(subscription);
+    /// Takes out one subscription, unless somebody did; `false` then.
+    pub(crate) fn end(&self, subscription: &Arc<Subscription>) -> bool {
+        if !subscription.close() {
+            return false;
+        }
+        if let Some(client) = subscription.client() {
+            client.remove(subscription);
+        }
+        self.sublist.remove([subscription]);
+        true
+    }
+
+    /// Takes out what a client's user may not have any more and says so, in the words of nats-server's reload.
+    fn end_forbidden(&self, client: &Client) {
+        for subscription in client.forbidden_subscriptions() {
+            if self.end(&subscription) {
+                let (subject, sid) = (subject::quoted(subscription.subject()), subject::quoted(subscription.sid()));
+                client.refuse(&format!("Permissions Violation for Subscription to {subject} (sid {sid})"));
             }
-            self.sublist.remove([subscription]);
         }
     }
 

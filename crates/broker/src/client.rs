@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::auth::User;
 use crate::outbound::{Outbound, Pushed};
+use crate::sublist::Sublist;
 use crate::subscription::Subscription;
 
 /// A connected client.
@@ -67,6 +68,8 @@ pub(crate) enum Added {
     Known,
     /// There are as many as may be, or the client is gone.
     Full,
+    /// Its user may not have it any more.
+    Denied,
 }
 
 impl Client {
@@ -96,6 +99,12 @@ impl Client {
         }
     }
 
+    /// An error that does not end the connection.
+    pub(crate) fn refuse(&self, error: &str) {
+        tracing::debug!(client = self.id, error, "refused");
+        self.send(format!("-ERR '{error}'\r\n").as_bytes());
+    }
+
     /// Writes what waits, here where possible, else by the connection's own writer.
     pub(crate) fn flush(&self) {
         match self.socket.as_ref().and_then(Weak::upgrade) {
@@ -109,8 +118,8 @@ impl Client {
         self.received.active_ms.store(elapsed, Ordering::Relaxed);
     }
 
-    /// Adds a subscription if none has its sid and there is room for it.
-    pub(crate) fn add(&self, subscription: &Arc<Subscription>, max: usize) -> Added {
+    /// Adds a subscription, here and in the index, if none has its sid and there is room for it.
+    pub(crate) fn add(&self, subscription: &Arc<Subscription>, index: &Sublist, max: usize) -> Added {
         let mut guard = self.subscriptions();
         let Subscriptions { hasher, by_sid, is_closed } = &mut *guard;
         if *is_closed || by_sid.len() >= max {
@@ -120,8 +129,12 @@ impl Client {
         let is_same = |known: &Arc<Subscription>| known.sid() == subscription.sid();
         match by_sid.entry(hash(subscription), is_same, hash) {
             hashbrown::hash_table::Entry::Occupied(_) => Added::Known,
+            // Order: under the lock. Whoever changes permissions looks here afterwards: either it finds this one, whole, or
+            // this one finds them changed.
+            hashbrown::hash_table::Entry::Vacant(_) if !subscription.is_allowed() => Added::Denied,
             hashbrown::hash_table::Entry::Vacant(entry) => {
                 entry.insert(Arc::clone(subscription));
+                index.insert(Arc::clone(subscription));
                 Added::New
             }
         }
@@ -146,6 +159,11 @@ impl Client {
         let mut guard = self.subscriptions();
         guard.is_closed = further == Further::Refused;
         std::mem::take(&mut guard.by_sid).into_iter().collect()
+    }
+
+    /// Those that their users may not have any more.
+    pub(crate) fn forbidden_subscriptions(&self) -> Vec<Arc<Subscription>> {
+        self.subscriptions().by_sid.iter().filter(|subscription| !subscription.is_allowed()).cloned().collect()
     }
 
     pub(crate) fn subscriptions_len(&self) -> usize {

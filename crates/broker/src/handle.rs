@@ -13,6 +13,7 @@ use crate::inbox;
 use crate::internal::{Message, Subscription};
 use crate::monitor::{self, Counts};
 use crate::publisher::{Outgoing, Publisher};
+use crate::sockets::Sockets;
 
 /// The way in. Works from the moment of `bind` until the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -73,12 +74,18 @@ impl Handle {
         owned.unwrap_or_else(|| inbox.to_vec())
     }
 
-    /// Replaces the users, from the next message on. Connections whose user is gone or another are closed.
+    /// Replaces the users, from the next message on. Connections whose user is gone, or proves itself otherwise, are
+    /// closed; of one that may do less, the subscriptions end that it may not have any more.
     ///
     /// # Errors
     /// [`Error::User`]; the users then stay as they were.
     pub fn set_users(&self, users: &[User]) -> Result<(), Error> {
         self.broker.set_users(users)
+    }
+
+    /// Listens on these sockets alone from now on. Who is connected by another stays connected.
+    pub fn listen(&self, sockets: &Sockets) {
+        self.broker.listen(sockets.clone());
     }
 
     /// The counts of now.

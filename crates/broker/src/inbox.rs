@@ -85,7 +85,7 @@ mod tests {
             credential: Credential::Password("x".to_owned()),
             permissions: config::Permissions::default(),
         };
-        Users::compile(&names.iter().map(user).collect::<Vec<_>>(), None).unwrap()
+        Users::compile(&names.iter().map(user).collect::<Vec<_>>()).unwrap()
     }
 
     #[test]

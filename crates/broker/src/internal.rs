@@ -225,7 +225,9 @@ impl Subscription {
     pub(crate) fn retain(&mut self, keeps: impl Fn(&[u8]) -> bool) {
         let (kept, ended): (Vec<_>, Vec<_>) = self.entries.drain(..).partition(|entry| keeps(entry.subject()));
         self.entries = kept;
-        ended.iter().for_each(|entry| self.broker.end(entry));
+        for entry in &ended {
+            self.broker.end(entry);
+        }
     }
 
     pub(crate) fn has(&self, pattern: &[u8]) -> bool {
@@ -256,7 +258,9 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.entries.iter().for_each(|entry| self.broker.end(entry));
+        for entry in &self.entries {
+            self.broker.end(entry);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod advisory;
 mod api;
 mod consumer;
 mod duplicates;
+mod duration;
 mod failure;
 mod hub;
 mod ledger;

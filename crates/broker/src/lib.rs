@@ -24,11 +24,12 @@ mod protocol;
 mod publisher;
 mod reason;
 mod session;
+mod sockets;
 pub mod subject;
 mod sublist;
 mod subscription;
 
-pub use bound::{Bound, bind};
+pub use bound::{Bound, bind, bind_on};
 pub use config::{
     Config, Credential, JetStream, JetStreamLimits, LameDuck, Limits, Permissions, Rules, Sync, Tls, User,
 };
@@ -39,3 +40,4 @@ pub use monitor::Counts;
 pub use protocol::{Bounds, Operation, Parsed, Publish, Violation, parse};
 pub use publisher::{Outgoing, Publisher};
 pub use reason::Reason;
+pub use sockets::Sockets;

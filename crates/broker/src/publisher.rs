@@ -262,7 +262,7 @@ impl Delivery<'_> {
     /// Gives it to one subscription, unless that may not have it, or has ended.
     fn deliver(&mut self, subscription: &Arc<Subscription>) -> bool {
         let message = &self.message;
-        if subscription.is_filtered && !subscription.user.permissions.may_receive(self.to) {
+        if !subscription.may_receive(self.to) {
             return false;
         }
         let client = match &subscription.sink {

@@ -8,7 +8,7 @@ pub enum Reason {
     ClientClosed,
     AuthenticationTimeout,
     AuthenticationFailure,
-    /// Its user was taken away or changed.
+    /// Its user was taken away, or proves itself otherwise.
     CredentialsRevoked,
     TlsHandshake,
     SlowConsumerPending,

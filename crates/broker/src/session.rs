@@ -10,7 +10,7 @@ use crate::client::{Added, Client, Further, Said};
 use crate::protocol::{Connect, Message, Operation, Publish, Violation};
 use crate::publisher::{Outcome, Publisher, Receipt};
 use crate::reason::Reason;
-use crate::subject::{self, Kind};
+use crate::subject::{self, Kind, quoted};
 use crate::subscription::{Sink, Subscription};
 
 /// One client from its first byte to its last.
@@ -166,9 +166,12 @@ impl Session {
 
     fn subscribe(&mut self, subject: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
         let Some((_, user)) = &self.publisher else { return };
-        if !user.permissions.may_subscribe(subject) {
+        let refuse = || {
             let using = queue.map(|queue| format!(" using queue {}", quoted(queue))).unwrap_or_default();
-            return self.refuse(&format!("Permissions Violation for Subscription to {}{using}", quoted(subject)));
+            self.refuse(&format!("Permissions Violation for Subscription to {}{using}", quoted(subject)));
+        };
+        if !user.permissions.may_subscribe(subject) {
+            return refuse();
         }
         if subject::tokens(subject).count() > self.broker.limits.subject_tokens_max {
             let subject = quoted(subject);
@@ -179,10 +182,10 @@ impl Session {
         }
         let sink = Sink::Client(Arc::clone(&self.client));
         let subscription = Arc::new(Subscription::new(subject, queue, sid, sink, Arc::clone(user)));
-        match self.client.add(&subscription, self.broker.limits.subscriptions_max) {
+        match self.client.add(&subscription, &self.broker.sublist, self.broker.limits.subscriptions_max) {
             Added::Full => return self.refuse("maximum subscriptions exceeded"),
-            Added::New => self.broker.sublist.insert(subscription),
-            Added::Known => {}
+            Added::Denied => return refuse(),
+            Added::New | Added::Known => {}
         }
         self.confirm();
     }
@@ -206,8 +209,7 @@ impl Session {
 
     /// An error that does not end the connection.
     fn refuse(&self, error: &str) {
-        tracing::debug!(client = self.client.id, error, "refused");
-        self.client.send(format!("-ERR '{error}'\r\n").as_bytes());
+        self.client.refuse(error);
     }
 }
 
@@ -217,9 +219,4 @@ impl Drop for Session {
         self.client.outbound.close(reason);
         self.broker.unregister(&self.client, reason);
     }
-}
-
-/// A subject as NATS repeats it in errors.
-fn quoted(subject: &[u8]) -> String {
-    format!("{:?}", String::from_utf8_lossy(subject))
 }

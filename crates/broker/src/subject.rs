@@ -83,6 +83,11 @@ pub fn overlaps(one: &[u8], other: &[u8]) -> bool {
     }
 }
 
+/// A subject as NATS repeats it in errors.
+pub(crate) fn quoted(subject: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(subject))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

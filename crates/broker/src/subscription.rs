@@ -25,7 +25,7 @@ pub(crate) struct Subscription {
     pub(crate) sink: Sink,
     pub(crate) user: Arc<User>,
     /// Whether a subject that it matches may still be denied to its user.
-    pub(crate) is_filtered: bool,
+    is_filtered: AtomicBool,
     is_closed: AtomicBool,
     // Invariant: the two counts are written under the lock of the client's outbound buffer.
     delivered: AtomicU64,
@@ -44,7 +44,7 @@ impl Subscription {
             sid_len: length(sid),
             has_queue: queue.is_some(),
             text,
-            is_filtered: user.permissions.denies_part_of(subject),
+            is_filtered: AtomicBool::new(user.permissions.denies_part_of(subject)),
             sink,
             user,
             is_closed: AtomicBool::new(false),
@@ -56,6 +56,18 @@ impl Subscription {
 
     pub(crate) fn subject(&self) -> &[u8] {
         &self.text[..self.subject_len as usize]
+    }
+
+    /// Whether its user may have it, asked once more: that may have changed since it was made.
+    pub(crate) fn is_allowed(&self) -> bool {
+        let permissions = &self.user.permissions;
+        self.is_filtered.store(permissions.denies_part_of(self.subject()), Ordering::Release);
+        permissions.may_subscribe(self.subject())
+    }
+
+    /// Whether its user may have a message of this subject.
+    pub(crate) fn may_receive(&self, subject: &[u8]) -> bool {
+        !self.is_filtered.load(Ordering::Acquire) || self.user.permissions.may_receive(subject)
     }
 
     /// The client's name for it; empty for an internal one.

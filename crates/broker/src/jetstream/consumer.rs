@@ -4,7 +4,6 @@
 
 pub(crate) mod ack;
 mod config;
-mod duration;
 mod pace;
 mod push;
 mod ranges;
@@ -123,7 +122,8 @@ impl Consumer {
     /// when a client has asked for it. Its source begins at [`rewind`](Self::rewind), and is then given to
     /// [`forget_gone`](Self::forget_gone).
     pub(crate) fn recovered(config: Config, mut state: State, last: u64, now: i64) -> Self {
-        state.clamp(last);
+        // What was never delivered, because the first is still to come, is not lost.
+        state.clamp(last.max(config.start_sequence.saturating_sub(1)));
         let mut consumer = Self::with_state(config, state, now);
         for (sequence, pending) in &mut consumer.state.pending {
             let at = now.saturating_add(consumer.config.wait(pending.deliveries)).max(pending.until);

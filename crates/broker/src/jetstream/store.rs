@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
-use journal::{Disk, Pending};
+use journal::{Disk, Pending, RealDisk};
 use kit::tasks::Tasks;
 
 pub(crate) use change::{Change, Purge, What};
@@ -67,6 +67,9 @@ pub(crate) enum Error {
 pub(crate) enum Place {
     Memory,
     /// A folder of the stream's own.
+    Folder(PathBuf),
+    /// The same on another file system.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a disk that fails on purpose"))]
     On(Arc<dyn Disk>, PathBuf),
 }
 
@@ -256,6 +259,10 @@ impl Store {
     /// # Errors
     /// [`Error::Journal`] if a journal cannot be opened at all.
     pub(crate) async fn open(config: Config, limits: Limits, changes: Vec<Change>, tasks: &Tasks) -> Result<Opened> {
+        let disk: Arc<dyn Disk> = match &config.place {
+            Place::On(disk, _) => Arc::clone(disk),
+            Place::Memory | Place::Folder(_) => Arc::new(RealDisk),
+        };
         let record_bytes = config.record_bytes;
         let (index, storage, report) = match config.place.clone() {
             Place::Memory => {
@@ -263,7 +270,7 @@ impl Store {
                 index.kept_until = u64::MAX;
                 (index, Storage::Memory(HashMap::new()), Report::default())
             }
-            Place::On(disk, folder) => {
+            Place::Folder(folder) | Place::On(_, folder) => {
                 let (index, files, report) = Files::open(disk, folder, &config, limits, changes, tasks).await?;
                 (index, Storage::Files(Box::new(files)), report)
             }
@@ -458,17 +465,25 @@ impl Store {
 
     /// Removes what is too old. Says how many. Nothing is to be journalled: time tells it again.
     pub(crate) fn remove_expired(&mut self, now: i64) -> u64 {
-        // A message on its way will arrive with its own time; what expires before it, now and when this is replayed, is what
-        // was too old then.
-        let now = self.flights.front().map_or(now, |flight| flight.arrival.time.min(now));
-        let expired = self.index.expire(now);
+        let expired = self.index.expire(self.expires_until(now));
         self.bury();
         expired
     }
 
-    /// When the next message is too old: never later than this.
+    /// Those whose time is over at `now`, that are the only ones of their subjects and have no successor on its way.
+    pub(crate) fn last_expiring(&self, now: i64) -> Vec<u64> {
+        self.index.last_expiring(self.expires_until(now))
+    }
+
+    /// When the next message is too old: never later than this. `None` also where a message on its way must arrive first.
     pub(crate) fn next_expiry(&self) -> Option<i64> {
-        self.index.next_expiry()
+        self.index.next_expiry().filter(|at| *at <= self.expires_until(i64::MAX))
+    }
+
+    /// A message on its way will arrive with its own time; what expires before it, now and when this is replayed, is what
+    /// was too old then.
+    fn expires_until(&self, now: i64) -> i64 {
+        self.flights.front().map_or(now, |flight| flight.arrival.time.min(now))
     }
 
     fn change(&self, what: What) -> Change {

@@ -132,6 +132,8 @@ pub(super) struct Stream {
     cared: Instant,
     /// Whether the last turn has left something to do.
     has_more: bool,
+    /// Consumers whose next message could not be read just now.
+    postponed: Vec<String>,
     /// Whether there may be space to give back.
     is_touched: bool,
 }
@@ -408,6 +410,9 @@ impl Stream {
     /// Looks after the files: gives space back, keeps the ledger small.
     async fn care(&mut self) -> Result<(), Failure> {
         self.cared = Instant::now();
+        for name in std::mem::take(&mut self.postponed) {
+            self.has_more |= self.consumers.get_mut(&name).is_some();
+        }
         if self.is_touched {
             // Order: what is noted of messages that are gone is on disk before they leave it.
             self.note_now().await?;

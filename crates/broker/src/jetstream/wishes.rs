@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::api::ApiError;
+use super::duration;
 use super::store::{Rollup, Ttl};
 
 /// The headers of one message that mean something to a stream.
@@ -99,33 +100,9 @@ pub(super) fn ttl(value: &[u8]) -> Option<Ttl> {
     }
     let after = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => go_duration(text)?,
+        Err(_) => Duration::from_nanos(u64::try_from(duration::parse(text)?).ok()?),
     };
     (after >= Duration::from_secs(1) && i64::try_from(after.as_nanos()).is_ok()).then_some(Ttl::After(after))
-}
-
-/// A duration as Go's `time.ParseDuration` reads it, without a sign.
-fn go_duration(text: &str) -> Option<Duration> {
-    let (mut left, mut seconds) = (text, 0.0);
-    while !left.is_empty() {
-        let digits = left.find(|at: char| !at.is_ascii_digit() && at != '.')?;
-        let count: f64 = left[..digits].parse().ok()?;
-        let rest = &left[digits..];
-        let length = rest.find(|at: char| at.is_ascii_digit() || at == '.').unwrap_or(rest.len());
-        let unit = match &rest[..length] {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        seconds += count * unit;
-        left = &rest[length..];
-    }
-    (!text.is_empty()).then_some(())?;
-    Duration::try_from_secs_f64(seconds).ok()
 }
 
 #[cfg(test)]
@@ -152,6 +129,9 @@ mod tests {
             [ttl(b"5"), ttl(b"1h30m"), ttl(b"1.5s"), ttl(b"never")],
             [after(5.0), after(5400.0), after(1.5), Some(Ttl::Never)]
         );
+        let exact = Some(Ttl::After(Duration::from_nanos(9_007_199_254_740_993)));
+        assert_eq!(ttl("9007199254740993ns".as_bytes()), exact);
+        assert_eq!(ttl("1000001000000μs".as_bytes()), after(1_000_001.0));
         for wrong in [b"".as_slice(), b"0", b"500ms", b"-1", b"1x", b"s", b"1e3s", b"99999999999999999999h", b"\xff"] {
             assert_eq!(ttl(wrong), None, "{wrong:?}");
         }

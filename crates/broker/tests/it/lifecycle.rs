@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use async_nats::rustls;
-use broker::{Config, Error, LameDuck, Limits, Tls};
+use broker::{Config, Error, LameDuck, Limits, Sockets, Tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{BOUND, Raw, config, limits, start};
+use crate::support::{BOUND, Raw, config, limits, start, start_on};
 
 #[tokio::test]
 async fn clients_are_told_to_go_and_closed_one_by_one() {
@@ -46,6 +46,39 @@ async fn a_taken_address_is_an_error() {
     let running = start(&config());
     let taken = broker::bind(&Config { listen: running.address, ..config() });
     assert!(matches!(taken, Err(Error::Listen { .. })));
+}
+
+#[tokio::test]
+async fn addresses_come_and_go_while_clients_stay_and_a_socket_outlives_its_broker() {
+    let (any, other) = (([127, 0, 0, 1], 0).into(), ([127, 0, 0, 2], 0).into());
+    let sockets = Sockets::bind(&[any], None, &Sockets::default()).unwrap();
+    let first = sockets.address().unwrap();
+    let running = start_on(&config(), &sockets);
+    let mut old = Raw::connected(first).await;
+    old.say("SUB a 1\r\n").await;
+    assert!(matches!(Sockets::bind(&[other, first], None, &Sockets::default()), Err(Error::Listen { .. })));
+    // Another address, and the one before as long as it is needed.
+    let both = Sockets::bind(&[other, any], None, &sockets).unwrap();
+    running.handle.listen(&both);
+    let second = both.address().unwrap();
+    let mut new = Raw::connected(second).await;
+    assert!(new.info.contains(&format!("\"port\":{}", second.port())), "{}", new.info);
+    assert_eq!(Raw::connected(first).await.say("PUB a 0\r\n\r\n").await, "");
+    let alone = Sockets::bind(&[other], None, &both).unwrap();
+    running.handle.listen(&alone);
+    drop((sockets, both));
+    let refused = || async move { tokio::net::TcpStream::connect(first).await.err() };
+    testkit::wait::until("the first address is closed", BOUND, refused).await;
+    assert_eq!(new.say("PUB a 0\r\n\r\n").await, "");
+    assert_eq!(old.say("").await, "MSG a 1 0\r\n\r\nMSG a 1 0\r\n\r\n");
+    running.ended().await;
+    // Whoever comes between two brokers waits.
+    let waiting = tokio::spawn(Raw::connected(second));
+    let next = start_on(&config(), &alone);
+    waiting.await.unwrap();
+    drop(alone);
+    next.ended().await;
+    assert!(std::net::TcpStream::connect(second).is_err());
 }
 
 /// A certificate for `localhost`, in files, and a client that trusts it.

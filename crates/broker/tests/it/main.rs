@@ -14,6 +14,7 @@ mod monitoring;
 mod official;
 mod permissions;
 mod pressure;
+mod rights;
 mod streams;
 mod support;
 mod table;

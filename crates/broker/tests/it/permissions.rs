@@ -78,15 +78,18 @@ async fn another_user_on_the_same_connection_has_nothing_of_the_first() {
 }
 
 #[tokio::test]
-async fn changed_users_are_cut_and_the_others_are_not() {
+async fn users_who_are_gone_or_prove_themselves_otherwise_are_cut_and_the_others_are_not() {
     let running = start(&shop());
     let mut orders = Raw::connected_as(running.address, "orders").await;
+    let mut audit = Raw::connected_as(running.address, "audit").await;
     let mut root = Raw::connected_as(running.address, "root").await;
     orders.say("SUB payments.x 1\r\n").await;
     root.say("SUB a 1\r\n").await;
     let fresh = user("fresh", Permissions::default());
-    running.handle.set_users(&[user("root", Permissions::default()), fresh]).unwrap();
+    let another = User { credential: Credential::Password("new".to_owned()), ..user("audit", Permissions::default()) };
+    running.handle.set_users(&[user("root", Permissions::default()), another, fresh]).unwrap();
     assert_eq!(orders.rest().await, "-ERR 'Authorization Violation'\r\n");
+    assert_eq!(audit.rest().await, "-ERR 'Authorization Violation'\r\n");
     assert_eq!(root.say("PUB a 0\r\n\r\n").await, "MSG a 1 0\r\n\r\n");
     let mut fresh = Raw::connected_as(running.address, "fresh").await;
     assert_eq!(fresh.say("").await, "");
@@ -97,4 +100,69 @@ async fn changed_users_are_cut_and_the_others_are_not() {
     };
     assert!(running.handle.set_users(&[wrong]).is_err());
     assert_eq!(fresh.say("").await, "");
+}
+
+#[tokio::test]
+async fn a_connection_lives_through_other_permissions_with_what_it_may_still_have() {
+    let running = start(&shop());
+    let mut orders = Raw::connected_as(running.address, "orders").await;
+    let mut root = Raw::connected_as(running.address, "root").await;
+    root.say("SUB orders.> 1\r\n").await;
+    assert_eq!(orders.say("SUB payments.x 1\r\nSUB payments.y q 2\r\nSUB _INBOX.me.* 3\r\n").await, "");
+    assert_eq!(orders.say("PUB orders.placed 0\r\n\r\n").await, "");
+    assert_eq!(root.say("").await, "MSG orders.placed 1 0\r\n\r\n");
+    let become_one_that = |publish: &[&str], subscribe: &[&str], deny: &[&str]| {
+        let permissions = Permissions {
+            publish: rules(Some(publish), &[]),
+            subscribe: rules(Some(&[subscribe, &["_INBOX.>"]].concat()), deny),
+        };
+        running.handle.set_users(&[user("orders", permissions), user("root", Permissions::default())]).unwrap();
+    };
+    // Less: what was published through the same connection a moment ago is refused, and one subscription ends.
+    become_one_that(&["carts.*"], &["payments.x"], &[]);
+    let ended = "-ERR 'Permissions Violation for Subscription to \"payments.y\" (sid \"2\")'\r\n";
+    assert_eq!(orders.say("").await, ended);
+    let refused = "-ERR 'Permissions Violation for Publish to \"orders.placed\"'\r\n";
+    assert_eq!(orders.say("PUB orders.placed 0\r\n\r\nPUB carts.a 0\r\n\r\n").await, refused);
+    assert_eq!(root.say("PUB payments.x 0\r\n\r\nPUB payments.y 0\r\n\r\n").await, "");
+    assert_eq!(orders.say("").await, "MSG payments.x 1 0\r\n\r\n");
+    assert_eq!(running.handle.counts().subscriptions, 3);
+    // More again, and less within what it has: nothing ends, and part of it is held back.
+    become_one_that(&["orders.>"], &["payments.>"], &["payments.z"]);
+    assert_eq!(orders.say("SUB payments.* 4\r\nPUB orders.placed 0\r\n\r\n").await, "");
+    assert_eq!(root.say("").await, "MSG orders.placed 1 0\r\n\r\n");
+    become_one_that(&["orders.>"], &["payments.>"], &["payments.x.secret", "payments.y"]);
+    assert_eq!(root.say("PUB payments.y 0\r\n\r\nPUB payments.z 0\r\n\r\n").await, "");
+    assert_eq!(orders.say("").await, "MSG payments.z 4 0\r\n\r\n");
+    assert_eq!(running.handle.counts().slow_consumers, 0);
+}
+
+/// A foreign client that publishes all the time while its rights change: none of its connections ends.
+#[tokio::test]
+async fn a_foreign_client_goes_on_publishing_through_every_change_of_its_rights() {
+    let running = start(&shop());
+    let (told, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let options = async_nats::ConnectOptions::with_user_and_password("orders".to_owned(), "orders".to_owned());
+    let options = options.event_callback(move |event| {
+        let _ = told.send(event);
+        async {}
+    });
+    let client = options.connect(running.address.to_string()).await.unwrap();
+    let mut all = running.handle.subscribe("orders.>", None, 1 << 20).unwrap();
+    for round in 0..50 {
+        let also = format!("carts.{round}");
+        let permissions = Permissions {
+            publish: rules(Some(&["orders.>", &also]), &[]),
+            subscribe: rules(Some(&["payments.*", "_INBOX.>"]), &[]),
+        };
+        running.handle.set_users(&[user("orders", permissions)]).unwrap();
+        client.publish("orders.placed", "x".into()).await.unwrap();
+        client.flush().await.unwrap();
+        let arrived = tokio::time::timeout(Duration::from_secs(5), all.next()).await.unwrap();
+        assert_eq!(arrived.subject(), b"orders.placed");
+    }
+    assert_eq!(running.handle.counts().connections_total, 1);
+    while let Ok(event) = events.try_recv() {
+        assert!(matches!(event, async_nats::Event::Connected), "{event}");
+    }
 }

@@ -84,7 +84,7 @@ async fn what_was_acknowledged_is_there_after_a_restart_and_so_is_what_consumers
 async fn a_message_that_was_worked_off_is_no_new_one_when_it_is_sent_again_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let running = started(folder.path());
-    let context = self::context(&running).await;
+    let context = context(&running).await;
     let config = stream::Config {
         name: "WORK".into(),
         subjects: vec!["work".into()],
@@ -122,7 +122,7 @@ async fn whoever_reads_a_long_backlog_holds_up_neither_publishers_nor_the_end() 
     const BACKLOG: usize = 100_000;
     let folder = tempfile::tempdir().unwrap();
     let running = started(folder.path());
-    let context = self::context(&running).await;
+    let context = context(&running).await;
     let config = stream::Config {
         name: "LONG".into(),
         subjects: vec!["long".into()],

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use broker::{Config, Credential, Handle, LameDuck, Limits, Permissions, Rules, User};
+use broker::{Bound, Config, Credential, Handle, LameDuck, Limits, Permissions, Rules, Sockets, User};
 use kit::drain;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -73,7 +73,14 @@ pub(crate) fn config() -> Config {
 }
 
 pub(crate) fn start(config: &Config) -> Running {
-    let bound = broker::bind(config).unwrap();
+    run(broker::bind(config).unwrap())
+}
+
+pub(crate) fn start_on(config: &Config, sockets: &Sockets) -> Running {
+    run(broker::bind_on(config, sockets).unwrap())
+}
+
+fn run(bound: Bound) -> Running {
     let (address, monitor, handle) = (bound.address(), bound.monitor_address(), bound.handle());
     let (token, _readiness) = kit::readiness::channel();
     let (trigger, drain) = drain::channel();

@@ -88,6 +88,8 @@ impl ApiError {
         Self::new(400, 10090, "consumer direct requires a push based consumer");
     pub(crate) const CONSUMER_DIRECT_REQUIRES_EPHEMERAL: Self =
         Self::new(400, 10091, "consumer direct requires an ephemeral consumer");
+    pub(crate) const CONSUMER_FILTER_NOT_SUBSET: Self =
+        Self::new(400, 10093, "consumer filter subject is not a valid subset of the interest subjects");
     pub(crate) const STREAM_HEADER_EXCEEDS_MAXIMUM: Self =
         Self::new(400, 10097, "header size exceeds maximum allowed of 64k");
     pub(crate) const CONSUMER_WQ_REQUIRES_EXPLICIT_ACK: Self =

@@ -6,7 +6,7 @@ use std::io::Write;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 
-use super::duration;
+use crate::jetstream::duration;
 use crate::subject;
 
 /// Which delivery is acknowledged: `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>`,

@@ -5,6 +5,16 @@ use bytes::Bytes;
 
 use crate::jetstream::api::{self, AckPolicy, ReplayPolicy};
 
+/// Limit: requests that wait at one consumer, whatever it was made with; with one more they are refused as by NATS.
+pub(super) const WAITING_MAX: usize = 10_000;
+/// Limit: messages that wait for their acknowledgement, also where a consumer was made without a bound. It goes on when
+/// some were acknowledged.
+pub(super) const PENDING_MAX: usize = 1 << 20;
+/// Limit: nothing is delivered again sooner than this, so that no consumer is busy with itself.
+pub(super) const WAIT_MIN: i64 = 1_000_000;
+/// Limit: heartbeats of a request come no more often than this.
+pub(super) const HEARTBEAT_MIN: i64 = 10_000_000;
+
 /// A consumer's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
@@ -14,9 +24,11 @@ pub(crate) struct Config {
     /// Before the second, third, … delivery; the last counts for all others.
     pub(crate) backoff: Vec<i64>,
     pub(crate) max_deliver: Option<u64>,
-    pub(crate) max_ack_pending: Option<usize>,
+    pub(crate) max_ack_pending: usize,
     pub(crate) inactive_threshold: Option<i64>,
     pub(crate) pause_until: Option<i64>,
+    /// The sequence that a client has named as the first; 0: none. It may be ahead of the stream.
+    pub(crate) start_sequence: u64,
     pub(crate) replay: ReplayPolicy,
     pub(crate) mode: Mode,
     /// `$JS.ACK.<stream>.<consumer>.`
@@ -62,7 +74,7 @@ impl Config {
             })
         } else {
             Mode::Pull(Pull {
-                max_waiting: usize::try_from(config.max_waiting).unwrap_or(0),
+                max_waiting: usize::try_from(config.max_waiting).unwrap_or(0).min(WAITING_MAX),
                 max_batch: positive(config.max_batch).map(i64::unsigned_abs),
                 max_expires: positive(config.max_expires),
                 max_bytes: positive(config.max_bytes).map(i64::unsigned_abs),
@@ -73,9 +85,12 @@ impl Config {
             ack_wait: config.ack_wait,
             backoff: config.backoff.clone(),
             max_deliver: positive(config.max_deliver).map(i64::unsigned_abs),
-            max_ack_pending: positive(config.max_ack_pending).and_then(|most| usize::try_from(most).ok()),
+            max_ack_pending: positive(config.max_ack_pending)
+                .and_then(|most| usize::try_from(most).ok())
+                .map_or(PENDING_MAX, |most| most.min(PENDING_MAX)),
             inactive_threshold: positive(config.inactive_threshold),
             pause_until: config.pause_until.filter(|until| !until.is_none()).map(api::Time::nanoseconds),
+            start_sequence: config.opt_start_seq,
             replay: config.replay_policy,
             mode,
             ack_prefix: format!("$JS.ACK.{stream}.{name}.").into(),
@@ -85,7 +100,7 @@ impl Config {
     /// How long an acknowledgement is waited for, after this many deliveries.
     pub(super) fn wait(&self, deliveries: u64) -> i64 {
         let at = usize::try_from(deliveries.saturating_sub(1)).unwrap_or(usize::MAX);
-        self.backoff.get(at).or(self.backoff.last()).copied().unwrap_or(self.ack_wait)
+        self.backoff.get(at).or(self.backoff.last()).copied().unwrap_or(self.ack_wait).max(WAIT_MIN)
     }
 }
 

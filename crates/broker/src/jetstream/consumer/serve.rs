@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 
+use super::config::HEARTBEAT_MIN;
 use super::requests::Request;
 use super::status::Reply;
-use super::{Consumer, Interest, Listens, Mode, Pull, Source, ack, duration};
+use super::{Consumer, Interest, Listens, Mode, Pull, Source, ack};
 use crate::jetstream::api::{self, AckPolicy};
+use crate::jetstream::duration;
 
 /// What is to be delivered next, if somebody takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,7 @@ impl Consumer {
             }
         }
         let heartbeat = Some(asked.idle_heartbeat).filter(|heartbeat| *heartbeat > 0);
+        let heartbeat = heartbeat.map(|heartbeat| heartbeat.max(HEARTBEAT_MIN));
         if self.requests.len() >= bounds.max_waiting {
             // Whoever has heartbeats misses them; told at once, it would ask again at once.
             return Err(if heartbeat.is_some() { String::new() } else { "409 Exceeded MaxWaiting".into() });
@@ -92,7 +95,7 @@ impl Consumer {
             heartbeat,
             is_no_wait: asked.no_wait,
             is_served: false,
-            beat_at: now.saturating_add(asked.idle_heartbeat),
+            beat_at: now.saturating_add(heartbeat.unwrap_or(0)),
             timer: None,
         })
     }
@@ -210,7 +213,7 @@ impl Consumer {
     }
 
     fn is_full(&self) -> bool {
-        self.config.max_ack_pending.is_some_and(|most| self.state.pending.len() >= most)
+        self.state.pending.len() >= self.config.max_ack_pending
     }
 
     /// The first that was never delivered.

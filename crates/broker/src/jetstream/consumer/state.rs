@@ -203,7 +203,7 @@ impl State {
         self.exhausted.remove_range(0, last);
     }
 
-    /// The stream ends at `last`, and has lost what came behind it.
+    /// Nothing behind `last` was there yet: the stream has lost what was.
     pub(super) fn clamp(&mut self, last: u64) {
         if self.delivered.stream <= last {
             return;

@@ -62,6 +62,7 @@ impl Index {
     }
 
     /// How many messages have a subject that matches one of these.
+    #[cfg(test)]
     pub(crate) fn count(&self, filters: &[Vec<u8>], from: u64) -> u64 {
         self.count_from(&self.select(filters), from)
     }

@@ -83,7 +83,7 @@ impl Index {
         }
     }
 
-    /// Those whose time is over at `now` and that are the only ones of their subjects.
+    /// Those whose time is over at `now` and that are the only ones of their subjects; nothing of those is on its way.
     pub(crate) fn last_expiring(&self, now: i64) -> Vec<u64> {
         let late = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, sequence)| *sequence);
         let mut expiring: Vec<u64> = late.collect();
@@ -92,7 +92,10 @@ impl Index {
             expiring.push(sequence);
             next = self.next_aged_from(sequence + 1);
         }
-        let is_only = |entry: &Entry| self.subjects.get(entry.subject).count == 1;
+        let is_only = |entry: &Entry| {
+            let subject = self.subjects.get(entry.subject);
+            subject.count == 1 && subject.holds == 0
+        };
         expiring.retain(|sequence| self.chunks.get(*sequence).is_some_and(is_only));
         expiring.sort_unstable();
         expiring.dedup();

@@ -2,5 +2,6 @@
 
 mod crash;
 mod damage;
+mod expiry;
 mod model;
 mod random;

@@ -63,7 +63,7 @@ impl Stream {
                 self.answer(message, call, &purged);
             }
             StreamCall::MessageGet => {
-                let found = self.message_get(&body).await?;
+                let found = self.message_get(&body, message.user()).await?;
                 self.answer(message, call, &found);
             }
             StreamCall::MessageDelete => {

@@ -14,6 +14,7 @@ use super::super::ledger::Entry;
 use super::super::shared::now;
 use super::super::store::{CursorId, Store, Stored};
 use super::super::subjects::{self, Word};
+use super::reading::Read;
 use super::{Answer, Stream};
 use crate::auth::User;
 use crate::internal::Message;
@@ -180,11 +181,20 @@ impl Stream {
             let Some(member) = self.consumers.serve(name) else { return Ok(false) };
             let mut source = Place { store: &mut self.store, cursor: member.cursor };
             let Some(next) = member.machine.next(&mut source, now) else { return Ok(false) };
-            let Some(stored) = self.load(next.sequence).await? else {
-                if let Some(member) = self.consumers.serve(name) {
-                    member.machine.removed(next.sequence);
+            let stored = match self.read(next.sequence).await? {
+                Read::Message(stored) => stored,
+                Read::Gone => {
+                    if let Some(member) = self.consumers.serve(name) {
+                        member.machine.removed(next.sequence);
+                    }
+                    continue;
                 }
-                continue;
+                Read::NotNow => {
+                    // It stays the next, and is asked for when the stream is looked after.
+                    self.is_touched = true;
+                    self.postponed.push(name.to_owned());
+                    return Ok(false);
+                }
             };
             self.send_to(name, next, &stored, now);
         }

@@ -8,6 +8,7 @@ use super::super::shared::now;
 use super::super::store::CursorId;
 use super::Stream;
 use super::consuming::Member;
+use crate::auth::User;
 use crate::internal::Message;
 use crate::{inbox, subject};
 
@@ -26,6 +27,9 @@ impl Stream {
             return Err(ApiError::CONSUMER_NAME_EXIST);
         }
         self.check_deliver_subject(&request.config, message)?;
+        if !self.may_read(message.user(), request.config.filters()) {
+            return Err(ApiError::CONSUMER_FILTER_NOT_SUBSET);
+        }
         let configs: Vec<&ConsumerConfig> = self.consumers.iter().map(|(_, member)| &member.config).collect();
         let new_name = self.new_name();
         let limits = self.shared.account_limits();
@@ -63,6 +67,21 @@ impl Stream {
         let to = config.deliver_subject.as_bytes();
         let is_allowed = to.is_empty() || inbox::is_inbox(to) || message.user().permissions.may_publish(to);
         if is_allowed { Ok(()) } else { Err(ApiError::CONSUMER_INVALID_DELIVER_SUBJECT) }
+    }
+
+    /// Whether a user may have everything that these filters match; without filters, all that the stream takes. Whoever may
+    /// not subscribe to a subject may not have it read by the stream either.
+    pub(super) fn may_read<'a>(&self, user: &User, filters: impl Iterator<Item = &'a str>) -> bool {
+        let permits = |pattern: &str| user.permissions.may_read(pattern.as_bytes());
+        let subjects = &self.config.subjects;
+        let is_whole = subjects.iter().all(|subject| permits(subject));
+        let is_everything =
+            |filter: &str| subjects.iter().all(|subject| subject::covers(filter.as_bytes(), subject.as_bytes()));
+        let mut filters = filters.peekable();
+        if filters.peek().is_none() {
+            return is_whole;
+        }
+        filters.all(|filter| permits(filter) || (is_whole && is_everything(filter)))
     }
 
     pub(super) fn add_consumer(

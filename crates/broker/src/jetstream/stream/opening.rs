@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use journal::RealDisk;
-
 use super::super::api::{Discard, Storage, StreamConfig};
 use super::super::consumer::{Consumer, State};
-use super::super::duplicates::{Duplicates, Known};
+use super::super::duplicates::{self, Duplicates, Known};
 use super::super::failure::Failure;
 use super::super::ledger::{Entry, Ledger};
 use super::super::shared::{Share, Shared, now};
@@ -217,6 +215,7 @@ impl Found {
             damaged: opened.report.damage.len() as u64,
             cared: Instant::now(),
             has_more: false,
+            postponed: Vec::new(),
             is_touched: true,
             shared: Arc::clone(shared),
         });
@@ -240,13 +239,17 @@ impl Stream {
     /// Finds the ids within the duplicate window, and that of the last message. `gone` are those of messages that may not
     /// be on disk any more.
     async fn recall_ids(&mut self, gone: Vec<Known>) -> Result<(), Failure> {
-        let (last, since) = (self.store.visible(), now().saturating_sub(self.config.duplicate_window));
+        let (last, now, max) = (self.store.visible(), now(), self.shared.config.limits.message_ids_max);
+        let since = now.saturating_sub(self.config.duplicate_window);
         let mut ids: BTreeMap<u64, Known> = gone.into_iter().map(|known| (known.sequence, known)).collect();
         let mut oldest = last + 1;
         self.store
             .each_written_since(since, |stored| {
                 oldest = oldest.min(stored.sequence);
                 ids.extend(known(&stored).map(|known| (stored.sequence, known)));
+                if ids.len() > max {
+                    ids.pop_first();
+                }
             })
             .await?;
         // What has survived the segments that it was written to.
@@ -256,11 +259,17 @@ impl Stream {
             ids.extend(stored.as_ref().and_then(known).map(|known| (sequence, known)));
         }
         if let Some(stored) = self.load(last).await? {
-            self.last_id = known(&stored).map(|known| known.id);
+            self.last_id = id_of(&stored).map(Into::into);
         }
-        for known in ids.into_values().filter(|known| known.time >= since) {
+        // What a power cut has taken, its sequence is given again.
+        drop(ids.split_off(&(last + 1)));
+        let many = ids.len().saturating_sub(max);
+        for known in ids.into_values().skip(many).filter(|known| known.time >= since) {
             if self.duplicates.find(&known.id).is_none() {
-                self.duplicates.add(&known.id, known.sequence, known.time);
+                // One from the future, by a clock that was wrong, came now.
+                let age = now.saturating_sub(known.time).max(0);
+                let at = self.duplicates.clock().saturating_sub(age);
+                self.duplicates.add(&known.id, known.sequence, known.time, at);
             }
         }
         Ok(())
@@ -278,9 +287,13 @@ impl Stream {
 }
 
 /// The id of a message, if it has one.
+fn id_of(stored: &Stored) -> Option<&[u8]> {
+    wishes::value(&stored.headers, b"Nats-Msg-Id").filter(|id| !id.is_empty())
+}
+
 fn known(stored: &Stored) -> Option<Known> {
-    let id = wishes::value(&stored.headers, b"Nats-Msg-Id").filter(|id| !id.is_empty())?;
-    Some(Known { id: id.into(), sequence: stored.sequence, time: stored.time })
+    let id = duplicates::short(id_of(stored)?).into();
+    Some(Known { id, sequence: stored.sequence, time: stored.time })
 }
 
 fn store_config(shared: &Shared, config: &StreamConfig) -> store::Config {
@@ -289,7 +302,7 @@ fn store_config(shared: &Shared, config: &StreamConfig) -> store::Config {
     store::Config {
         place: match config.storage {
             Storage::Memory => Place::Memory,
-            Storage::File => Place::On(Arc::new(RealDisk), folder(shared, &config.name)),
+            Storage::File => Place::Folder(folder(shared, &config.name)),
         },
         first_sequence: config.first_seq,
         cache_bytes: limits.cache_bytes,

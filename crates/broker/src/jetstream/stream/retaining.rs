@@ -95,12 +95,15 @@ impl Stream {
             self.store.remove_expired(now);
             self.is_touched = true;
         }
-        self.duplicates.forget_before(now.saturating_sub(self.config.duplicate_window));
+        let since = self.duplicates.clock().saturating_sub(self.config.duplicate_window);
+        self.duplicates.forget_before(since);
     }
 
     /// When the oldest id is to be forgotten.
     pub(super) fn ids_expire_at(&self) -> Option<i64> {
-        self.duplicates.oldest().map(|oldest| oldest.saturating_add(self.config.duplicate_window))
+        let oldest = self.duplicates.oldest()?;
+        let age = self.duplicates.clock().saturating_sub(oldest);
+        Some(now().saturating_add(self.config.duplicate_window.saturating_sub(age)))
     }
 
     /// Tells consumers that a client has removed messages: they have come past them, too.

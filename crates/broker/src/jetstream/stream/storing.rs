@@ -140,7 +140,8 @@ impl Stream {
             Err(full) => return Verdict::Refused(full_error(full)),
         };
         if let Some(id) = wishes.id {
-            self.duplicates.add(id, sequence, time);
+            let at = self.duplicates.clock();
+            self.duplicates.add(id, sequence, time, at);
         }
         self.last_id = wishes.id.map(Into::into);
         Verdict::Stored(sequence)
@@ -206,15 +207,15 @@ impl Stream {
         Ok(rollup)
     }
 
-    /// Puts a marker in the place of each subject's last message whose time is over, where the stream wants them. The old
-    /// message goes when the marker is there.
+    /// Sends a marker for each subject's last message whose time is over, where the stream wants them: one, because with it
+    /// on its way the message is not the subject's last any more.
     pub(super) async fn mark_expiring(&mut self, now: i64) -> Result<(), Failure> {
         let ttl = u64::try_from(self.config.subject_delete_marker_ttl).unwrap_or(0) / SECOND;
         if ttl == 0 || self.store.next_expiry().is_none_or(|at| at > now) {
             return Ok(());
         }
         let headers = format!("NATS/1.0\r\nNats-Marker-Reason: MaxAge\r\nNats-TTL: {ttl}s\r\nNats-Rollup: sub\r\n\r\n");
-        for sequence in self.store.index.last_expiring(now) {
+        for sequence in self.store.last_expiring(now) {
             let Some(stored) = self.load(sequence).await?.filter(|stored| !is_marker(&stored.headers)) else {
                 continue;
             };

@@ -13,6 +13,7 @@ use crate::auth::User;
 use crate::broker::Broker;
 use crate::config::{self, Config, JetStreamLimits, LameDuck, Limits};
 use crate::protocol;
+use crate::sockets::Sockets;
 
 /// A stream in memory and what reaches it.
 struct World {
@@ -37,7 +38,7 @@ impl World {
                 message_ids_max: 1024,
             },
         };
-        let broker = Broker::new(&broker(), SocketAddr::from(([127, 0, 0, 1], 0))).expect("no users");
+        let broker = Broker::new(&broker(), Sockets::default()).expect("no users");
         let shared = Arc::new(Shared::new(Arc::new(broker), jetstream, Tasks::default()));
         let user = Arc::clone(shared.broker.users().internal());
         let (_, commands) = mpsc::channel(1);

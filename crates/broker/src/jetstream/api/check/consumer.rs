@@ -8,6 +8,7 @@ use crate::jetstream::api::{
     AccountLimits, AckPolicy, Action, ApiError, ConsumerConfig, ConsumerRequest, DeliverPolicy, PriorityPolicy,
     Retention, StreamConfig, Time, decode,
 };
+use crate::jetstream::duration;
 use crate::subject;
 
 /// Nanoseconds that an acknowledgement may take where nothing is said.
@@ -280,7 +281,7 @@ fn check_limits(config: &ConsumerConfig, stream: &StreamConfig, limits: &Account
     }
     let max = stream.consumer_limits.inactive_threshold;
     let is_beyond = max > 0 && config.inactive_threshold > max;
-    refuse(is_beyond, || ApiError::consumer_inactive_threshold_excess(&go_duration(max)))
+    refuse(is_beyond, || ApiError::consumer_inactive_threshold_excess(&duration::display(max)))
 }
 
 fn check_filters(config: &ConsumerConfig) -> Result<(), ApiError> {
@@ -398,34 +399,4 @@ fn check_unchanged(
 
 fn has_wildcard(subject: &str) -> bool {
     subject::tokens(subject.as_bytes()).any(|token| token == b"*" || token == b">")
-}
-
-/// A duration in Go's words, such as `1h0m0.5s`.
-fn go_duration(nanoseconds: i64) -> String {
-    let seconds = nanoseconds / SECOND;
-    let fraction = nanoseconds % SECOND;
-    if seconds == 0 {
-        let (unit, name) = match fraction {
-            0 => return "0s".into(),
-            1..1_000 => (1, "ns"),
-            1_000..MILLISECOND => (1_000, "µs"),
-            _ => (MILLISECOND, "ms"),
-        };
-        return format!("{}{name}", decimal(fraction / unit, fraction % unit, unit));
-    }
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    let rest = decimal(seconds % 60, fraction, SECOND);
-    match (hours, minutes) {
-        (0, 0) => format!("{rest}s"),
-        (0, _) => format!("{minutes}m{rest}s"),
-        _ => format!("{hours}h{minutes}m{rest}s"),
-    }
-}
-
-/// `whole.part` where `part` counts units of which `of` make one; without zeros at the end.
-fn decimal(whole: i64, part: i64, of: i64) -> String {
-    let width = of.ilog10() as usize;
-    let digits = format!("{part:0width$}");
-    let digits = digits.trim_end_matches('0');
-    if digits.is_empty() { whole.to_string() } else { format!("{whole}.{digits}") }
 }

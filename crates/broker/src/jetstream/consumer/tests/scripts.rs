@@ -1,6 +1,7 @@
 //! What pulling clients see, as tables: what is done, and what comes out. A message is `to<sequence#consumer sequence`,
 //! `x` deliveries from the second on, `.` how many are still new; a status stands in brackets, `|` for a line's end.
 
+use super::super::config::{PENDING_MAX, WAIT_MIN, WAITING_MAX};
 use super::super::{Closing, Start};
 use super::world::{SECOND, World};
 
@@ -553,6 +554,35 @@ fn new_rules_count_at_once() {
             (r#"config {"max_deliver": 1}"#, "a<3#4.0"),
             ("wait 25.9", ""),
             ("wait 0.1", "max(2x1)"),
+        ],
+    );
+}
+
+#[test]
+fn what_a_client_asks_for_without_measure_is_bounded() {
+    let json = r#"{"max_waiting": 9000000000000000000, "max_ack_pending": -1, "ack_wait": 1, "backoff": [0, 5000000]}"#;
+    let config = super::super::Config::new(&super::world::config(json), "S", "c");
+    assert_eq!((config.wait(1), config.wait(2), config.max_ack_pending), (WAIT_MIN, 5_000_000, PENDING_MAX));
+    let mut world = World::new(json, Start::At(1));
+    (0..WAITING_MAX).for_each(|_| world.pull("a", r#"{"expires": 31536000000000000}"#));
+    assert_eq!(world.seen(), "");
+    world.pull("b", "1");
+    assert_eq!(world.seen(), "b<[409 Exceeded MaxWaiting]");
+}
+
+#[test]
+fn heartbeats_of_a_request_keep_a_distance() {
+    check(
+        "heartbeats",
+        "{}",
+        &[
+            (r#"pull a {"expires": 25000000, "idle_heartbeat": 1}"#, ""),
+            (
+                "wait 0.1",
+                "a<[100 Idle Heartbeat|Nats-Last-Consumer: 0|Nats-Last-Stream: 0] \
+                 a<[100 Idle Heartbeat|Nats-Last-Consumer: 0|Nats-Last-Stream: 0] \
+                 a<[408 Request Timeout|1|0]",
+            ),
         ],
     );
 }

@@ -1,5 +1,5 @@
-//! Durations as Go writes and reads them (`1m30s`, `1.5h`, `250ms`): clients send them with `-NAK`, and are shown them in
-//! refusals. Nanoseconds.
+//! Durations as Go writes and reads them (`1m30s`, `1.5h`, `250ms`): clients send them with `-NAK` and as the time to live
+//! of a message, and are shown them in refusals. Nanoseconds.
 
 const UNITS: [(&str, i64); 8] = [
     ("ns", 1),
@@ -11,6 +11,9 @@ const UNITS: [(&str, i64); 8] = [
     ("m", 60_000_000_000),
     ("h", 3_600_000_000_000),
 ];
+
+/// Digits behind a point that count.
+const FRACTION_DIGITS: usize = 18;
 
 /// Reads what Go's `time.ParseDuration` reads.
 pub(super) fn parse(text: &str) -> Option<i64> {
@@ -41,15 +44,15 @@ fn scaled(number: &str, unit: i64) -> Option<i64> {
     if whole.is_empty() && fraction.is_empty() {
         return None;
     }
-    let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let mut sum = whole.checked_mul(unit)?;
-    let mut place = unit;
-    for digit in fraction.bytes() {
-        let digit = char::from(digit).to_digit(10)?;
-        place /= 10;
-        sum = sum.checked_add(place * i64::from(digit))?;
+    if fraction.contains('.') {
+        return None;
     }
-    Some(sum)
+    let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    // What lies behind so many digits is less than a nanosecond of any unit.
+    let fraction = &fraction[..fraction.len().min(FRACTION_DIGITS)];
+    let digits: i128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let part = digits * i128::from(unit) / 10_i128.pow(fraction.len() as u32);
+    whole.checked_mul(unit)?.checked_add(i64::try_from(part).ok()?)
 }
 
 /// Writes what Go's `Duration.String` writes, for durations that are not negative.
@@ -93,6 +96,9 @@ mod tests {
             ("1h30m", Some(5_400_000_000_000)),
             ("1.5h", Some(5_400_000_000_000)),
             (".5s", Some(500_000_000)),
+            ("0.3333333333333333333333h", Some(1_200_000_000_000 - 1)),
+            ("0.999999999999h", Some(3_600_000_000_000 - 4)),
+            ("2μs", Some(2_000)),
             ("1.s", Some(1_000_000_000)),
             ("100ms", Some(100_000_000)),
             ("2us", Some(2_000)),
