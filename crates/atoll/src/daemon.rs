@@ -308,6 +308,7 @@ impl Daemon {
         attend(&control, &project, prepares, drains);
         // What a former manifest left is served until nothing of it runs.
         control.settle(control.plan());
+        tasks.spawn(Arc::clone(&control).tend_bus());
         tasks.spawn(history.run(project.logs(), control.supervisor.clone(), control.drained.clone()));
         tasks.spawn(serve_api(api, Arc::clone(&control)));
         tracing::info!(application = control.plan().name, gateway = %control.gateway_address(), "listening");

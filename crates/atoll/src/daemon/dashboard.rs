@@ -224,6 +224,9 @@ fn readiness(control: &Control) -> Answer {
     if control.proxy.pid().is_none() {
         missing.push_str("the data plane does not serve\n");
     }
+    for shortcoming in control.bus.shortcomings() {
+        missing.push_str(&format!("{shortcoming}\n"));
+    }
     let snapshot = control.supervisor.snapshot();
     for service in snapshot.services.iter().filter(|service| service.wanted == Wanted::Running) {
         for instance in service.instances.iter().filter(|i| !i.ready && i.state != InstanceState::Exited) {

@@ -32,6 +32,18 @@ impl StreamSeen {
         self.config["name"].as_str()
     }
 
+    pub fn messages(&self) -> u64 {
+        self.state.messages
+    }
+
+    pub fn consumers(&self) -> u64 {
+        self.state.consumer_count
+    }
+
+    pub fn is_in_memory(&self) -> bool {
+        self.config["storage"] == "memory"
+    }
+
     pub fn subjects(&self) -> impl Iterator<Item = &str> {
         self.config["subjects"].as_array().into_iter().flatten().filter_map(Value::as_str)
     }

@@ -3,26 +3,34 @@
 use std::path::Path;
 
 use async_nats::{Client, ConnectOptions};
-use broker::{Config, Permissions};
+use broker::{Config, Permissions, User};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::streams::jetstream;
 use crate::support::{BOUND, Running, config, rules, start, user};
 
-fn started(folder: &Path) -> Running {
-    let asks = &["$JS.API.CONSUMER.CREATE.ORDERS.>", "$JS.API.DIRECT.GET.>", "$JS.API.STREAM.MSG.GET.ORDERS"];
-    let reader = |allow: &[&str], deny: &[&str]| Permissions {
-        publish: rules(Some(asks), &[]),
-        subscribe: rules(Some(allow), deny),
-    };
-    let users = vec![
+fn reader(allow: &[&str], deny: &[&str]) -> Permissions {
+    let asks = [
+        "$JS.API.CONSUMER.CREATE.ORDERS.>",
+        "$JS.API.CONSUMER.MSG.NEXT.ORDERS.*",
+        "$JS.API.DIRECT.GET.>",
+        "$JS.API.STREAM.MSG.GET.ORDERS",
+    ];
+    Permissions { publish: rules(Some(&asks), &[]), subscribe: rules(Some(allow), deny) }
+}
+
+fn users() -> [User; 4] {
+    [
         user("root", Permissions::default()),
         user("clerk", reader(&["orders.placed", "_INBOX.>"], &[])),
         user("audit", reader(&["orders.*", "_INBOX.>"], &["orders.refunded"])),
         user("boss", reader(&["orders.*", "_INBOX.>"], &[])),
-    ];
-    start(&Config { users, jetstream: Some(jetstream(folder)), ..config() })
+    ]
+}
+
+fn started(folder: &Path) -> Running {
+    start(&Config { users: users().to_vec(), jetstream: Some(jetstream(folder)), ..config() })
 }
 
 async fn client(running: &Running, name: &str) -> Client {
@@ -89,6 +97,19 @@ async fn nobody_reads_through_a_stream_what_it_may_not_subscribe_to() {
         let code = if *is_allowed { Value::Null } else { json!(10093) };
         assert_eq!(made["error"]["err_code"], code, "{name} {filters:?}: {made}");
     }
+    // What was allowed once is not for ever.
+    let boss = client(&running, "boss").await;
+    let next = |consumer: &str| {
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.ORDERS.{consumer}");
+        let request = boss.request(subject, json!({ "batch": 1, "no_wait": true }).to_string().into());
+        // 503 is an error of the client's.
+        async { request.await.map_or(Some(503), |answer| answer.status.map(|status| status.as_u16())) }
+    };
+    assert_eq!((next("c8").await, next("c8").await), (None, None));
+    let users = users()
+        .map(|user| if user.name == "boss" { User { permissions: reader(&["_INBOX.>"], &[]), ..user } } else { user });
+    running.handle.set_users(&users).unwrap();
+    assert_eq!(next("c9").await, Some(503));
     // A consumer that is there is not widened.
     let clerk = client(&running, "clerk").await;
     let widened = ask(&clerk, "$JS.API.CONSUMER.CREATE.ORDERS.c1", create(&["orders.*"])).await;

@@ -172,7 +172,10 @@ fn check_subject(cx: &Context<'_>, text: &Text<'_>) -> bool {
 pub(crate) fn compile(cx: &Context<'_>, declared: &Declared<'_>, wired: &Wired<'_>) -> BTreeMap<String, Topic> {
     let mut topics = Topics::new();
     for (name, declaration) in &declared.topics {
-        topics.insert(name.clone(), (topic(cx, name, &declaration.table), &declaration.name));
+        topics.insert(
+            name.clone(),
+            (Topic { is_declared: true, ..topic(cx, name, &declaration.table) }, &declaration.name),
+        );
     }
     add_published(cx, declared, wired, &mut topics);
     check_overlaps(cx, &topics);
@@ -216,6 +219,7 @@ fn topic(cx: &Context<'_>, name: &str, table: &Table<'_>) -> Topic {
         discard: if table.choice("discard") == "new" { Discard::New } else { Discard::Old },
         storage,
         duplicate_window: window.unwrap_or(DUPLICATE_WINDOW).min(age),
+        is_declared: false,
     }
 }
 
@@ -293,7 +297,7 @@ fn report_unknown(cx: &Context<'_>, topics: &Topics<'_>, text: &Text<'_>) {
         }
     };
     let message = match subject::is_pattern(&text.value) {
-        true => format!("no topic is declared that `{}` is a pattern of", text.value),
+        true => format!("no topic has all of `{}` in it", text.value),
         false => format!("the topic `{}` is not declared", text.value),
     };
     cx.report(Diagnostic::new(Code::UnknownTopic, &text.place, message).label("no such topic").hint(hint));

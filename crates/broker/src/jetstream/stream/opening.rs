@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use journal::RealDisk;
+
 use super::super::api::{Discard, Storage, StreamConfig};
 use super::super::consumer::{Consumer, State};
 use super::super::duplicates::{self, Duplicates, Known};
@@ -302,7 +304,7 @@ fn store_config(shared: &Shared, config: &StreamConfig) -> store::Config {
     store::Config {
         place: match config.storage {
             Storage::Memory => Place::Memory,
-            Storage::File => Place::Folder(folder(shared, &config.name)),
+            Storage::File => Place::On(Arc::new(RealDisk), folder(shared, &config.name)),
         },
         first_sequence: config.first_seq,
         cache_bytes: limits.cache_bytes,
