@@ -26,6 +26,9 @@ const END_MAX: Duration = Duration::from_secs(30);
 /// How long after a first failure it is tried again, and the longest time from one try to the next.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// Limit: consumers of which the metrics tell, about; further streams are left out.
+const CONSUMERS_READ_MAX: usize = 1_000;
+
 /// Why there is no broker.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -180,6 +183,27 @@ impl Bus {
             }
         }
         Err(error)
+    }
+
+    /// What the broker counts and its streams hold, as far as it says so within this time.
+    pub async fn read(&self, patience: Duration) -> Option<lower::BrokerReading> {
+        let open = self.open()?;
+        let (counts, refused) = (open.handle.counts(), open.refused.len());
+        let mut reading = lower::BrokerReading { counts, refused, ..lower::BrokerReading::default() };
+        // What has come by then is better than nothing.
+        let _ = tokio::time::timeout(patience, async {
+            reading.streams = streams::list(&open.handle).await.unwrap_or_default();
+            for stream in reading.streams.iter().filter(|stream| stream.consumers() > 0) {
+                let name = stream.name().unwrap_or_default();
+                let consumers = streams::consumers(&open.handle, name).await.unwrap_or_default();
+                reading.consumers.extend(consumers.into_iter().map(|consumer| (name.to_owned(), consumer)));
+                if reading.consumers.len() >= CONSUMERS_READ_MAX {
+                    break;
+                }
+            }
+        })
+        .await;
+        Some(reading)
     }
 
     /// What is not as it should be and is tried again, in sentences.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::lower::{self, Stream, StreamSeen};
+use crate::lower::{self, ConsumerSeen, Stream, StreamSeen};
 
 /// How long one answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -160,14 +160,11 @@ async fn unread(handle: &Handle, stream: &StreamSeen) -> String {
     if stream.consumers() == 0 {
         return String::new();
     }
-    let listed = ask(handle, &format!("CONSUMER.LIST.{name}"), &json!({})).await.unwrap_or_default();
-    let count = |consumer: &Value, key: &str| consumer[key].as_u64().unwrap_or_default();
     let mut words = String::new();
-    for consumer in listed["consumers"].as_array().into_iter().flatten() {
-        let left = count(consumer, "num_pending") + count(consumer, "num_ack_pending");
+    for consumer in consumers(handle, name).await.unwrap_or_default() {
+        let left = consumer.num_pending + consumer.num_ack_pending;
         if left > 0 {
-            let consumer = consumer["name"].as_str().unwrap_or_default();
-            words.push_str(&format!(", {left} of them not processed by the consumer {consumer}"));
+            words.push_str(&format!(", {left} of them not processed by the consumer {}", consumer.name));
         }
     }
     words
@@ -219,6 +216,12 @@ pub async fn list(handle: &Handle) -> Result<Vec<StreamSeen>, Error> {
     }
     all.sort_by(|a, b| a.name().cmp(&b.name()));
     Ok(all)
+}
+
+/// The first page of a stream's consumers.
+pub async fn consumers(handle: &Handle, stream: &str) -> Result<Vec<ConsumerSeen>, Error> {
+    let mut answer = ask(handle, &format!("CONSUMER.LIST.{stream}"), &json!({})).await?;
+    serde_json::from_value(answer["consumers"].take()).map_err(|source| Error::Answer { source })
 }
 
 async fn ask(handle: &Handle, what: &str, body: &Value) -> Result<Value, Error> {

@@ -169,6 +169,8 @@ fn a_changed_manifest_reaches_a_broker_that_runs() {
     assert!(doctor.contains("no topic declares the stream CARTS_FILLED"), "{doctor}");
     // Other bounds for one that stays; a family that takes the place of a topic.
     app.change("[services.ordering]", "[topics.\"carts.>\"]\nretention = { messages = 5 }\n[services.ordering]");
+    let events = app.atoll(&["events"]).succeeded().stdout;
+    assert!(events.contains("gives its subjects to CARTS; its 1 messages stay in it"), "{events}");
     let family = app.stream("CARTS").unwrap();
     assert_eq!((&family["subjects"], &family["refused"]), (&json!(["carts.>"]), &Value::Null), "{family}");
     assert_eq!(app.stream("CARTS_FILLED").unwrap()["messages"], 1);
@@ -201,6 +203,11 @@ fn a_changed_manifest_reaches_a_broker_that_runs() {
     assert!(refused["refused"].is_string() && refused["storage"] == "file", "{refused}");
     assert_eq!(app.ask_json("ordering", "orders.placed", &json!({}))["seq"], 3);
     assert_eq!(app.atoll(&["doctor"]).code(), 1);
+    let consumer =
+        json!({ "stream_name": "ORDERS_PLACED", "config": { "durable_name": "w", "ack_policy": "explicit" } });
+    app.ask_json("warehouse", "$JS.API.CONSUMER.DURABLE.CREATE.ORDERS_PLACED.w", &consumer);
+    app.atoll(&["consumer", "rm", "ORDERS_PLACED", "w"]).succeeded();
+    assert_eq!(app.atoll(&["consumer", "info", "ORDERS_PLACED", "w"]).code(), 1);
     // What no topic declares any more can go; what one declares cannot.
     let refused = app.atoll(&["stream", "rm", "ORDERS_PLACED", "--force"]);
     assert!(refused.code() == 1 && refused.stderr.contains("is the stream of the topic"), "{}", refused.stderr);
