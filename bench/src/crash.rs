@@ -232,9 +232,14 @@ async fn look(program: &Program, disk: &Disk, mut must: Known, may: &Known, tall
     for (must, before) in must.logs.iter_mut().zip(&before.logs) {
         must.acks.clone_from(&before.acks);
     }
-    tally.add(&series, verify(&client, &must, may).await.with_context(|| said(&log))?);
+    // Where ids are that were acknowledged meanwhile is only true of the disk that went on.
+    let mut may = may.clone();
+    for (must, may) in must.logs.iter().zip(&mut may.logs) {
+        may.places.clone_from(&must.places);
+    }
+    tally.add(&series, verify(&client, &must, &may).await.with_context(|| said(&log))?);
     tally.find(&series, std::mem::take(&mut must.findings));
-    tally.add(&series, drain(&client, &before, may).await.with_context(|| said(&log))?);
+    tally.add(&series, drain(&client, &before, &may).await.with_context(|| said(&log))?);
     broker.kill();
     Ok(())
 }

@@ -346,11 +346,7 @@ impl Daemon {
         if tokio::time::timeout(LAST_WORDS_MAX, tasks.finished()).await.is_err() {
             tracing::debug!("a follower of the API did not end in time");
         }
-        if end == End::Stop {
-            forget(&project);
-        }
-        // A socket without a daemon would only mislead; the lock is what counts.
-        let _ = std::fs::remove_file(project.socket());
+        forget(&project, end);
         match lost {
             None => Ok(()),
             Some(error) => {
@@ -368,10 +364,14 @@ fn tell_past(history: &History, damages: Vec<String>, lost: &[proxy::plane::Loss
     changes.iter().for_each(|change| history.say("changed", change.to_string()));
 }
 
-/// Nothing of what these files tell runs any more.
-fn forget(project: &Project) {
-    project.remove_record();
-    project.remove_switches();
+/// Removes what would mislead from now on: what these files tell, where nothing of it runs any more, and the socket.
+fn forget(project: &Project, end: End) {
+    if end == End::Stop {
+        project.remove_record();
+        project.remove_switches();
+    }
+    // The lock is what counts.
+    let _ = std::fs::remove_file(project.socket());
 }
 
 /// Begins what the daemon does for its engines, and for whoever watches.

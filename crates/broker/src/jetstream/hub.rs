@@ -398,8 +398,8 @@ impl Hub {
         self.shared.tasks.spawn(async move {
             // A stream that is gone drops the question.
             drop(commands.send(Command::Update(Box::new(update), sender)).await);
-            let updated = updated.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND));
-            drop(ends.send(Ended::Updated { name, updated: updated.map(Box::new) }));
+            let updated = updated.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND)).map(Box::new);
+            drop(ends.send(Ended::Updated { name, updated }));
         });
         Ok(())
     }

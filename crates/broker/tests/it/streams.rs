@@ -134,8 +134,9 @@ async fn whoever_reads_a_long_backlog_holds_up_neither_publishers_nor_the_end() 
     for _ in 0..BACKLOG {
         client.publish("long", "x".into()).await.unwrap();
     }
-    client.flush().await.unwrap();
-    let first = context.publish("long", "x".into()).await.unwrap().await.unwrap().sequence;
+    // By the same connection: behind all of these.
+    let same = jetstream::new(client.clone());
+    let first = same.publish("long", "x".into()).await.unwrap().await.unwrap().sequence;
     let pull = consumer::pull::Config {
         durable_name: Some("all".into()),
         ack_policy: consumer::AckPolicy::None,
