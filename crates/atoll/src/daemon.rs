@@ -308,6 +308,7 @@ impl Daemon {
         attend(&control, &project, prepares, drains);
         // What a former manifest left is served until nothing of it runs.
         control.settle(control.plan());
+        tasks.spawn(Arc::clone(&control).tend_bus());
         tasks.spawn(history.run(project.logs(), control.supervisor.clone(), control.drained.clone()));
         tasks.spawn(serve_api(api, Arc::clone(&control)));
         tracing::info!(application = control.plan().name, gateway = %control.gateway_address(), "listening");
@@ -345,11 +346,7 @@ impl Daemon {
         if tokio::time::timeout(LAST_WORDS_MAX, tasks.finished()).await.is_err() {
             tracing::debug!("a follower of the API did not end in time");
         }
-        if end == End::Stop {
-            forget(&project);
-        }
-        // A socket without a daemon would only mislead; the lock is what counts.
-        let _ = std::fs::remove_file(project.socket());
+        forget(&project, end);
         match lost {
             None => Ok(()),
             Some(error) => {
@@ -367,10 +364,14 @@ fn tell_past(history: &History, damages: Vec<String>, lost: &[proxy::plane::Loss
     changes.iter().for_each(|change| history.say("changed", change.to_string()));
 }
 
-/// Nothing of what these files tell runs any more.
-fn forget(project: &Project) {
-    project.remove_record();
-    project.remove_switches();
+/// Removes what would mislead from now on: what these files tell, where nothing of it runs any more, and the socket.
+fn forget(project: &Project, end: End) {
+    if end == End::Stop {
+        project.remove_record();
+        project.remove_switches();
+    }
+    // The lock is what counts.
+    let _ = std::fs::remove_file(project.socket());
 }
 
 /// Begins what the daemon does for its engines, and for whoever watches.

@@ -14,15 +14,15 @@ mod traffic;
 mod units;
 mod view;
 
-pub use broker::{ADMIN, Stream, broker, nats_url, reached, streams, users, uses_broker};
+pub use broker::{ADMIN, Stream, broker, is_ours, is_same_engine, nats_url, reached, streams, users, uses_broker};
 pub use changes::changes;
 pub use drills::{breakers, effects, fault, forced, no_breaker, words};
 pub use edges::edges;
-pub use metrics::{Format as MetricsFormat, Usage, families, write as write_metrics};
+pub use metrics::{BrokerReading, Format as MetricsFormat, Usage, families, write as write_metrics};
 pub use names::{find_subject, find_target, is_declared};
 pub use program::program;
 pub use story::story;
-pub use streams::{BrokerSeen, StreamSeen, broker_view, missing_stream, stream_view, weakness};
+pub use streams::{BrokerSeen, ConsumerSeen, StreamSeen, broker_view, missing_stream, stream_view, weakness};
 pub use traffic::{GATEWAY, ledger, limits, listeners, snapshot};
 pub use units::{databases, services};
 pub use view::{description, endpoint, event, given_up, hopeless, instances, line, services as service_views, skipped};
@@ -71,7 +71,7 @@ pub mod tests {
         let plan = plan();
         expect_file!["lower/golden/services.txt"].assert_debug_eq(&services(&plan, &CREDENTIALS));
         expect_file!["lower/golden/databases.txt"].assert_debug_eq(&databases(&plan, "orders"));
-        let users = users(std::iter::once(&plan), &CREDENTIALS);
+        let users = users(&plan, std::iter::empty(), |_| true, &CREDENTIALS);
         let config = broker(&plan.name, plan.broker.as_ref().expect("a broker"), users, PathBuf::from("/data/broker"));
         expect_file!["lower/golden/broker.txt"].assert_debug_eq(&config);
         expect_file!["lower/golden/streams.txt"].assert_debug_eq(&streams(&plan));

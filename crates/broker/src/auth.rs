@@ -168,7 +168,7 @@ impl Regranted {
 
 impl User {
     /// With every right and no name.
-    fn free() -> Self {
+    pub(crate) fn free() -> Self {
         let declared = Mutex::default();
         Self { name: String::new(), credential: None, permissions: Permissions::default(), declared }
     }

@@ -50,6 +50,8 @@ pub(crate) struct Counts {
     pub(crate) connections: AtomicUsize,
     pub(crate) connections_total: AtomicU64,
     pub(crate) slow_consumers: AtomicU64,
+    /// Messages that readers in this process had no room for.
+    pub(crate) missed: AtomicU64,
     pub(crate) stale_connections: AtomicU64,
     pub(crate) in_messages: AtomicU64,
     pub(crate) in_bytes: AtomicU64,

@@ -3,8 +3,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use tokio::sync::Notify;
 
 use crate::auth::User;
@@ -80,11 +83,22 @@ impl Message {
         &self.publisher
     }
 
+    /// Whose share of a queue it counts for.
+    fn share(&self) -> usize {
+        Arc::as_ptr(&self.publisher).addr()
+    }
+
     /// What it takes up while it waits.
     pub(crate) fn len(&self) -> usize {
         self.frame.len() + size_of::<Self>()
     }
 }
+
+/// Limit: of what is free when a message comes, its publisher may have so much waiting. One that floods leaves an eighth,
+/// so that a second one has room, and it leaves an eighth of that.
+const SHARE: usize = 7;
+/// How often it is told that messages are missed.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The queue of one internal subscription.
 #[derive(Debug)]
@@ -99,8 +113,47 @@ pub(crate) struct Queue {
 struct State {
     messages: VecDeque<Message>,
     bytes: usize,
+    /// What of it is whose: by the address of a user of whom a message waits.
+    shares: HashMap<usize, usize>,
     missed: u64,
+    told: Option<Instant>,
     is_claimed: bool,
+}
+
+impl State {
+    /// Counts a message in, if its publisher may have it waiting.
+    fn admit(&mut self, message: &Message, bytes_max: usize) -> bool {
+        let length = message.len();
+        let Some(free) = bytes_max.checked_sub(self.bytes + length) else { return false };
+        let share = self.shares.entry(message.share()).or_default();
+        // The first one of a publisher has all the room that there is.
+        if *share > 0 && *share + length > SHARE * free {
+            return false;
+        }
+        *share += length;
+        self.bytes += length;
+        true
+    }
+
+    fn dismiss(&mut self, message: &Message) {
+        self.bytes -= message.len();
+        if let Entry::Occupied(mut share) = self.shares.entry(message.share()) {
+            *share.get_mut() -= message.len();
+            if *share.get() == 0 {
+                share.remove();
+            }
+        }
+    }
+
+    fn miss(&mut self, message: &Message) {
+        self.missed += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL) {
+            self.told = Some(Instant::now());
+            let subject = String::from_utf8_lossy(message.subject());
+            let (user, missed) = (message.publisher(), self.missed);
+            tracing::warn!(%subject, user, missed, "messages are missed: they come faster than they are taken");
+        }
+    }
 }
 
 impl Queue {
@@ -108,17 +161,15 @@ impl Queue {
         Self { state: Mutex::default(), wake: Notify::new(), pressure: Pressure::new(bytes_max), bytes_max }
     }
 
-    /// Puts a message in. Beyond the bound it is missed and counted.
+    /// Puts a message in. Beyond the bound, and beyond its publisher's share, it is missed and counted.
     pub(crate) fn push(&self, message: Message) -> Pushed {
         let mut state = self.lock();
-        let bytes = state.bytes + message.len();
-        if bytes > self.bytes_max {
-            state.missed += 1;
+        if !state.admit(&message, self.bytes_max) {
+            state.miss(&message);
             return Pushed::Refused;
         }
-        state.bytes = bytes;
         state.messages.push_back(message);
-        self.pressure.set(bytes);
+        self.pressure.set(state.bytes);
         if std::mem::replace(&mut state.is_claimed, true) { Pushed::Joined } else { Pushed::Claimed }
     }
 
@@ -130,7 +181,7 @@ impl Queue {
     fn pop(&self) -> Option<Message> {
         let mut state = self.lock();
         let message = state.messages.pop_front()?;
-        state.bytes -= message.len();
+        state.dismiss(&message);
         self.pressure.set(state.bytes);
         Some(message)
     }
@@ -198,7 +249,7 @@ impl Subscription {
         self.queue.pop()
     }
 
-    /// How many messages there was no room for: publishers wait a while for a reader, and not longer.
+    /// How many messages there was no room for, or too many of one publisher: publishers wait a while for a reader, and not longer.
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.queue.lock().missed
@@ -210,5 +261,43 @@ impl Drop for Subscription {
         for entry in &self.entries {
             self.broker.end(entry);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(user: &Arc<User>, length: usize) -> Message {
+        let content = vec![b'x'; length];
+        Message::new(&protocol::Message { subject: b"a", reply: None, header_len: 0, content: &content }, user)
+    }
+
+    fn flood(queue: &Queue, user: &Arc<User>) -> usize {
+        (0..).take_while(|_| queue.push(message(user, 100)) != Pushed::Refused).count()
+    }
+
+    #[test]
+    fn whoever_floods_a_queue_leaves_room_for_others_and_slows_down_first() {
+        let users = [(); 3].map(|()| Arc::new(User::free()));
+        let queue = Queue::new(100_000);
+        let counts = users.each_ref().map(|user| flood(&queue, user));
+        assert!(counts[0] > 4 * counts[1] && counts[1] > 4 * counts[2] && counts[2] > 0, "{counts:?}");
+        assert!(queue.pressure.is_high());
+        assert_eq!(queue.lock().missed, 3);
+        for _ in 0..counts.iter().sum() {
+            assert!(queue.pop().is_some());
+        }
+        let state = queue.lock();
+        assert!(state.messages.is_empty() && state.shares.is_empty() && state.bytes == 0 && !queue.pressure.is_high());
+    }
+
+    #[test]
+    fn a_message_that_just_fits_is_taken() {
+        let (user, empty) = (Arc::new(User::free()), message(&Arc::new(User::free()), 0).len());
+        let queue = Queue::new(1000);
+        assert_eq!(queue.push(message(&user, 1001 - empty)), Pushed::Refused);
+        assert!(queue.lock().shares.is_empty());
+        assert_ne!(queue.push(message(&user, 1000 - empty)), Pushed::Refused);
     }
 }

@@ -74,6 +74,7 @@ pub(crate) fn report(shared: &Shared) -> Value {
         "memory": load(&memory.bytes),
         "storage": load(&files.bytes),
         "api": { "level": api::LEVEL, "total": load(api_total), "errors": load(api_errors) },
+        "missed": load(&shared.broker.counts.missed),
         "streams": load(&files.streams) + load(&memory.streams),
         "consumers": load(&files.consumers) + load(&memory.consumers),
         "messages": load(&files.messages) + load(&memory.messages),

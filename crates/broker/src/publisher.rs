@@ -269,6 +269,9 @@ impl Delivery<'_> {
             Sink::Client(client) => client,
             Sink::Internal(queue) => {
                 let pushed = queue.push(internal::Message::new(message, self.user));
+                if pushed == Pushed::Refused {
+                    self.broker.counts.missed.fetch_add(1, Ordering::Relaxed);
+                }
                 self.touched.note_queue(pushed, queue);
                 return pushed != Pushed::Refused;
             }

@@ -31,18 +31,26 @@ impl Sockets {
     /// # Errors
     /// [`Error::Listen`]; nothing was opened or closed then.
     pub fn bind(clients: &[SocketAddr], monitor: Option<SocketAddr>, open: &Self) -> Result<Self, Error> {
-        let find = |known: &[Arc<Socket>], asked| known.iter().find(|socket| socket.asked == asked).cloned();
         let mut bound = Self::default();
-        for asked in clients {
-            let socket = find(&bound.clients, *asked).or_else(|| find(&open.clients, *asked));
-            bound.clients.push(socket.map_or_else(|| Socket::bind(*asked, "clients"), Ok)?);
-        }
+        clients.iter().try_for_each(|asked| bound.add(*asked, open))?;
         bound.address = bound.clients.first().map(|socket| socket.address);
         if let Some(asked) = monitor {
             let socket = open.monitor.clone().filter(|socket| socket.asked == asked);
             bound.monitor = Some(socket.map_or_else(|| Socket::bind(asked, "monitoring"), Ok)?);
         }
         Ok(bound)
+    }
+
+    /// Listens for clients at one more address.
+    ///
+    /// # Errors
+    /// [`Error::Listen`].
+    pub fn add(&mut self, asked: SocketAddr, open: &Self) -> Result<(), Error> {
+        if !self.clients.iter().any(|socket| socket.asked == asked) {
+            let known = open.clients.iter().find(|socket| socket.asked == asked).cloned();
+            self.clients.push(known.map_or_else(|| Socket::bind(asked, "clients"), Ok)?);
+        }
+        Ok(())
     }
 
     /// Where clients are told to connect, if anywhere.

@@ -30,6 +30,17 @@ pub enum Consumer {
         #[command(flatten)]
         place: Place,
     },
+    /// Delete a consumer and how far it is, as of a service that has another name now
+    Rm {
+        /// Name of the stream, as in ORDERS_PLACED
+        #[arg(value_name = "STREAM", value_parser = bus::name)]
+        stream: String,
+        /// Name of the consumer
+        #[arg(value_name = "CONSUMER", value_parser = bus::name)]
+        consumer: String,
+        #[command(flatten)]
+        place: Place,
+    },
 }
 
 impl Consumer {
@@ -48,6 +59,13 @@ impl Consumer {
                 match context.format {
                     Format::Json => output::json(&info),
                     Format::Table => describe::print(&outline(&info), 0),
+                }
+            }
+            Self::Rm { stream, consumer, place } => {
+                let answer = ask(&place, &format!("CONSUMER.DELETE.{stream}.{consumer}"), &json!({}))?;
+                match context.format {
+                    Format::Json => output::json(&answer),
+                    Format::Table => output::line(&format!("the consumer {consumer} of {stream} is deleted")),
                 }
             }
         }

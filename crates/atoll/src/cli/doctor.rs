@@ -163,18 +163,38 @@ fn broker(project: &Project, plan: &Plan) -> Vec<Finding> {
             "write `sync = \"always\"` under [broker] where messages must not be lost",
         ));
     }
-    let Ok(Ok(seen)) = block_on(Client::new(project).get::<dto::Broker>("/v1/broker")) else { return findings };
+    if !project.is_running() || plan.broker.is_none() {
+        return findings;
+    }
+    let seen = match block_on(Client::new(project).get::<dto::Broker>("/v1/broker")) {
+        Ok(Ok(seen)) => seen,
+        Ok(Err(error)) => {
+            let hint = "`atoll events` shows why; it is tried again, and by `atoll up` at once";
+            findings.push(Finding::bad(format!("the broker does not run: {}", kit::Chain(&error)), hint));
+            return findings;
+        }
+        Err(_) => return findings,
+    };
+    for warning in seen.warnings {
+        if !findings.iter().any(|finding| finding.what == warning) {
+            findings.push(Finding::doubtful(warning, "`atoll describe broker` shows what runs"));
+        }
+    }
     for stream in &seen.streams {
         if let Some(why) = &stream.refused {
             let what = format!("the stream {} is not as the manifest wants it: {why}", stream.name);
-            findings.push(Finding::bad(what, "change its topic back, or purge the stream and change the topic's name"));
+            let hint = match stream.storage.is_empty() {
+                true => "make room in `store` or `limits` under [broker], or delete streams that no topic declares",
+                false => "change its topic back, or give the topic another name",
+            };
+            findings.push(Finding::bad(what, hint));
         } else if stream.topic.is_none() && !is_bucket(&stream.name) {
             let size = output::bytes_shown(stream.bytes);
             let what = format!(
                 "no topic declares the stream {}; its {} messages ({size}) are kept",
                 stream.name, stream.messages
             );
-            let hint = format!("declare its topic again, or free the space with `atoll stream purge {}`", stream.name);
+            let hint = format!("declare its topic again, or delete it with `atoll stream rm {}`", stream.name);
             findings.push(Finding::doubtful(what, hint));
         }
     }

@@ -43,8 +43,11 @@ pub fn table_lines(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>
     table.lines().map(|row| row.trim_end().to_owned()).collect()
 }
 
-/// "812 KiB", "22.3 MiB", "1.2 GiB".
+/// "198 B", "812 KiB", "22.3 MiB", "1.2 GiB".
 pub fn bytes_shown(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
     const KIB: f64 = 1024.0;
     match bytes as f64 / KIB {
         kib if kib < KIB => format!("{kib:.0} KiB"),
@@ -125,7 +128,7 @@ mod tests {
 
     #[test]
     fn sizes_have_the_unit_that_suits_them() {
-        assert_eq!([2048, 23_383_245, 3 << 30].map(bytes_shown), ["2 KiB", "22.3 MiB", "3.0 GiB"]);
+        assert_eq!([198, 2048, 23_383_245, 3 << 30].map(bytes_shown), ["198 B", "2 KiB", "22.3 MiB", "3.0 GiB"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
+use crate::api::{self, dto};
 use crate::cli::bus::{self, Bus, number, word, words};
 use crate::cli::describe;
 use crate::cli::output::{self, Format};
@@ -21,6 +22,17 @@ pub enum Stream {
         /// Its name, as in ORDERS_PLACED
         #[arg(value_name = "STREAM", value_parser = bus::name)]
         stream: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Delete a stream that no topic declares, with its consumers, and free what it reserves
+    Rm {
+        /// Its name, as in ORDERS_PLACED
+        #[arg(value_name = "STREAM", value_parser = bus::name)]
+        stream: String,
+        /// Also one that has messages
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -48,6 +60,7 @@ impl Stream {
         match self {
             Self::Ls { place } => list(&place, context.format),
             Self::Info { stream, place } => info(&place, &stream, context.format),
+            Self::Rm { stream, force, place } => remove(&place, &stream, force, context.format),
             Self::Purge { stream, subject, keep, before, place } => {
                 let mut wish = Map::new();
                 let parts = [
@@ -65,6 +78,29 @@ impl Stream {
                 }
             }
         }
+    }
+}
+
+fn remove(place: &Place, stream: &str, force: bool, format: Format) -> anyhow::Result<()> {
+    let project = place.target(&[])?.project;
+    let seen: dto::Broker = block_on(api::client::Client::new(&project).get("/v1/broker"))?.map_err(Failure::from)?;
+    if let Some(found) = seen.streams.iter().find(|found| found.name == stream) {
+        if let Some(topic) = &found.topic {
+            let failure = Failure::new(format!("{stream} is the stream of the topic {topic}"));
+            let hint = format!("take the topic out of the manifest first, or `atoll stream purge {stream}`");
+            return Err(failure.hint(Some(hint)).into());
+        }
+        if found.messages > 0 && !force {
+            let failure = Failure::new(format!("{stream} still has {} messages", found.messages));
+            let hint =
+                format!("`atoll sub '>' --stream {stream} --from first` shows them, `--force` deletes them, too");
+            return Err(failure.hint(Some(hint)).into());
+        }
+    }
+    let answer = ask(place, &format!("STREAM.DELETE.{stream}"), &json!({}))?;
+    match format {
+        Format::Json => output::json(&answer),
+        Format::Table => output::line(&format!("{stream} is deleted")),
     }
 }
 

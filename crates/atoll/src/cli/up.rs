@@ -13,7 +13,7 @@ use clap::Args;
 use manifest::Plan;
 
 use crate::api::client::{self, Client};
-use crate::api::dto::{Apply, Change, Instance, Selection, Status};
+use crate::api::dto::{Apply, Broker, Change, Instance, Selection, Status};
 use crate::cli::output::{self, Format};
 use crate::cli::target::{Target, Words};
 use crate::cli::{Context, Failure, block_on, down};
@@ -80,10 +80,18 @@ async fn up(target: &Target, plan: &Plan, goal: Goal, files: Option<Files>, form
         watch.say(&format!("watching the files of {}", files.services().join(", ")));
     }
     match (watch.follow(goal, files, &mut interrupt).await?, launched) {
-        (Outcome::Reached, _) => match format {
-            Format::Table => Ok(()),
-            Format::Json => output::json(&client.get::<Vec<Instance>>("/v1/instances").await.map_err(Failure::from)?),
-        },
+        (Outcome::Reached, _) if matches!(goal, Goal::Ready(_)) && plan.broker.is_some() => {
+            let broker: Broker = client
+                .get("/v1/broker")
+                .await
+                .map_err(|error| Failure::not_reached(format!("the broker does not run: {}", kit::Chain(&error))))?;
+            if let Some(stream) = broker.streams.iter().find(|stream| stream.refused.is_some()) {
+                let what = format!("the stream {} is not as the manifest wants it", stream.name);
+                return Err(Failure::not_reached(what).hint("`atoll doctor` says why".to_owned()).into());
+            }
+            finished(&client, format).await
+        }
+        (Outcome::Reached, _) => finished(&client, format).await,
         (Outcome::Interrupted, Launched::Here) => watch.drain(project, &mut interrupt).await,
         (Outcome::Interrupted, Launched::Elsewhere) => watch.detach(goal),
         (Outcome::DaemonGone, _) => Err(Failure::not_reached("the daemon has ended").into()),
@@ -93,6 +101,13 @@ async fn up(target: &Target, plan: &Plan, goal: Goal, files: Option<Files>, form
             );
             Err(Failure::not_reached(what).output(output).hint(hint).into())
         }
+    }
+}
+
+async fn finished(client: &Client, format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Table => Ok(()),
+        Format::Json => output::json(&client.get::<Vec<Instance>>("/v1/instances").await.map_err(Failure::from)?),
     }
 }
 

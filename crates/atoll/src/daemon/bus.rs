@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kit::tasks::Tasks;
 use kit::{drain, readiness};
@@ -17,8 +18,16 @@ use crate::api::dto;
 use crate::daemon::change::Served;
 use crate::daemon::history::History;
 use crate::daemon::{engine_lost, streams, unlistenable};
-use crate::lower;
+use crate::lower::{self, StreamSeen};
 use crate::project::{Credentials, Project};
+
+/// How long the broker may take to end: its last messages go to the disk.
+const END_MAX: Duration = Duration::from_secs(30);
+/// How long after a first failure it is tried again, and the longest time from one try to the next.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Limit: consumers of which the metrics tell, about; further streams are left out.
+const CONSUMERS_READ_MAX: usize = 1_000;
 
 /// Why there is no broker.
 #[derive(Debug, Error)]
@@ -36,6 +45,8 @@ pub struct Bus {
     /// Where streams are kept.
     folder: PathBuf,
     open: watch::Sender<Option<Arc<Open>>>,
+    /// Why there is none although one is needed.
+    missing: watch::Sender<Option<String>>,
     /// Held while it is changed.
     running: Mutex<Option<Running>>,
     lost: mpsc::Sender<anyhow::Error>,
@@ -58,6 +69,8 @@ pub struct Open {
 #[derive(Debug)]
 struct Running {
     plan: plan::Broker,
+    sockets: broker::Sockets,
+    handle: broker::Handle,
     drain: drain::Trigger,
     ended: JoinHandle<()>,
 }
@@ -73,7 +86,8 @@ impl Bus {
     ) -> Result<(Self, mpsc::Receiver<anyhow::Error>), Error> {
         let (lost, losses) = mpsc::channel(1);
         let (open, running) = (watch::Sender::new(None), Mutex::default());
-        let bus = Self { credentials, folder: project.broker_data(), open, running, lost, history, tasks };
+        let (folder, missing) = (project.broker_data(), watch::Sender::new(None));
+        let bus = Self { credentials, folder, open, missing, running, lost, history, tasks };
         bus.go_over(served).await?;
         Ok((bus, losses))
     }
@@ -87,40 +101,140 @@ impl Bus {
         self.open.borrow().clone()
     }
 
-    /// Has a broker as the present plan needs it, or those before it as long as instances of them run. Where the next one
-    /// cannot be opened, the one before goes on.
-    pub async fn go_over(&self, served: &Served) -> Result<(), Error> {
+    /// Has a broker as the present plan needs it, or those before it as long as instances of them run, with the users and
+    /// the streams that are wanted: asked again, it makes good what failed before. Gives what is lost by it, in sentences.
+    ///
+    /// Addresses are opened before any is closed, and one that stays is never closed, so that what cannot be had changes
+    /// nothing. Only other bounds of the engine need another engine, on the same sockets.
+    pub async fn go_over(&self, served: &Served) -> Result<Vec<String>, Error> {
         let mut running = self.running.lock().await;
-        let plans =
-            || std::iter::once(&served.present).chain(served.retiring.iter().rev()).map(|accepted| &*accepted.plan);
-        let users = lower::users(plans(), &self.credentials);
+        let retiring = || served.retiring.iter().rev().map(|accepted| &*accepted.plan);
+        let plans = || std::iter::once(&*served.present.plan).chain(retiring());
+        let is_unsettled = |service: &str| served.unsettled.contains(service);
+        let users = lower::users(&served.present.plan, retiring(), is_unsettled, &self.credentials);
         let Some((name, next)) = plans().find_map(|plan| Some((&plan.name, plan.broker.clone()?))) else {
             self.close(&mut running).await;
-            return Ok(());
+            self.missing.send_replace(None);
+            return Ok(Vec::new());
         };
-        match running.as_ref().map(|running| running.plan.clone()) {
-            Some(before) if before == next => {
-                if let Some(open) = self.open() {
-                    open.handle.set_users(&users)?;
-                }
+        let former: Vec<SocketAddr> = plans().filter_map(|plan| Some(plan.broker.as_ref()?.listen)).collect();
+        let open = running.as_ref().map(|running| running.sockets.clone()).unwrap_or_default();
+        let next = Next { name, plan: next, users, former };
+        let mut said = Vec::new();
+        match (next.sockets(&open), running.as_mut()) {
+            (Ok(sockets), Some(running)) if lower::is_same_engine(&running.plan, &next.plan) => {
+                running.handle.set_users(&next.users)?;
+                running.handle.listen(&sockets);
+                self.show(running.handle.clone(), &sockets, &next.plan);
+                (running.plan, running.sockets) = (next.plan, sockets);
             }
-            before => {
-                // Order: two brokers cannot have one folder.
-                self.close(&mut running).await;
-                let opened = self.serve(name, next, users.clone()).await;
-                if let (Err(_), Some(before)) = (&opened, before) {
-                    match self.serve(name, before, users).await {
-                        Ok(again) => *running = Some(again),
-                        Err(error) => {
-                            tracing::error!(error = %kit::Chain(&error), "cannot go back to the broker of before");
-                        }
-                    }
+            // What is open on one of this machine's addresses and is to be on all of them closes first.
+            (Err(error), before) if before.as_ref().is_none_or(|before| !has_port_of(&before.plan, &next.plan)) => {
+                if running.is_none() {
+                    self.missing.send_replace(Some(kit::Chain(&error).to_string()));
                 }
-                *running = Some(opened?);
+                return Err(error.into());
+            }
+            (sockets, _) => {
+                said.extend(self.at_stake().await);
+                let open = if sockets.is_ok() { open } else { broker::Sockets::default() };
+                drop(sockets);
+                self.reopen(&mut running, next, open).await?;
             }
         }
-        self.declare(&lower::streams(&served.present.plan)).await;
-        Ok(())
+        self.missing.send_replace(None);
+        said.extend(self.declare(&lower::streams(&served.present.plan)).await);
+        Ok(said)
+    }
+
+    /// Has another engine, on sockets that are open; where that cannot be, the one before again.
+    async fn reopen(&self, running: &mut Option<Running>, next: Next<'_>, open: broker::Sockets) -> Result<(), Error> {
+        let before = running.as_ref().map(|running| running.plan.clone());
+        // Order: opened before any closes; and two brokers cannot have one folder.
+        let kept = next.sockets(&open).ok();
+        self.close(running).await;
+        let opened = match kept.map_or_else(|| next.sockets(&open), Ok) {
+            Ok(sockets) => self.serve(&next, sockets).await,
+            Err(error) => Err(error.into()),
+        };
+        let error = match opened {
+            Ok(opened) => {
+                *running = Some(opened);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let why = kit::Chain(&error).to_string();
+        let Some(before) = before else {
+            self.missing.send_replace(Some(why));
+            return Err(error);
+        };
+        let back = Next { plan: before, ..next };
+        let again = match back.sockets(&open) {
+            Ok(sockets) => self.serve(&back, sockets).await,
+            Err(error) => Err(error.into()),
+        };
+        match again {
+            Ok(again) => *running = Some(again),
+            Err(error) => {
+                let why = kit::Chain(&error).to_string();
+                tracing::error!(error = why, "cannot go back to the broker of before");
+                self.missing.send_replace(Some(why));
+            }
+        }
+        Err(error)
+    }
+
+    /// What the broker counts and its streams hold, as far as it says so within this time.
+    pub async fn read(&self, patience: Duration) -> Option<lower::BrokerReading> {
+        let open = self.open()?;
+        let (counts, refused) = (open.handle.counts(), open.refused.len());
+        let mut reading = lower::BrokerReading { counts, refused, ..lower::BrokerReading::default() };
+        // What has come by then is better than nothing.
+        let _ = tokio::time::timeout(patience, async {
+            reading.streams = streams::list(&open.handle).await.unwrap_or_default();
+            for stream in reading.streams.iter().filter(|stream| stream.consumers() > 0) {
+                let name = stream.name().unwrap_or_default();
+                let consumers = streams::consumers(&open.handle, name).await.unwrap_or_default();
+                reading.consumers.extend(consumers.into_iter().map(|consumer| (name.to_owned(), consumer)));
+                if reading.consumers.len() >= CONSUMERS_READ_MAX {
+                    break;
+                }
+            }
+        })
+        .await;
+        Some(reading)
+    }
+
+    /// What is not as it should be and is tried again, in sentences.
+    pub fn shortcomings(&self) -> Vec<String> {
+        let missing = self.missing.borrow().clone().map(|why| format!("there is no broker: {why}"));
+        let open = self.open();
+        let refused = open.iter().flat_map(|open| &open.refused);
+        let refused =
+            refused.map(|(stream, why)| format!("the stream {stream} is not as the manifest wants it: {why}"));
+        missing.into_iter().chain(refused).collect()
+    }
+
+    /// Returns while something is not as it should be.
+    async fn falls_short(&self) {
+        let (mut open, mut missing) = (self.open.subscribe(), self.missing.subscribe());
+        while self.shortcomings().is_empty() {
+            // The senders are ours.
+            tokio::select! {
+                _ = open.changed() => {}
+                _ = missing.changed() => {}
+            }
+        }
+    }
+
+    /// What ends with the engine: messages in memory.
+    async fn at_stake(&self) -> Option<String> {
+        let open = self.open()?;
+        let streams = streams::list(&open.handle).await.unwrap_or_default();
+        let lost: u64 = streams.iter().filter(|stream| stream.is_in_memory()).map(StreamSeen::messages).sum();
+        let lost = if lost > 0 { format!("; {lost} messages in memory are gone") } else { String::new() };
+        Some(format!("it is opened anew, clients connect again{lost}"))
     }
 
     /// The topics whose streams are not as the manifest wants them, as changes that were not made.
@@ -134,9 +248,12 @@ impl Bus {
         refused.collect()
     }
 
-    /// Ends it, once nobody needs it any more.
+    /// Ends it, once nobody needs it any more. A disk that hangs is not waited for.
     pub async fn end(&self) {
-        self.close(&mut *self.running.lock().await).await;
+        let mut running = self.running.lock().await;
+        if tokio::time::timeout(END_MAX, self.close(&mut running)).await.is_err() {
+            tracing::error!("the broker has not ended within {} s: its disk hangs", END_MAX.as_secs());
+        }
     }
 
     async fn close(&self, running: &mut Option<Running>) {
@@ -149,9 +266,11 @@ impl Bus {
     }
 
     /// Opens a broker and returns when it serves.
-    async fn serve(&self, name: &str, plan: plan::Broker, users: Vec<broker::User>) -> Result<Running, Error> {
-        let bound = broker::bind(&lower::broker(name, &plan, users, self.folder.clone()))?;
-        let (address, monitor, handle) = (bound.address(), bound.monitor_address(), bound.handle());
+    async fn serve(&self, next: &Next<'_>, sockets: broker::Sockets) -> Result<Running, Error> {
+        let plan = next.plan.clone();
+        let config = lower::broker(next.name, &plan, next.users.clone(), self.folder.clone());
+        let bound = broker::bind_on(&config, &sockets)?;
+        let (address, handle) = (bound.address(), bound.handle());
         let (token, mut ready) = readiness::channel();
         let (drain, watch) = drain::channel();
         let serving = self.tasks.spawn(bound.run(token, watch));
@@ -170,17 +289,26 @@ impl Bus {
             }
         });
         tracing::info!(%address, sync = %plan.sync, "the broker listens");
-        let refused = BTreeMap::new();
-        self.open.send_replace(Some(Arc::new(Open { address, monitor, handle, plan: plan.clone(), refused })));
-        Ok(Running { plan, drain, ended })
+        self.show(handle.clone(), &sockets, &plan);
+        Ok(Running { plan, sockets, handle, drain, ended })
+    }
+
+    /// Shows what serves now.
+    fn show(&self, handle: broker::Handle, sockets: &broker::Sockets, plan: &plan::Broker) {
+        let address = sockets.address().unwrap_or(plan.listen);
+        let refused = self.open().map(|open| open.refused.clone()).unwrap_or_default();
+        let next = Open { address, monitor: sockets.monitor_address(), handle, plan: plan.clone(), refused };
+        self.open.send_replace(Some(Arc::new(next)));
     }
 
     /// Has the streams that the manifest wants. One that cannot be had stays as it is, and the reason is shown.
-    async fn declare(&self, wanted: &[lower::Stream]) {
-        let Some(open) = self.open() else { return };
-        let streams::Outcome { said, refused } = streams::declare(&open.handle, wanted).await;
-        if !said.is_empty() {
-            self.history.say("streams_changed", said.join("; "));
+    /// Gives what services lose sight of.
+    async fn declare(&self, wanted: &[lower::Stream]) -> Vec<String> {
+        let Some(open) = self.open() else { return Vec::new() };
+        let streams::Outcome { said, retired, refused } = streams::declare(&open.handle, wanted).await;
+        if !said.is_empty() || !retired.is_empty() {
+            let all: Vec<&str> = said.iter().chain(&retired).map(String::as_str).collect();
+            self.history.say("streams_changed", all.join("; "));
         }
         if !refused.is_empty() && refused != open.refused {
             let all: Vec<String> = refused.iter().map(|(stream, why)| format!("{stream}: {why}")).collect();
@@ -190,7 +318,38 @@ impl Bus {
         let Open { address, monitor, ref handle, ref plan, .. } = *open;
         let next = Open { address, monitor, handle: handle.clone(), plan: plan.clone(), refused };
         self.open.send_replace(Some(Arc::new(next)));
+        retired
     }
+}
+
+/// A broker that is wanted.
+struct Next<'p> {
+    name: &'p str,
+    plan: plan::Broker,
+    users: Vec<broker::User>,
+    /// Addresses that instances of former plans know.
+    former: Vec<SocketAddr>,
+}
+
+impl Next<'_> {
+    /// What it listens on: its own address, and the former ones that can be had.
+    fn sockets(&self, open: &broker::Sockets) -> Result<broker::Sockets, broker::Error> {
+        let mut all = broker::Sockets::bind(&[self.plan.listen], self.plan.monitor, open)?;
+        for address in &self.former {
+            if let Err(error) = all.add(*address, open) {
+                let error = kit::Chain(&error).to_string();
+                tracing::warn!(%address, error, "a former address of the broker cannot be opened");
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Whether the next broker has a port of one before it under another address: both cannot be open.
+fn has_port_of(before: &plan::Broker, next: &plan::Broker) -> bool {
+    let ports = |broker: &plan::Broker| [Some(broker.listen), broker.monitor].map(|a| a.map(|a| a.port()));
+    let before = ports(before);
+    ports(next).iter().flatten().any(|port| before.contains(&Some(*port)))
 }
 
 /// What to do about a broker that cannot be opened.
@@ -203,6 +362,33 @@ pub(super) fn hint(error: &Error) -> Option<String> {
 pub const NAME: &str = "broker";
 
 impl super::Control {
+    /// Tries again what the broker falls short of, until the application ends.
+    pub async fn tend_bus(self: Arc<Self>) {
+        let mut drained = self.drained.clone();
+        let mut pause = RETRY.0;
+        loop {
+            let next = async {
+                self.bus.falls_short().await;
+                tokio::time::sleep(pause).await;
+            };
+            tokio::select! {
+                () = next => {}
+                _ = drained.wait_for(|drained| *drained) => return,
+            }
+            // Order: no change is made meanwhile.
+            let _ground = self.ground.lock().await;
+            if self.bus.shortcomings().is_empty() {
+                pause = RETRY.0;
+                continue;
+            }
+            let served = self.served.borrow().clone();
+            if let Err(error) = self.bus.go_over(&served).await {
+                tracing::warn!(error = %kit::Chain(&error), "there is still no broker");
+            }
+            pause = if self.bus.shortcomings().is_empty() { RETRY.0 } else { (pause * 2).min(RETRY.1) };
+        }
+    }
+
     /// The broker and its streams as they are now.
     pub async fn broker(&self) -> Result<dto::Broker, dto::Problem> {
         let open = self.bus.open().ok_or_else(absent)?;

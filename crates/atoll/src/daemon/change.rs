@@ -31,6 +31,8 @@ pub struct Served {
     pub present: Accepted,
     /// Those before it of which instances still run: their edges go on being served. Oldest first.
     pub retiring: Vec<Accepted>,
+    /// Services of which instances of those may still run: their rights are those of all plans.
+    pub unsettled: BTreeSet<String>,
 }
 
 impl Served {
@@ -52,7 +54,7 @@ impl Served {
 
     /// What is served once the next is, and this is left to those who run by it.
     fn followed_by(self, next: Accepted, standing: &BTreeMap<String, Standing>, credentials: &Credentials) -> Self {
-        let Self { present, mut retiring } = self;
+        let Self { present, mut retiring, .. } = self;
         retiring.push(present);
         if retiring.len() > RETIRING_MAX {
             tracing::warn!(
@@ -66,7 +68,14 @@ impl Served {
             let oldest = retiring.iter().position(|retiring| !is_needed(retiring)).unwrap_or(0);
             retiring.remove(oldest);
         }
-        Self { present: next, retiring }
+        Self::new(next, retiring)
+    }
+
+    /// With every service unsettled.
+    pub fn new(present: Accepted, retiring: Vec<Accepted>) -> Self {
+        let all = retiring.iter().flat_map(|retiring| retiring.plan.services.keys().cloned());
+        let unsettled = all.collect();
+        Self { present, retiring, unsettled }
     }
 }
 
@@ -144,7 +153,10 @@ impl Control {
         }
         let mut changes = lower::changes(&before, &plan);
         if plan.fingerprint() == before.fingerprint() {
-            // What was taken back may be tried once more; nothing else differs.
+            // What was taken back may be tried once more, and what the broker fell short of; nothing else differs.
+            let served = self.served.borrow().clone();
+            self.bus.go_over(&served).await.map_err(|error| Problem { hint: bus::hint(&error), ..engine(&error) })?;
+            changes.extend(self.bus.refusals(&plan));
             let applied = self
                 .supervisor
                 .apply(lower::services(&plan, self.bus.credentials()), BTreeSet::new(), refused_before)
@@ -157,7 +169,7 @@ impl Control {
         proxy::Tables::compile(&served.snapshot(&self.endpoints.clone().current())).map_err(|error| engine(&error))?;
         let kept = ground.project.store_ports(&plan.ports);
         kept.map_err(|error| refused(format!("cannot keep the port ledger: {error}")))?;
-        let told = match self.switch(served, named, refused_before).await {
+        let (told, lost) = match self.switch(served, named, refused_before).await {
             Ok(told) => told,
             Err(error) => {
                 // What was served before goes on being served.
@@ -170,13 +182,22 @@ impl Control {
             self.history.say("changed", change.to_string());
         }
         changes.extend(self.bus.refusals(&plan));
+        if !lost.is_empty() {
+            let (of, name) = (bus::NAME.to_owned(), bus::NAME.to_owned());
+            changes.push(dto::Change { of, name, verb: dto::Verb::Changed, details: lost });
+        }
         self.settle(plan);
         Ok(changes)
     }
 
     /// Lets the engines go over, or back where one of them refuses. Gives the services of which the supervisor has told
-    /// what becomes of them.
-    async fn switch(&self, next: Served, named: &[String], refused: Refused) -> Result<BTreeSet<String>, Problem> {
+    /// what becomes of them, and what is lost by it.
+    async fn switch(
+        &self,
+        next: Served,
+        named: &[String],
+        refused: Refused,
+    ) -> Result<(BTreeSet<String>, Vec<String>), Problem> {
         let before = self.served.borrow().clone();
         let plan = Arc::clone(&next.present.plan);
         let refused_port = |error: dashboard::Error| Problem { hint: error.hint(), ..engine(&error) };
@@ -185,15 +206,18 @@ impl Control {
             self.move_dashboard_back(&before.present.plan);
             return Err(engine(&error));
         }
-        if let Err(error) = self.bus.go_over(&next).await {
-            let hint = bus::hint(&error);
-            let listened = self.proxy.listen(&before.listeners());
-            self.move_dashboard_back(&before.present.plan);
-            if let Err(error) = listened {
-                tracing::error!(error = %Chain(&error), "cannot go back to the listeners of before");
+        let lost = match self.bus.go_over(&next).await {
+            Ok(lost) => lost,
+            Err(error) => {
+                let hint = bus::hint(&error);
+                let listened = self.proxy.listen(&before.listeners());
+                self.move_dashboard_back(&before.present.plan);
+                if let Err(error) = listened {
+                    tracing::error!(error = %Chain(&error), "cannot go back to the listeners of before");
+                }
+                return Err(Problem { hint, ..engine(&error) });
             }
-            return Err(Problem { hint, ..engine(&error) });
-        }
+        };
         // Order: rules first, so that a service that goes is no longer sent requests, and one that comes has its
         // databases known when it is prepared.
         self.served.send_replace(next);
@@ -204,7 +228,7 @@ impl Control {
                     self.proxy.limit(plane::affordable(&lower::limits(&plan), self.proxy.addresses().len())).await;
                 }
                 let told = changes.into_iter().filter(|change| change.effect != Effect::Unchanged);
-                Ok(told.map(|change| change.service).collect())
+                Ok((told.map(|change| change.service).collect(), lost))
             }
             Err(error) => {
                 let listeners = before.listeners();
@@ -231,15 +255,27 @@ impl Control {
     pub fn settle(self: &Arc<Self>, plan: Arc<Plan>) {
         let control = Arc::clone(self);
         self.tasks.spawn(async move {
-            if !control.all_renewed(&plan).await {
-                return;
-            }
-            let mut ground = control.ground.lock().await;
-            // A later change settles for itself.
-            if !Arc::ptr_eq(&control.plan(), &plan) {
-                return;
-            }
-            control.served.send_modify(|served| served.retiring.clear());
+            let mut ground = loop {
+                let known = control.served.borrow().unsettled.clone();
+                let Some(left) = control.renewed(&plan, &known).await else { return };
+                let ground = control.ground.lock().await;
+                // A later change settles for itself.
+                if !Arc::ptr_eq(&control.plan(), &plan) {
+                    return;
+                }
+                if left.is_empty() {
+                    break ground;
+                }
+                control.served.send_modify(|served| served.unsettled = left);
+                let served = control.served.borrow().clone();
+                if let Err(error) = control.bus.go_over(&served).await {
+                    tracing::warn!(error = %Chain(&error), "rights of services that were renewed cannot be forgotten");
+                }
+            };
+            control.served.send_modify(|served| {
+                served.retiring.clear();
+                served.unsettled.clear();
+            });
             if let Err(error) = control.proxy.listen(&lower::listeners(&plan)) {
                 tracing::warn!(error = %Chain(&error), "cannot close the listeners of the plan before");
             }

@@ -1,5 +1,6 @@
 //! What the API may do with a running application.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -129,8 +130,9 @@ impl Control {
         names.iter().try_for_each(|name| self.check_service(name))
     }
 
-    /// Waits until nothing runs any more that was started for another plan; false when everything is stopped before.
-    pub async fn all_renewed(&self, plan: &Plan) -> bool {
+    /// Waits until of other services than these something runs that was started for another plan, or of none, and gives
+    /// them; `None` when the plan becomes another or everything is stopped before.
+    pub async fn renewed(&self, plan: &Plan, known: &BTreeSet<String>) -> Option<BTreeSet<String>> {
         let mut snapshots = self.supervisor.watch();
         let mut drained = self.drained.clone();
         let mut served = self.served.subscribe();
@@ -139,14 +141,20 @@ impl Control {
             let is_old = |i: &supervisor::InstanceStatus| i.pid.is_some() && i.generation != service.generation;
             service.rollout.is_none() && service.reason.is_none() && !service.instances.iter().any(is_old)
         };
-        let is_settled = |snapshot: &Arc<Snapshot>| {
-            snapshot.services.iter().all(|service| is_new(service) && plan.services.contains_key(&service.name))
+        let left = |snapshot: &Snapshot| -> BTreeSet<String> {
+            let all = snapshot.services.iter();
+            let left = all.filter(|service| !is_new(service) || !plan.services.contains_key(&service.name));
+            left.map(|service| service.name.clone()).collect()
+        };
+        let has_moved = |snapshot: &Arc<Snapshot>| {
+            let left = left(snapshot);
+            left.is_empty() || left != *known
         };
         tokio::select! {
-            settled = snapshots.wait_for(is_settled) => settled.is_ok(),
+            moved = snapshots.wait_for(has_moved) => moved.ok().map(|snapshot| left(&snapshot)),
             // The next change settles for this one, too.
-            _ = served.wait_for(|served| !std::ptr::eq(Arc::as_ptr(&served.present.plan), plan)) => false,
-            _ = drained.wait_for(|drained| *drained) => false,
+            _ = served.wait_for(|served| !std::ptr::eq(Arc::as_ptr(&served.present.plan), plan)) => None,
+            _ = drained.wait_for(|drained| *drained) => None,
         }
     }
 

@@ -189,9 +189,9 @@ async fn metrics(control: &Control, request: &Request<Incoming>) -> Answer {
     let format = lower::MetricsFormat::accepted(&accepts.join(","));
     // Nothing of the data plane is better than nothing at all.
     let readings = timeout(READ_MAX, control.proxy.read()).await.unwrap_or_default();
-    let broker = control.bus.open().map(|open| open.handle.counts());
-    let families =
-        lower::families(env!("CARGO_PKG_VERSION"), &readings, &control.supervisor.snapshot(), &usages(control), broker);
+    let broker = control.bus.read(READ_MAX).await;
+    let (snapshot, usages) = (control.supervisor.snapshot(), usages(control));
+    let families = lower::families(env!("CARGO_PKG_VERSION"), &readings, &snapshot, &usages, broker.as_ref());
     let mut answer = text(StatusCode::OK, lower::write_metrics(&families, format));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
@@ -223,6 +223,9 @@ fn readiness(control: &Control) -> Answer {
     let mut missing = String::new();
     if control.proxy.pid().is_none() {
         missing.push_str("the data plane does not serve\n");
+    }
+    for shortcoming in control.bus.shortcomings() {
+        missing.push_str(&format!("{shortcoming}\n"));
     }
     let snapshot = control.supervisor.snapshot();
     for service in snapshot.services.iter().filter(|service| service.wanted == Wanted::Running) {

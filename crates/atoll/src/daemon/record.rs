@@ -41,7 +41,7 @@ pub(super) fn succeed(record: Record, present: Accepted, credentials: &Credentia
     }
     let declared = accepted.iter().map(|accepted| lower::services(&accepted.plan, credentials)).collect();
     accepted.reverse();
-    Succession { served: Served { present, retiring: accepted }, before: Before { declared, standing }, changes }
+    Succession { served: Served::new(present, accepted), before: Before { declared, standing }, changes }
 }
 
 /// Keeps the record, until everything has stopped or was left.
@@ -56,7 +56,7 @@ pub(super) async fn keep(control: Arc<Control>, project: Project) {
         let next: Stored = match record.clone() {
             Some(present) if !is_new => present.with(standing),
             _ => {
-                let Served { present, retiring } = served.borrow_and_update().clone();
+                let Served { present, retiring, .. } = served.borrow_and_update().clone();
                 Record { accepted: std::iter::once(present).chain(retiring.into_iter().rev()).collect(), standing }
                     .to_stored()
             }

@@ -9,14 +9,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::lower::{Stream, StreamSeen};
+use crate::lower::{self, ConsumerSeen, Stream, StreamSeen};
 
 /// How long one answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Limit: pages of a list.
 const PAGES_MAX: usize = 1_000;
-/// "stream not found".
-const NOT_FOUND: u64 = 10_059;
 /// "subjects overlap with an existing stream".
 const OVERLAP: u64 = 10_065;
 
@@ -24,6 +22,8 @@ const OVERLAP: u64 = 10_065;
 pub enum Error {
     #[error("{description}")]
     Refused { err_code: u64, description: String },
+    #[error("the stream {stream}, which is not Atoll's, has subjects of it")]
+    Taken { stream: String },
     #[error("the broker does not answer for its streams")]
     Silent { source: broker::Error },
     #[error("the broker's answer cannot be read")]
@@ -35,94 +35,160 @@ pub enum Error {
 pub struct Outcome {
     /// What has changed, in sentences.
     pub said: Vec<String>,
+    /// The same of what services lose sight of.
+    pub retired: Vec<String>,
     /// Why streams are not as they are wanted.
     pub refused: BTreeMap<String, String>,
 }
 
-/// Has every stream as it is wanted.
+/// Has every stream as it is wanted. Room is made before it is taken: streams that shrink come first.
 pub async fn declare(handle: &Handle, wanted: &[Stream]) -> Outcome {
     let mut outcome = Outcome::default();
+    let mut order: Vec<&Stream> = wanted.iter().collect();
+    let found = match list(handle).await {
+        Ok(found) => found,
+        Err(error) => {
+            let why = kit::Chain(&error).to_string();
+            outcome.refused = wanted.iter().map(|stream| (stream.name.clone(), why.clone())).collect();
+            return outcome;
+        }
+    };
+    let existing = |stream: &Stream| found.iter().find(|found| found.name() == Some(&stream.name));
+    let grows = |stream: &Stream| match existing(stream) {
+        Some(found) => found.config["max_bytes"].as_u64() < stream.config["max_bytes"].as_u64(),
+        None => true,
+    };
+    order.sort_by_key(|stream| grows(stream));
     let mut silent = None;
-    for stream in wanted {
+    for stream in order {
         let had = match &silent {
             Some(why) => Err(String::clone(why)),
-            None => match ensure(handle, stream, wanted).await {
+            None => match ensure(handle, stream, existing(stream), wanted, &mut outcome).await {
                 Err(error @ Error::Silent { .. }) => Err(silent.insert(kit::Chain(&error).to_string()).clone()),
                 had => had.map_err(|error| kit::Chain(&error).to_string()),
             },
         };
-        match had {
-            Ok(said) => outcome.said.extend(said),
-            Err(why) => drop(outcome.refused.insert(stream.name.clone(), why)),
+        if let Err(why) = had {
+            outcome.refused.insert(stream.name.clone(), why);
         }
     }
     outcome
 }
 
-async fn ensure(handle: &Handle, stream: &Stream, all: &[Stream]) -> Result<Vec<String>, Error> {
+async fn ensure(
+    handle: &Handle,
+    stream: &Stream,
+    existing: Option<&StreamSeen>,
+    all: &[Stream],
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
     let name = &stream.name;
-    let existing = match ask(handle, &format!("STREAM.INFO.{name}"), &json!({})).await {
-        Ok(info) => info["config"].clone(),
-        Err(Error::Refused { err_code: NOT_FOUND, .. }) => return make(handle, stream, all).await,
-        Err(error) => return Err(error),
-    };
-    let next = merged(&existing, &stream.config);
-    if next == existing {
-        return Ok(Vec::new());
-    }
-    let updated = match ask(handle, &format!("STREAM.UPDATE.{name}"), &next).await {
-        Err(Error::Refused { err_code: OVERLAP, .. }) => {
-            let mut said = retire(handle, stream, all).await?;
-            ask(handle, &format!("STREAM.UPDATE.{name}"), &next).await?;
-            said.push(format!("the stream {name} is changed"));
-            return Ok(said);
+    let (request, config, done) = match existing {
+        None => {
+            let made = format!("the stream {name} is made for {}", stream.subject);
+            (format!("STREAM.CREATE.{name}"), stream.config.clone(), made)
         }
-        updated => updated?,
+        Some(existing) => {
+            let next = merged(&existing.config, &stream.of_existing());
+            if next == existing.config {
+                return Ok(());
+            }
+            (format!("STREAM.UPDATE.{name}"), next, format!("the stream {name} is changed"))
+        }
     };
-    let is_same = updated["config"] == existing;
-    Ok(if is_same { Vec::new() } else { vec![format!("the stream {name} is changed")] })
+    let answer = match ask(handle, &request, &config).await {
+        Err(Error::Refused { err_code: OVERLAP, .. }) => {
+            let retired = retire(handle, stream, all).await?;
+            match ask(handle, &request, &config).await {
+                Ok(answer) => {
+                    outcome.retired.extend(retired.into_iter().map(|(_, said)| said));
+                    answer
+                }
+                Err(error) => {
+                    give_back(handle, &retired).await;
+                    return Err(error);
+                }
+            }
+        }
+        answer => answer?,
+    };
+    if existing.is_none_or(|existing| answer["config"] != existing.config) {
+        outcome.said.push(done);
+    }
+    Ok(())
 }
 
-async fn make(handle: &Handle, stream: &Stream, all: &[Stream]) -> Result<Vec<String>, Error> {
-    let (name, request) = (&stream.name, format!("STREAM.CREATE.{}", stream.name));
-    let made = format!("the stream {name} is made for {}", stream.subject);
-    match ask(handle, &request, &stream.config).await {
-        Ok(_) => Ok(vec![made]),
-        Err(Error::Refused { err_code: OVERLAP, .. }) => {
-            let mut said = retire(handle, stream, all).await?;
-            ask(handle, &request, &stream.config).await?;
-            said.push(made);
-            Ok(said)
-        }
-        Err(error) => Err(error),
+/// Streams of topics that are declared no more give up what another one is to have: they keep their messages and what else
+/// they get. Gives them as they were, and what is to be said of each. Streams that somebody else made are left alone.
+async fn retire(handle: &Handle, stream: &Stream, all: &[Stream]) -> Result<Vec<(StreamSeen, String)>, Error> {
+    let overlaps = |of: &&str| broker::subject::overlaps(of.as_bytes(), stream.subject.as_bytes());
+    let mut rivals = list(handle).await?;
+    rivals.retain(|found| {
+        found.name().is_some_and(|name| !all.iter().any(|wanted| wanted.name == name))
+            && found.subjects().any(|of| overlaps(&of))
+    });
+    if let Some(foreign) = rivals.iter().find(|found| !lower::is_ours(&found.config)) {
+        return Err(Error::Taken { stream: foreign.name().unwrap_or_default().to_owned() });
     }
+    let mut retired = Vec::new();
+    for found in rivals {
+        let name = found.name().unwrap_or_default();
+        let mut kept: Vec<&str> = found.subjects().filter(|of| !overlaps(of)).collect();
+        if kept.is_empty() {
+            // A stream has a subject: its own name, which no topic can be.
+            kept.push(name);
+        }
+        let config = merged(&found.config, &json!({ "subjects": kept }));
+        if let Err(error) = ask(handle, &format!("STREAM.UPDATE.{name}"), &config).await {
+            give_back(handle, &retired).await;
+            return Err(error);
+        }
+        let unread = unread(handle, &found).await;
+        let said = format!(
+            "the stream {name}, which no topic declares, gives its subjects to {}; its {} messages stay in it{unread}",
+            stream.name,
+            found.messages()
+        );
+        retired.push((found, said));
+    }
+    Ok(retired)
 }
 
-/// Streams that no topic declares any more give up the subjects that another one is to have: they keep their messages,
-/// and get nothing new but what is published under their own name.
-async fn retire(handle: &Handle, stream: &Stream, all: &[Stream]) -> Result<Vec<String>, Error> {
-    let mut said = Vec::new();
-    for found in list(handle).await? {
-        let Some(name) = found.name().map(str::to_owned) else { continue };
-        let overlaps = |of: &str| broker::subject::overlaps(of.as_bytes(), stream.subject.as_bytes());
-        let is_wanted = all.iter().any(|wanted| wanted.name == name);
-        if !is_wanted && found.subjects().any(overlaps) {
-            let config = merged(&found.config, &json!({ "subjects": [name] }));
-            ask(handle, &format!("STREAM.UPDATE.{name}"), &config).await?;
-            said.push(format!(
-                "the stream {name}, which no topic declares, gives its subjects to {} and keeps its messages",
-                stream.name
-            ));
+/// What consumers of a stream have not got or acknowledged yet, in words.
+async fn unread(handle: &Handle, stream: &StreamSeen) -> String {
+    let name = stream.name().unwrap_or_default();
+    if stream.consumers() == 0 {
+        return String::new();
+    }
+    let mut words = String::new();
+    for consumer in consumers(handle, name).await.unwrap_or_default() {
+        let left = consumer.num_pending + consumer.num_ack_pending;
+        if left > 0 {
+            words.push_str(&format!(", {left} of them not processed by the consumer {}", consumer.name));
         }
     }
-    Ok(said)
+    words
+}
+
+/// Lets retired streams have their subjects again.
+async fn give_back(handle: &Handle, retired: &[(StreamSeen, String)]) {
+    for (stream, _) in retired {
+        let name = stream.name().unwrap_or_default();
+        if let Err(error) = ask(handle, &format!("STREAM.UPDATE.{name}"), &stream.config).await {
+            tracing::warn!(stream = name, error = %kit::Chain(&error), "a stream does not get its subjects back");
+        }
+    }
 }
 
 /// A configuration as it is, but for what the manifest decides.
 fn merged(existing: &Value, wanted: &Value) -> Value {
     let mut merged = existing.clone();
     for (key, value) in wanted.as_object().into_iter().flatten() {
-        merged[key.as_str()] = value.clone();
+        match (merged.get_mut(key), value) {
+            // Other keys in it are the broker's.
+            (Some(Value::Object(existing)), Value::Object(wanted)) => existing.extend(wanted.clone()),
+            _ => merged[key.as_str()] = value.clone(),
+        }
     }
     if let (Some(merged), None, Some(_)) = (merged.as_object_mut(), wanted.get("description"), wanted.get("name")) {
         merged.remove("description");
@@ -150,6 +216,12 @@ pub async fn list(handle: &Handle) -> Result<Vec<StreamSeen>, Error> {
     }
     all.sort_by(|a, b| a.name().cmp(&b.name()));
     Ok(all)
+}
+
+/// The first page of a stream's consumers.
+pub async fn consumers(handle: &Handle, stream: &str) -> Result<Vec<ConsumerSeen>, Error> {
+    let mut answer = ask(handle, &format!("CONSUMER.LIST.{stream}"), &json!({})).await?;
+    serde_json::from_value(answer["consumers"].take()).map_err(|source| Error::Answer { source })
 }
 
 async fn ask(handle: &Handle, what: &str, body: &Value) -> Result<Value, Error> {

@@ -40,7 +40,7 @@ const QUEUE_BYTES: usize = 16 << 20;
 /// Limit: bytes of one stream's messages that are kept in memory for its readers.
 const CACHE_BYTES: usize = 4 << 20;
 /// Limit: message ids that one stream remembers.
-const MESSAGE_IDS_MAX: usize = 1_000_000;
+const MESSAGE_IDS_MAX: usize = 8_000_000;
 
 /// What the API of a stream is asked by those who read it, by what stands before and behind the stream's name.
 const READING: [(&str, &str); 12] = [
@@ -104,14 +104,29 @@ pub fn broker(application: &str, broker: &plan::Broker, users: Vec<User>, folder
     }
 }
 
-/// Every user: the platform's own, and each service that publishes or subscribes. Of several plans that instances run by
-/// a service may do what any of them says.
-pub fn users<'p>(plans: impl Iterator<Item = &'p Plan>, credentials: &Credentials) -> Vec<User> {
+/// Whether a broker can become another while it runs: only its users and its addresses differ, or nothing at all.
+pub fn is_same_engine(before: &plan::Broker, next: &plan::Broker) -> bool {
+    let of = |broker: &plan::Broker| {
+        let plan::Broker { listen: _, written: _, monitor: _, sync, max_payload, store, limits } = broker.clone();
+        (sync, max_payload, store, limits)
+    };
+    of(before) == of(next)
+}
+
+/// Every user: the platform's own, and each service that publishes or subscribes. One that is unsettled may do what any
+/// of the plans says: instances of it run by them.
+pub fn users<'p>(
+    present: &'p Plan,
+    retiring: impl Iterator<Item = &'p Plan>,
+    is_unsettled: impl Fn(&str) -> bool,
+    credentials: &Credentials,
+) -> Vec<User> {
     let mut services: BTreeMap<&str, Rights> = BTreeMap::new();
-    for plan in plans {
-        for (name, service) in plan.services.iter().filter(|(_, service)| uses_broker(service)) {
-            services.entry(name).or_default().add(plan, service);
-        }
+    let former = retiring.flat_map(|plan| plan.services.iter().map(move |(name, service)| (plan, name, service)));
+    let former = former.filter(|(_, name, _)| is_unsettled(name));
+    let all = present.services.iter().map(|(name, service)| (present, name, service)).chain(former);
+    for (plan, name, service) in all.filter(|(_, _, service)| uses_broker(service)) {
+        services.entry(name).or_default().add(plan, service);
     }
     let user = |name: &str, permissions| User {
         name: name.to_owned(),
@@ -165,6 +180,30 @@ pub struct Stream {
     pub subject: String,
     /// What the API of JetStream is given. Only what the manifest decides is in it.
     pub config: Value,
+    /// Whether the manifest has a table for it, not only a service that publishes.
+    pub is_declared: bool,
+}
+
+/// What is kept and for how long: of a stream that exists, only a table of its topic changes these.
+const BOUNDS: [&str; 6] = ["storage", "discard", "max_age", "max_bytes", "max_msgs", "duplicate_window"];
+
+impl Stream {
+    /// What the manifest decides of one that exists: a table that was taken out deletes no messages.
+    pub fn of_existing(&self) -> Value {
+        let mut config = self.config.clone();
+        if let (Some(config), false) = (config.as_object_mut(), self.is_declared) {
+            BOUNDS.iter().for_each(|key| drop(config.remove(*key)));
+        }
+        config
+    }
+}
+
+/// The key of a stream's metadata that says that a topic has made it.
+const MARK: &str = "atoll.topic";
+
+/// Whether a topic has made the stream with this configuration.
+pub fn is_ours(config: &Value) -> bool {
+    config["metadata"].get(MARK).is_some()
 }
 
 /// The stream of each topic.
@@ -192,11 +231,12 @@ fn stream(subject: &str, topic: &Topic) -> Stream {
         "duplicate_window": nanos(topic.duplicate_window),
         "num_replicas": 1,
         "allow_direct": true,
+        "metadata": { MARK: subject },
     });
     if let Some(description) = &topic.description {
         config["description"] = json!(description);
     }
-    Stream { name: topic.stream.clone(), subject: subject.to_owned(), config }
+    Stream { name: topic.stream.clone(), subject: subject.to_owned(), config, is_declared: topic.is_declared }
 }
 
 /// Whether instances of it are told of the broker.
@@ -236,7 +276,7 @@ mod tests {
     #[test]
     fn a_service_asks_for_its_own_streams_whatever_these_are_called() {
         let plan = compiled(MANIFEST);
-        let users = users(std::iter::once(&plan), &CREDENTIALS);
+        let users = users(&plan, std::iter::empty(), |_| true, &CREDENTIALS);
         let [admin, a, b] = users.as_slice() else { panic!("{users:?}") };
         assert_eq!((admin.name.as_str(), &admin.permissions), (ADMIN, &Permissions::default()));
         for subject in ["$JS.API.CONSUMER.MSG.NEXT.NEXT.c", "$JS.API.CONSUMER.CREATE.CREATE.c", "$JS.ACK.NEXT.c.1.2"] {
@@ -257,9 +297,12 @@ mod tests {
     fn what_an_older_plan_says_holds_while_it_is_served() {
         let (new, old) =
             (compiled("name = \"x\"\n[services.a]\ncommand = \"a\"\npublishes = [\"x\"]\n"), compiled(MANIFEST));
-        let users = users([&new, &old].into_iter(), &CREDENTIALS);
-        let a = users.iter().find(|user| user.name == "a").expect("a user");
-        assert!(may_publish(a, "x") && may_publish(a, "orders.placed"));
+        for (is_unsettled, expected) in [(true, true), (false, false)] {
+            let users = users(&new, std::iter::once(&old), |_| is_unsettled, &CREDENTIALS);
+            let a = users.iter().find(|user| user.name == "a").expect("a user");
+            assert!(may_publish(a, "x") && may_publish(a, "orders.placed") == expected);
+            assert_eq!(users.iter().any(|user| user.name == "b"), expected, "it is gone from the manifest");
+        }
     }
 
     #[test]

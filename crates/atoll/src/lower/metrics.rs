@@ -8,12 +8,12 @@ mod text;
 
 use std::collections::BTreeMap;
 
-use ::broker::Counts;
 use proxy::{Outcome, Reading, Readings, Series, Subject};
 use supervisor::{Snapshot, Wanted};
 
 use text::{Family, Kind, Labels, Value};
 
+pub use broker::Reading as BrokerReading;
 pub use text::{Format, write};
 
 /// One of Atoll's own processes.
@@ -34,13 +34,13 @@ pub fn families(
     readings: &Readings,
     snapshot: &Snapshot,
     usages: &[Usage],
-    broker: Option<Counts>,
+    broker: Option<&BrokerReading>,
 ) -> Vec<Family> {
     let mut all = traffic(readings);
     all.extend(guards::families(readings));
     all.extend(data_plane(readings));
     all.extend(instances(snapshot));
-    all.extend(broker.iter().flat_map(broker::families));
+    all.extend(broker.into_iter().flat_map(broker::families));
     all.extend(processes(usages));
     let labels = vec![("version", version.to_owned())];
     all.push(

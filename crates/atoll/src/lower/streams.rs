@@ -27,9 +27,40 @@ struct State {
     consumer_count: u64,
 }
 
+/// A consumer as JetStream's API describes it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ConsumerSeen {
+    pub name: String,
+    pub num_pending: u64,
+    pub num_ack_pending: u64,
+    pub num_redelivered: u64,
+}
+
 impl StreamSeen {
+    pub fn bytes(&self) -> u64 {
+        self.state.bytes
+    }
+
+    /// 0 where nothing bounds it alone.
+    pub fn bytes_max(&self) -> u64 {
+        self.config["max_bytes"].as_u64().unwrap_or_default()
+    }
+
     pub fn name(&self) -> Option<&str> {
         self.config["name"].as_str()
+    }
+
+    pub fn messages(&self) -> u64 {
+        self.state.messages
+    }
+
+    pub fn consumers(&self) -> u64 {
+        self.state.consumer_count
+    }
+
+    pub fn is_in_memory(&self) -> bool {
+        self.config["storage"] == "memory"
     }
 
     pub fn subjects(&self) -> impl Iterator<Item = &str> {

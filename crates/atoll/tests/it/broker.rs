@@ -169,6 +169,8 @@ fn a_changed_manifest_reaches_a_broker_that_runs() {
     assert!(doctor.contains("no topic declares the stream CARTS_FILLED"), "{doctor}");
     // Other bounds for one that stays; a family that takes the place of a topic.
     app.change("[services.ordering]", "[topics.\"carts.>\"]\nretention = { messages = 5 }\n[services.ordering]");
+    let events = app.atoll(&["events"]).succeeded().stdout;
+    assert!(events.contains("gives its subjects to CARTS; its 1 messages stay in it"), "{events}");
     let family = app.stream("CARTS").unwrap();
     assert_eq!((&family["subjects"], &family["refused"]), (&json!(["carts.>"]), &Value::Null), "{family}");
     assert_eq!(app.stream("CARTS_FILLED").unwrap()["messages"], 1);
@@ -194,10 +196,119 @@ fn a_changed_manifest_reaches_a_broker_that_runs() {
     app.write("atoll.toml", &format!("{manifest}\n[topics.\"orders.placed\"]\nstorage = \"memory\"\n"));
     let told = app.atoll(&["up", "-d"]).succeeded().stderr;
     assert!(told.contains("its stream ORDERS_PLACED stays as it is"), "{told}");
+    // It is tried again, and told each time.
+    let told = app.atoll(&["up", "-d", "--wait"]);
+    assert!(told.code() == 3 && told.stderr.contains("its stream ORDERS_PLACED stays as it is"), "{}", told.stderr);
     let refused = app.stream("ORDERS_PLACED").unwrap();
     assert!(refused["refused"].is_string() && refused["storage"] == "file", "{refused}");
     assert_eq!(app.ask_json("ordering", "orders.placed", &json!({}))["seq"], 3);
     assert_eq!(app.atoll(&["doctor"]).code(), 1);
+    let consumer =
+        json!({ "stream_name": "ORDERS_PLACED", "config": { "durable_name": "w", "ack_policy": "explicit" } });
+    app.ask_json("warehouse", "$JS.API.CONSUMER.DURABLE.CREATE.ORDERS_PLACED.w", &consumer);
+    app.atoll(&["consumer", "rm", "ORDERS_PLACED", "w"]).succeeded();
+    assert_eq!(app.atoll(&["consumer", "info", "ORDERS_PLACED", "w"]).code(), 1);
+    // What no topic declares any more can go; what one declares cannot.
+    let refused = app.atoll(&["stream", "rm", "ORDERS_PLACED", "--force"]);
+    assert!(refused.code() == 1 && refused.stderr.contains("is the stream of the topic"), "{}", refused.stderr);
+    let refused = app.atoll(&["stream", "rm", "CARTS_FILLED"]);
+    assert!(refused.code() == 1 && refused.stderr.contains("still has 1 messages"), "{}", refused.stderr);
+    app.atoll(&["stream", "rm", "CARTS_FILLED", "--force"]).succeeded();
+    assert_eq!(app.stream("CARTS_FILLED"), None);
+}
+
+/// A client of the broker's protocol as a service has one: connected once, and never again.
+struct Connected(std::io::BufReader<std::net::TcpStream>);
+
+impl Connected {
+    fn new(url: &str) -> Self {
+        let (credentials, address) = url.trim_start_matches("nats://").split_once('@').unwrap();
+        let (user, password) = credentials.split_once(':').unwrap();
+        let socket = std::net::TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(BOUND)).unwrap();
+        let mut connected = Self(std::io::BufReader::new(socket));
+        assert!(connected.line().starts_with("INFO "));
+        let connect = json!({ "user": user, "pass": password, "verbose": false, "protocol": 0 });
+        connected.send(&format!("CONNECT {connect}\r\nSUB _INBOX.me 1\r\n"));
+        assert_eq!(connected.said(), Vec::<String>::new());
+        connected
+    }
+
+    fn send(&mut self, text: &str) {
+        std::io::Write::write_all(self.0.get_mut(), text.as_bytes()).unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(std::io::BufRead::read_line(&mut self.0, &mut line).unwrap() > 0, "the connection was closed");
+        line.trim_end().to_owned()
+    }
+
+    /// What comes until the broker answers a PING.
+    fn said(&mut self) -> Vec<String> {
+        self.send("PING\r\n");
+        std::iter::from_fn(|| Some(self.line()).filter(|line| line != "PONG")).collect()
+    }
+
+    /// Publishes and gives the acknowledgement, or the refusal.
+    fn publish(&mut self, subject: &str) -> Result<Value, String> {
+        self.send(&format!("PUB {subject} _INBOX.me 2\r\n{{}}\r\n"));
+        loop {
+            let line = self.line();
+            if line.starts_with("-ERR") {
+                return Err(line);
+            }
+            if line.starts_with('{') {
+                return Ok(serde_json::from_str(&line).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_of_a_service_lives_through_every_change_of_rights_topics_and_address() {
+    let app = application("");
+    app.up();
+    let (_, body) = app.get("/ordering");
+    let url = serde_json::from_str::<Value>(&body).unwrap()["url"].as_str().unwrap().to_owned();
+    let mut live = Connected::new(&url);
+    let mut sequence = 0;
+    let mut goes_on = |live: &mut Connected| {
+        sequence += 1;
+        assert_eq!(live.publish("orders.placed").unwrap()["seq"], sequence);
+    };
+    goes_on(&mut live);
+    app.change("publishes = [\"orders.placed\"]", "publishes = [\"orders.placed\", \"carts.filled\"]");
+    assert_eq!(live.publish("carts.filled").unwrap()["stream"], "CARTS_FILLED");
+    goes_on(&mut live);
+    app.change("\"carts.filled\"]", "\"carts.left\"]");
+    let refused = until_blocking("the right's end", BOUND, || live.publish("carts.filled").err());
+    assert!(refused.contains("Permissions Violation for Publish"), "{refused}");
+    goes_on(&mut live);
+    // A table for a topic, and out again: what it keeps stays.
+    app.change(
+        "[services.ordering]",
+        "[topics.\"orders.placed\"]\nretention = { size = \"2GiB\" }\n[services.ordering]",
+    );
+    let bytes = |app: &Application| {
+        let info = app.atoll(&["stream", "info", "ORDERS_PLACED", "-o", "json"]).succeeded().json();
+        info["config"]["max_bytes"].as_u64().unwrap()
+    };
+    assert_eq!(bytes(&app), 2 << 30);
+    app.change("[topics.\"orders.placed\"]\nretention = { size = \"2GiB\" }\n", "");
+    assert_eq!(bytes(&app), 2 << 30);
+    goes_on(&mut live);
+    // What was so anyway, written down; then another address, while the service has not been renewed.
+    let address = app.described()["address"].as_str().unwrap().trim_start_matches("nats://").to_owned();
+    app.change("[broker]\nlisten = \"127.0.0.1:0\"", &format!("[broker]\nlisten = \"{address}\""));
+    goes_on(&mut live);
+    let (port, _reserved) = free_port();
+    app.change(&format!("listen = \"{address}\""), &format!("listen = \"127.0.0.1:{port}\""));
+    goes_on(&mut live);
+    assert_eq!(app.described()["address"], format!("nats://127.0.0.1:{port}"));
+    until_blocking("the address's end", BOUND, || std::net::TcpStream::connect(&address).err());
+    goes_on(&mut live);
+    assert_eq!(live.said(), Vec::<String>::new());
 }
 
 #[test]

@@ -79,7 +79,7 @@ enum Ended {
     },
     Updated {
         name: String,
-        updated: Result<(StreamConfig, StreamInfo), ApiError>,
+        updated: Result<Box<(StreamConfig, StreamInfo)>, ApiError>,
     },
     Deleted {
         name: String,
@@ -187,17 +187,17 @@ impl Hub {
             tokio::select! {
                 () = over.cancelled() => return,
                 Some(ended) = self.ended.recv() => self.end(ended).await,
-                message = self.calls.next() => self.call(message),
+                message = self.calls.next() => self.call(&message),
             }
             for _ in 0..CALLS_MAX {
                 let Some(message) = self.calls.try_next() else { break };
-                self.call(message);
+                self.call(&message);
             }
             self.publisher.wake();
         }
     }
 
-    fn call(&mut self, message: Message) {
+    fn call(&mut self, message: &Message) {
         let subject = message.subject().to_vec();
         let Some(call) = subjects::call(&subject) else { return };
         self.shared.api_total.fetch_add(1, Ordering::Relaxed);
@@ -208,17 +208,17 @@ impl Hub {
             (Err(error), _) => self.said::<()>(kind, &Err(error)),
             (_, Call::Info) => self.said(kind, &self.account()),
             (_, Call::StreamNames) => self.said(kind, &self.names(&message.payload())),
-            (_, Call::StreamList) => return self.list(&message),
+            (_, Call::StreamList) => return self.list(message),
             (_, Call::StreamCreate(name) | Call::StreamUpdate(name) | Call::StreamDelete(name)) => {
                 return self.change(name, call, message.clone());
             }
-            (_, Call::OfStream(name, _)) => match self.pass_on(name, &message) {
+            (_, Call::OfStream(name, _)) => match self.pass_on(name, message) {
                 Ok(()) => return,
                 Err(error) => self.said::<()>(kind, &Err(error)),
             },
             (_, Call::Snapshot | Call::Restore) => self.said::<()>(kind, &Err(ApiError::NOT_SUPPORTED)),
         };
-        self.answer(&message, &payload);
+        self.answer(message, &payload);
     }
 
     fn said<T: Serialize>(&self, kind: api::Kind, body: &Result<T, ApiError>) -> Vec<u8> {
@@ -398,7 +398,7 @@ impl Hub {
         self.shared.tasks.spawn(async move {
             // A stream that is gone drops the question.
             drop(commands.send(Command::Update(Box::new(update), sender)).await);
-            let updated = updated.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND));
+            let updated = updated.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND)).map(Box::new);
             drop(ends.send(Ended::Updated { name, updated }));
         });
         Ok(())
@@ -435,7 +435,8 @@ impl Hub {
                 self.changed(&name, api::Kind::StreamCreate, &created);
             }
             Ended::Updated { name, updated } => {
-                let updated = updated.map(|(config, info)| {
+                let updated = updated.map(|updated| {
+                    let (config, info) = *updated;
                     if let Some(entry) = self.streams.get_mut(&name) {
                         entry.config = config;
                     }
@@ -489,7 +490,7 @@ impl Hub {
         let payload = self.said(kind, body);
         let Some(changing) = self.changing.remove(name) else { return };
         self.answer(&changing.message, &payload);
-        changing.waiting.into_iter().for_each(|message| self.call(message));
+        changing.waiting.into_iter().for_each(|message| self.call(&message));
     }
 }
 

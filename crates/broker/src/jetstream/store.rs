@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
-use journal::{Disk, Pending, RealDisk};
+use journal::{Disk, Pending};
 use kit::tasks::Tasks;
 
 pub(crate) use change::{Change, Purge, What};
@@ -67,9 +67,6 @@ pub(crate) enum Error {
 pub(crate) enum Place {
     Memory,
     /// A folder of the stream's own.
-    Folder(PathBuf),
-    /// The same on another file system.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a disk that fails on purpose"))]
     On(Arc<dyn Disk>, PathBuf),
 }
 
@@ -259,10 +256,6 @@ impl Store {
     /// # Errors
     /// [`Error::Journal`] if a journal cannot be opened at all.
     pub(crate) async fn open(config: Config, limits: Limits, changes: Vec<Change>, tasks: &Tasks) -> Result<Opened> {
-        let disk: Arc<dyn Disk> = match &config.place {
-            Place::On(disk, _) => Arc::clone(disk),
-            Place::Memory | Place::Folder(_) => Arc::new(RealDisk),
-        };
         let record_bytes = config.record_bytes;
         let (index, storage, report) = match config.place.clone() {
             Place::Memory => {
@@ -270,7 +263,7 @@ impl Store {
                 index.kept_until = u64::MAX;
                 (index, Storage::Memory(HashMap::new()), Report::default())
             }
-            Place::Folder(folder) | Place::On(_, folder) => {
+            Place::On(disk, folder) => {
                 let (index, files, report) = Files::open(disk, folder, &config, limits, changes, tasks).await?;
                 (index, Storage::Files(Box::new(files)), report)
             }

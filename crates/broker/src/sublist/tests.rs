@@ -10,7 +10,7 @@ use crate::internal::Queue;
 use crate::subscription::Sink;
 
 fn subscription(pattern: &str, queue: Option<&str>, sid: usize) -> Arc<Subscription> {
-    let user = Arc::clone(Users::compile(&[], None).unwrap().internal());
+    let user = Arc::clone(Users::compile(&[]).unwrap().internal());
     let sink = Sink::Internal(Arc::new(Queue::new(0)));
     let sid = sid.to_string();
     Arc::new(Subscription::new(pattern.as_bytes(), queue.map(str::as_bytes), sid.as_bytes(), sink, user))

@@ -3,26 +3,34 @@
 use std::path::Path;
 
 use async_nats::{Client, ConnectOptions};
-use broker::{Config, Permissions};
+use broker::{Config, Permissions, User};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::streams::jetstream;
 use crate::support::{BOUND, Running, config, rules, start, user};
 
-fn started(folder: &Path) -> Running {
-    let asks = &["$JS.API.CONSUMER.CREATE.ORDERS.>", "$JS.API.DIRECT.GET.>", "$JS.API.STREAM.MSG.GET.ORDERS"];
-    let reader = |allow: &[&str], deny: &[&str]| Permissions {
-        publish: rules(Some(asks), &[]),
-        subscribe: rules(Some(allow), deny),
-    };
-    let users = vec![
+fn reader(allow: &[&str], deny: &[&str]) -> Permissions {
+    let asks = [
+        "$JS.API.CONSUMER.CREATE.ORDERS.>",
+        "$JS.API.CONSUMER.MSG.NEXT.ORDERS.*",
+        "$JS.API.DIRECT.GET.>",
+        "$JS.API.STREAM.MSG.GET.ORDERS",
+    ];
+    Permissions { publish: rules(Some(&asks), &[]), subscribe: rules(Some(allow), deny) }
+}
+
+fn users() -> [User; 4] {
+    [
         user("root", Permissions::default()),
         user("clerk", reader(&["orders.placed", "_INBOX.>"], &[])),
         user("audit", reader(&["orders.*", "_INBOX.>"], &["orders.refunded"])),
         user("boss", reader(&["orders.*", "_INBOX.>"], &[])),
-    ];
-    start(&Config { users, jetstream: Some(jetstream(folder)), ..config() })
+    ]
+}
+
+fn started(folder: &Path) -> Running {
+    start(&Config { users: users().to_vec(), jetstream: Some(jetstream(folder)), ..config() })
 }
 
 async fn client(running: &Running, name: &str) -> Client {
@@ -65,6 +73,15 @@ async fn batch(client: &Client, body: Value) -> (Vec<u64>, String) {
     }
 }
 
+/// The status of what a consumer gives, none for a message.
+async fn next(client: &Client, consumer: &str) -> Option<u16> {
+    let (inbox, subject) = (client.new_inbox(), format!("$JS.API.CONSUMER.MSG.NEXT.ORDERS.{consumer}"));
+    let mut answers = client.subscribe(inbox.clone()).await.unwrap();
+    client.publish_with_reply(subject, inbox, r#"{"batch":1,"no_wait":true}"#.into()).await.unwrap();
+    let message = tokio::time::timeout(BOUND, answers.next()).await.unwrap().unwrap();
+    message.status.map(|status| status.as_u16())
+}
+
 #[tokio::test]
 async fn nobody_reads_through_a_stream_what_it_may_not_subscribe_to() {
     let folder = tempfile::tempdir().unwrap();
@@ -89,6 +106,13 @@ async fn nobody_reads_through_a_stream_what_it_may_not_subscribe_to() {
         let code = if *is_allowed { Value::Null } else { json!(10093) };
         assert_eq!(made["error"]["err_code"], code, "{name} {filters:?}: {made}");
     }
+    // What was allowed once is not for ever.
+    let boss = client(&running, "boss").await;
+    assert_eq!((next(&boss, "c8").await, next(&boss, "c8").await), (None, None));
+    let users = users()
+        .map(|user| if user.name == "boss" { User { permissions: reader(&["_INBOX.>"], &[]), ..user } } else { user });
+    running.handle.set_users(&users).unwrap();
+    assert_eq!(next(&boss, "c9").await, Some(503));
     // A consumer that is there is not widened.
     let clerk = client(&running, "clerk").await;
     let widened = ask(&clerk, "$JS.API.CONSUMER.CREATE.ORDERS.c1", create(&["orders.*"])).await;

@@ -108,7 +108,7 @@ async fn a_message_that_was_worked_off_is_no_new_one_when_it_is_sent_again_after
     running.ended().await;
 
     let running = started(folder.path());
-    let context = context(&running).await;
+    let context = self::context(&running).await;
     for (at, id) in ["one", "two", "three"].into_iter().enumerate() {
         let again = send(&context, id).await;
         assert_eq!((again.duplicate, again.sequence), (true, at as u64 + 1), "{id}");
@@ -134,8 +134,9 @@ async fn whoever_reads_a_long_backlog_holds_up_neither_publishers_nor_the_end() 
     for _ in 0..BACKLOG {
         client.publish("long", "x".into()).await.unwrap();
     }
-    client.flush().await.unwrap();
-    let first = context.publish("long", "x".into()).await.unwrap().await.unwrap().sequence;
+    // By the same connection: behind all of these.
+    let same = jetstream::new(client.clone());
+    let first = same.publish("long", "x".into()).await.unwrap().await.unwrap().sequence;
     let pull = consumer::pull::Config {
         durable_name: Some("all".into()),
         ack_policy: consumer::AckPolicy::None,

@@ -136,7 +136,7 @@ fn check_subject(cx: &Context<'_>, text: &Text<'_>) -> bool {
                 Code::ReservedName,
                 message,
                 "begins with `$` or `_`".to_owned(),
-                "begin it with a word of the application's; inboxes and the API of streams need no declaration",
+                "begin it with a word of the application's; inboxes and the API of its streams need no declaration, and buckets are for whoever has every right",
             )
         }
         Flaw::EmptyToken => {
@@ -172,7 +172,10 @@ fn check_subject(cx: &Context<'_>, text: &Text<'_>) -> bool {
 pub(crate) fn compile(cx: &Context<'_>, declared: &Declared<'_>, wired: &Wired<'_>) -> BTreeMap<String, Topic> {
     let mut topics = Topics::new();
     for (name, declaration) in &declared.topics {
-        topics.insert(name.clone(), (topic(cx, name, &declaration.table), &declaration.name));
+        topics.insert(
+            name.clone(),
+            (Topic { is_declared: true, ..topic(cx, name, &declaration.table) }, &declaration.name),
+        );
     }
     add_published(cx, declared, wired, &mut topics);
     check_overlaps(cx, &topics);
@@ -216,6 +219,7 @@ fn topic(cx: &Context<'_>, name: &str, table: &Table<'_>) -> Topic {
         discard: if table.choice("discard") == "new" { Discard::New } else { Discard::Old },
         storage,
         duplicate_window: window.unwrap_or(DUPLICATE_WINDOW).min(age),
+        is_declared: false,
     }
 }
 
@@ -293,7 +297,7 @@ fn report_unknown(cx: &Context<'_>, topics: &Topics<'_>, text: &Text<'_>) {
         }
     };
     let message = match subject::is_pattern(&text.value) {
-        true => format!("no topic is declared that `{}` is a pattern of", text.value),
+        true => format!("no topic has all of `{}` in it", text.value),
         false => format!("the topic `{}` is not declared", text.value),
     };
     cx.report(Diagnostic::new(Code::UnknownTopic, &text.place, message).label("no such topic").hint(hint));
@@ -329,6 +333,27 @@ fn check_streams(cx: &Context<'_>, topics: &Topics<'_>) {
     }
 }
 
+/// Reports where one large message would cut whoever gets it: it and one more must be able to wait.
+fn check_pending(cx: &Context<'_>, root: &Table<'_>, broker: &Broker) {
+    let needed = broker.max_payload.saturating_mul(2);
+    if broker.limits.pending < needed {
+        let table = root.table_or_default("broker");
+        let limits = table.table_or_default("limits");
+        let place = if limits.has("pending") { limits.place_of("pending") } else { table.place_of("max_payload") };
+        let message = format!(
+            "{} may wait for a client, and one message may have {}",
+            format_size(broker.limits.pending),
+            format_size(broker.max_payload)
+        );
+        let hint = format!(
+            "write `limits.pending = \"{}\"` under `[broker]`, or a smaller `max_payload`",
+            format_size(needed)
+        );
+        let diagnostic = Diagnostic::new(Code::StoreSmall, &place, message);
+        cx.report(diagnostic.label("less than two of them would need").hint(hint));
+    }
+}
+
 /// Reports what all topics together may take beyond the store.
 pub(crate) fn check_store(
     cx: &Context<'_>,
@@ -337,6 +362,7 @@ pub(crate) fn check_store(
     topics: &BTreeMap<String, Topic>,
 ) {
     let Some(broker) = broker else { return };
+    check_pending(cx, root, broker);
     let table = root.table_or_default("broker").table_or_default("store");
     for (storage, key, max) in
         [(Storage::File, "file", broker.store.file), (Storage::Memory, "memory", broker.store.memory)]

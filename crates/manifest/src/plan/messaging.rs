@@ -84,6 +84,9 @@ pub struct Topic {
     /// At most the age of the retention.
     #[serde(serialize_with = "crate::text::duration")]
     pub duplicate_window: Duration,
+    /// Whether it has a table of its own; else a service publishes it, and nothing more is said of it.
+    #[serde(skip)]
+    pub is_declared: bool,
 }
 
 /// How much is kept.

@@ -1,5 +1,7 @@
 //! Both formats, read back by a parser that is stricter than Prometheus' own.
 
+use crate::lower::ConsumerSeen;
+use ::broker::Counts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -55,6 +57,20 @@ fn parse(text: &str, format: Format) -> Parsed {
 
 fn counts() -> Counts {
     Counts { connections: 2, connections_total: 3, in_messages: 5, in_bytes: 70, out_messages: 11, ..Counts::default() }
+}
+
+fn reading() -> BrokerReading {
+    let stream = serde_json::json!({
+        "config": { "name": "ORDERS", "max_bytes": 1024 },
+        "state": { "messages": 4, "bytes": 200 },
+    });
+    let consumer = ConsumerSeen { name: "w".to_owned(), num_pending: 3, num_ack_pending: 1, num_redelivered: 1 };
+    BrokerReading {
+        counts: counts(),
+        streams: vec![serde_json::from_value(stream).expect("a stream")],
+        consumers: vec![("ORDERS".to_owned(), consumer)],
+        refused: 1,
+    }
 }
 
 fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
@@ -185,7 +201,7 @@ fn usages() -> Vec<Usage> {
 
 #[test]
 fn what_is_written_is_well_formed_and_says_the_same_in_both_formats() {
-    let families = families("1.2.3", &readings(), &Snapshot::default(), &usages(), Some(counts()));
+    let families = families("1.2.3", &readings(), &Snapshot::default(), &usages(), Some(&reading()));
     let prometheus = parse(&write(&families, Format::Prometheus), Format::Prometheus);
     let open = parse(&write(&families, Format::OpenMetrics), Format::OpenMetrics);
     let samples = |parsed: Parsed| -> Vec<_> { parsed.into_values().flat_map(|(_, samples)| samples).collect() };

@@ -322,6 +322,24 @@ fn patterns_have_a_bound() {
 }
 
 #[test]
+fn filters_of_a_consumer_do_not_overlap() {
+    let cases: [(&[&str], Option<u16>); 8] = [
+        (&["a", "b", "c.*"], None),
+        (&["a.*.c", "a.b.*"], None),
+        (&["a", "b", "a"], Some(10138)),
+        (&["a.*", "a.*"], Some(10138)),
+        (&["a.b", "a.*"], Some(10138)),
+        (&["a.*", "a.b"], Some(10138)),
+        (&["a.*", "a.>"], Some(10138)),
+        (&["a.*", "b..c"], Some(10052)),
+    ];
+    for (filters, expected) in cases {
+        let checked = consumer_of(&json!({"filter_subjects": filters}), &AccountLimits::default());
+        assert_eq!(checked.err().map(|error| error.err_code), expected, "{filters:?}");
+    }
+}
+
+#[test]
 fn metadata_has_a_bound() {
     let large = json!({"k": "v".repeat(128 * 1024)});
     assert_eq!(created(&json!({"name": "S", "metadata": large})).unwrap_err().err_code, 10052);

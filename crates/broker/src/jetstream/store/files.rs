@@ -16,7 +16,7 @@ use super::index::{Arrival, Index};
 use super::kept::{self, Kept};
 use super::summary::{self, Notes};
 use super::upkeep::{self, Done, Drops, Move, Work};
-use super::{Config, Error, Place, Report, Result, record};
+use super::{Config, Error, Report, Result, record};
 
 pub(crate) const MESSAGES: &str = "messages";
 pub(super) const INDEX: &str = "index";
@@ -98,9 +98,6 @@ impl Folder {
         for file in files {
             let file = path.join(file);
             self.disk.remove(&file).map_err(failed(&file))?;
-        }
-        if let Place::Folder(_) = self.config.place {
-            std::fs::remove_dir(&path).map_err(failed(&path))?;
         }
         self.disk.sync_folder(&self.path).map_err(failed(&self.path))
     }

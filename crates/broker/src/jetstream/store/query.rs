@@ -121,6 +121,14 @@ impl Index {
         (lasts.len() <= max).then_some(lasts)
     }
 
+    /// The messages that are there and of which this says so, in order.
+    pub(crate) fn live(&self, wanted: impl Fn(u64) -> bool) -> Vec<u64> {
+        let mut found = Vec::new();
+        self.chunks
+            .each(self.first, self.chunks.next(), |sequence, _| found.extend(wanted(sequence).then_some(sequence)));
+        found
+    }
+
     /// The first message that is not older than `time`.
     pub(crate) fn first_after(&self, time: i64) -> Option<u64> {
         // Times never go back: what lies between can be halved, though not every sequence is there.

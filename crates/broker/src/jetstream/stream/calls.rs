@@ -258,7 +258,10 @@ impl Stream {
             let change = self.store.set_limits(limits, now());
             self.note_change(Some(change));
         }
-        self.config = config;
+        let before = std::mem::replace(&mut self.config, config);
+        if before.retention != self.config.retention {
+            self.let_go_unwanted();
+        }
         // What a client hears of is on disk.
         if let Some(pending) = self.ledger.flush().await? {
             pending.await?;

@@ -119,7 +119,7 @@ impl Stream {
 
     fn pull(&mut self, name: &str, message: &Message) {
         let Some(to) = message.answerable().map(Bytes::copy_from_slice) else { return };
-        match self.consumers.get(name).filter(|member| member.serves(message.user())) {
+        match self.usable(name, message.user()) {
             None => {
                 // As if nobody had subscribed to such requests.
                 let subject = String::from_utf8_lossy(message.subject());
@@ -131,9 +131,18 @@ impl Stream {
         self.ask(name, to, &message.payload(), message.user());
     }
 
+    /// A consumer that a user may ask for messages: its own, as long as it may have what that gives.
+    fn usable(&self, name: &str, user: &User) -> Option<&Member> {
+        let member = self.consumers.get(name).filter(|member| member.serves(user))?;
+        self.may_read(user, member.config.filters()).then_some(member)
+    }
+
     /// A request for messages, by itself or behind an acknowledgement.
     fn ask(&mut self, name: &str, to: Bytes, body: &[u8], user: &User) {
-        let Some(member) = self.consumers.get_mut(name).filter(|member| member.serves(user)) else { return };
+        if self.usable(name, user).is_none() {
+            return;
+        }
+        let Some(member) = self.consumers.get_mut(name) else { return };
         let source = Place { store: &mut self.store, cursor: member.cursor };
         let publisher = &self.publisher;
         member.machine.pull(to, body, &source, &|to| publisher.reaches(to), now());

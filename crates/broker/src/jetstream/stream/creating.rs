@@ -108,7 +108,7 @@ impl Stream {
         Ok(())
     }
 
-    fn update_consumer(&mut self, config: ConsumerConfig) -> Result<String, ApiError> {
+    pub(super) fn update_consumer(&mut self, config: ConsumerConfig) -> Result<String, ApiError> {
         let name = config.name.clone();
         let owner = self.consumers.get(&name).map(|member| member.owner.clone()).unwrap_or_default();
         let machine_config = self.machine_config(&config, &name, &owner);
@@ -132,6 +132,9 @@ impl Stream {
             self.ledger.note(&member.about(&name));
         }
         self.take_effects(&name);
+        if is_filtered_otherwise {
+            self.let_go_unwanted();
+        }
         Ok(name)
     }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use journal::RealDisk;
+
 use super::super::api::{Discard, Storage, StreamConfig};
 use super::super::consumer::{Consumer, State};
 use super::super::duplicates::{self, Duplicates, Known};
@@ -225,6 +227,7 @@ impl Found {
         for (id, (about, state)) in consumers {
             stream.add_recovered(id, about, state);
         }
+        stream.let_go_unwanted();
         // Order: what a power cut has taken from consumers, too, is noted before sequences are given again.
         stream.note_consumers();
         stream.ledger.flush().await?;
@@ -301,7 +304,7 @@ fn store_config(shared: &Shared, config: &StreamConfig) -> store::Config {
     store::Config {
         place: match config.storage {
             Storage::Memory => Place::Memory,
-            Storage::File => Place::Folder(folder(shared, &config.name)),
+            Storage::File => Place::On(Arc::new(RealDisk), folder(shared, &config.name)),
         },
         first_sequence: config.first_seq,
         cache_bytes: limits.cache_bytes,

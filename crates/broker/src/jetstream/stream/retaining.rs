@@ -44,16 +44,18 @@ impl Stream {
         if self.config.retention != Retention::Interest {
             return;
         }
-        let mut sequence = self.store.first();
-        let mut gone = Vec::new();
-        while sequence <= self.store.visible() {
-            let is_its = self.store.index.is_live(sequence) && self.is_wanted(member, sequence);
-            if is_its && !self.is_needed(sequence, None) {
-                gone.push(sequence);
-            }
-            sequence += 1;
-        }
+        let index = &self.store.index;
+        let gone = index.live(|sequence| self.is_wanted(member, sequence) && !self.is_needed(sequence, None));
         self.remove(gone);
+    }
+
+    /// Messages that no consumer is still to have, where it may not have been noted, or where that has changed otherwise
+    /// than by what consumers do. Without any consumer all stay, as in nats-server: nobody has said what is wanted.
+    pub(super) fn let_go_unwanted(&mut self) {
+        if self.config.retention == Retention::Interest && self.consumers.len() > 0 {
+            let gone = self.store.index.live(|sequence| !self.is_needed(sequence, None));
+            self.remove(gone);
+        }
     }
 
     /// New messages that no consumer wants, where only those are kept that somebody does.
@@ -67,7 +69,7 @@ impl Stream {
     /// Whether a consumer other than `except` is still to have a message.
     fn is_needed(&self, sequence: u64, except: Option<&str>) -> bool {
         let others = self.consumers.iter().filter(|(name, _)| Some(*name) != except);
-        others.into_iter().any(|(_, member)| self.is_wanted(member, sequence) && member.machine.needs(sequence))
+        others.into_iter().any(|(_, member)| member.machine.needs(sequence) && self.is_wanted(member, sequence))
     }
 
     /// Removes messages; `sequences` need not be in order.

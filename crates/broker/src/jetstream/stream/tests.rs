@@ -13,6 +13,7 @@ use crate::auth::User;
 use crate::broker::Broker;
 use crate::config::{self, Config, JetStreamLimits, LameDuck, Limits};
 use crate::protocol;
+use crate::sockets::Sockets;
 
 /// A stream in memory and what reaches it.
 struct World {
@@ -37,7 +38,7 @@ impl World {
                 message_ids_max: 1024,
             },
         };
-        let broker = Broker::new(&broker(), SocketAddr::from(([127, 0, 0, 1], 0))).expect("no users");
+        let broker = Broker::new(&broker(), Sockets::default()).expect("no users");
         let shared = Arc::new(Shared::new(Arc::new(broker), jetstream, Tasks::default()));
         let user = Arc::clone(shared.broker.users().internal());
         let (_, commands) = mpsc::channel(1);
@@ -73,16 +74,11 @@ impl World {
         self.turn(Event::Word(message)).await;
     }
 
+    /// Makes a consumer of what a client would have had completed.
     async fn consumer(&mut self, config: ConsumerConfig) {
-        let request = serde_json::json!({ "stream_name": "S", "config": config, "action": "" });
-        let subject = format!("$JS.API.CONSUMER.CREATE.S.{}", config.name);
-        let message = self.message(&subject, None, &request.to_string());
-        self.stream.consumer_create(&message).expect("a consumer");
+        let message = self.message("", None, "");
+        self.stream.add_consumer(&config.name.clone(), config, &message).expect("a consumer");
         self.turn(Event::Time).await;
-    }
-
-    fn messages(&self) -> u64 {
-        self.stream.store.index.sums().0
     }
 }
 
@@ -116,6 +112,7 @@ fn stream(retention: Retention) -> StreamConfig {
     StreamConfig {
         name: "S".into(),
         subjects: vec!["s.>".into()],
+        max_msg_size: -1,
         storage: Storage::Memory,
         retention,
         ..StreamConfig::default()
@@ -128,6 +125,8 @@ fn consumer(name: &str, filter: &str) -> ConsumerConfig {
         durable_name: name.into(),
         filter_subject: filter.into(),
         ack_policy: AckPolicy::Explicit,
+        max_waiting: 512,
+        ack_wait: 30_000_000_000,
         ..ConsumerConfig::default()
     }
 }
@@ -153,7 +152,6 @@ async fn a_turn_is_about_those_to_whom_something_happens() {
     world.word("$JS.API.CONSUMER.MSG.NEXT.S.c3", Some("inbox"), r#"{"batch":2,"expires":60000000000}"#).await;
     world.publish("s.other").await;
     assert_eq!(inbox.try_next().map(|message| message.payload()), Some("x".into()));
-    assert_eq!(world.stream.consumers.take_changed().iter().map(|name| &**name).collect::<Vec<_>>(), ["c3"]);
     world.publish("s.one").await;
     assert!(inbox.try_next().is_none());
     world.publish("s.other").await;
@@ -210,4 +208,35 @@ async fn nobody_who_was_late_once_is_remembered() {
     assert!((0..10).any(|_| is_pressed(publisher)));
     publisher.wake();
     assert!(!publisher.is_pressed());
+}
+
+#[tokio::test]
+async fn what_no_consumer_wants_any_more_goes_when_a_filter_or_the_retention_changes() {
+    let mut world = World::new(stream(Retention::Limits)).await;
+    for subject in ["s.1", "s.2", "s.3"] {
+        world.publish(subject).await;
+    }
+    world.stream.config.retention = Retention::Interest;
+    world.stream.let_go_unwanted();
+    // Without any consumer nobody has said what is wanted.
+    assert_eq!(world.stream.store.index.sums().0, 3);
+    world.consumer(consumer("c", "s.*")).await;
+    world.stream.let_go_unwanted();
+    assert_eq!(world.stream.store.index.sums().0, 3);
+    world.stream.update_consumer(consumer("c", "s.2")).expect("an update");
+    assert_eq!((world.stream.store.first(), world.stream.store.index.sums().0), (2, 1));
+}
+
+#[tokio::test]
+async fn with_a_consumer_goes_what_it_alone_has_wanted_however_far_apart() {
+    let mut world = World::new(stream(Retention::Interest)).await;
+    world.consumer(consumer("a", "s.1")).await;
+    world.consumer(consumer("b", "s.*")).await;
+    for subject in ["s.1", "s.2", "s.1", "s.2"] {
+        world.publish(subject).await;
+    }
+    world.stream.delete_consumer("b").expect("it is there");
+    assert_eq!((world.stream.store.first(), world.stream.store.index.sums().0), (1, 2));
+    world.stream.delete_consumer("a").expect("it is there");
+    assert_eq!(world.stream.store.index.sums().0, 0);
 }

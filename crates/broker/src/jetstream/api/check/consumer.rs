@@ -1,5 +1,7 @@
 //! What a consumer may be on its stream, and what it may become.
 
+use std::collections::HashSet;
+
 use super::{
     DESCRIPTION_MAX, METADATA_MAX, MILLISECOND, Mode, NAME_MAX, PATTERNS_MAX, SECOND, covers, invalid, is_valid_name,
     is_valid_subject, metadata_bytes, overlaps, refuse, require_level,
@@ -291,11 +293,13 @@ fn check_filters(config: &ConsumerConfig) -> Result<(), ApiError> {
     refuse(config.filter_subjects.len() > PATTERNS_MAX, || {
         ApiError::stream_invalid_config(&format_args!("consumer has more than {PATTERNS_MAX} filter subjects"))
     })?;
-    for (place, filter) in config.filters().enumerate() {
+    // Only patterns reach over others; names are the same or not.
+    let wide: Vec<&str> = config.filters().filter(|filter| has_wildcard(filter)).collect();
+    let mut seen = HashSet::new();
+    for filter in config.filters() {
         invalid(!is_valid_subject(filter), "invalid subject")?;
-        let mut others = config.filters().enumerate().filter(|(other, _)| *other != place);
-        let is_covered = others.any(|(_, other)| covers(other, filter));
-        refuse(is_covered, || ApiError::CONSUMER_OVERLAPPING_SUBJECT_FILTERS)?;
+        let is_covered = wide.iter().any(|other| *other != filter && covers(other, filter));
+        refuse(is_covered || !seen.insert(filter), || ApiError::CONSUMER_OVERLAPPING_SUBJECT_FILTERS)?;
     }
     Ok(())
 }
@@ -360,7 +364,14 @@ fn check_queue(config: &ConsumerConfig, others: &[&ConsumerConfig]) -> Result<()
 
 /// Whether one of the others wants some of the messages, too.
 fn is_contested(config: &ConsumerConfig, others: &[&ConsumerConfig]) -> bool {
-    let is_wanted = |filter: &str| config.filters().any(|own| overlaps(own, filter));
+    // Two names are compared by their hashes: there may be many consumers with many of them.
+    let (wide, names): (Vec<&str>, Vec<&str>) = config.filters().partition(|filter| has_wildcard(filter));
+    let names: HashSet<&str> = names.into_iter().collect();
+    let is_wanted = |filter: &str| {
+        let is_named =
+            if has_wildcard(filter) { names.iter().any(|own| overlaps(own, filter)) } else { names.contains(filter) };
+        is_named || wide.iter().any(|own| overlaps(own, filter))
+    };
     let has_filter = config.filters().next().is_some();
     has_filter
         && others

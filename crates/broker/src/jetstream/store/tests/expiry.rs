@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use kit::tasks::Tasks;
 
+use std::sync::Arc;
+
+use journal::RealDisk;
+
 use super::model::open;
 use crate::jetstream::store::{Limits, New, Place, Store};
 
@@ -14,7 +18,7 @@ fn message(subject: &str, time: i64) -> New<'_> {
 /// A store whose messages live ten nanoseconds, with one of `a` at time 100.
 async fn begun(folder: &tempfile::TempDir) -> Store {
     let limits = Limits { max_age: Some(Duration::from_nanos(10)), ..Limits::default() };
-    let place = Place::Folder(folder.path().join("stream"));
+    let place = Place::On(Arc::new(RealDisk), folder.path().join("stream"));
     let (mut store, _) = open(place, &limits, &[], &Tasks::default()).await;
     store.stage(&message("a", 100)).unwrap();
     let arrived = store.commit().await.unwrap().unwrap().await.unwrap();
