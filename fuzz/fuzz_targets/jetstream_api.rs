@@ -14,10 +14,28 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Most need a body, some a part of the subject.
 const CALLS: [&str; 22] = [
-    "STREAM.CREATE.A", "STREAM.CREATE.B", "STREAM.UPDATE.A", "STREAM.INFO.A", "STREAM.NAMES", "STREAM.LIST",
-    "STREAM.PURGE.A", "STREAM.DELETE.A", "STREAM.MSG.GET.A", "STREAM.MSG.DELETE.A", "DIRECT.GET.A", "DIRECT.GET.A.a.b",
-    "CONSUMER.CREATE.A", "CONSUMER.CREATE.A.c", "CONSUMER.CREATE.A.c.a.*", "CONSUMER.DURABLE.CREATE.A.c",
-    "CONSUMER.INFO.A.c", "CONSUMER.NAMES.A", "CONSUMER.LIST.A", "CONSUMER.DELETE.A.c", "CONSUMER.PAUSE.A.c", "INFO",
+    "STREAM.CREATE.A",
+    "STREAM.CREATE.B",
+    "STREAM.UPDATE.A",
+    "STREAM.INFO.A",
+    "STREAM.NAMES",
+    "STREAM.LIST",
+    "STREAM.PURGE.A",
+    "STREAM.DELETE.A",
+    "STREAM.MSG.GET.A",
+    "STREAM.MSG.DELETE.A",
+    "DIRECT.GET.A",
+    "DIRECT.GET.A.a.b",
+    "CONSUMER.CREATE.A",
+    "CONSUMER.CREATE.A.c",
+    "CONSUMER.CREATE.A.c.a.*",
+    "CONSUMER.DURABLE.CREATE.A.c",
+    "CONSUMER.INFO.A.c",
+    "CONSUMER.NAMES.A",
+    "CONSUMER.LIST.A",
+    "CONSUMER.DELETE.A.c",
+    "CONSUMER.PAUSE.A.c",
+    "INFO",
 ];
 
 /// One thing that a client does.
@@ -38,7 +56,8 @@ enum Act<'a> {
 }
 
 static BROKER: LazyLock<(Runtime, Handle)> = LazyLock::new(|| {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     // The process ends with the fuzzer, which says nothing: what is left is in the temporary folder.
     let folder = std::env::temp_dir().join(format!("fuzz-{}", std::process::id()));
     let guard = runtime.enter();
@@ -51,6 +70,11 @@ static BROKER: LazyLock<(Runtime, Handle)> = LazyLock::new(|| {
         let ended = bound.run(token, drain).await;
         drop((trigger, readiness));
         panic!("the broker ended: {ended:?}");
+    });
+    runtime.block_on(async {
+        while call(&handle, "INFO", b"").await.is_none() {
+            tokio::task::yield_now().await;
+        }
     });
     (runtime, handle)
 });
