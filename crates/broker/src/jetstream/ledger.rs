@@ -35,6 +35,8 @@ pub(super) enum Entry {
     },
     /// What has happened to the store: removals, limits. Its own form.
     Change(Vec<u8>),
+    /// Messages of this stream have ids: the window has to be read when it is opened.
+    IdsUsed,
     /// Ids of messages that are gone, with their sequences and times: they count as duplicates still.
     Ids(Vec<Known>),
     /// A consumer as it is from now on.
@@ -60,6 +62,7 @@ mod tag {
     pub(super) const CHANGED: u8 = 4;
     pub(super) const CONSUMER_DELETED: u8 = 5;
     pub(super) const IDS: u8 = 6;
+    pub(super) const IDS_USED: u8 = 7;
 }
 
 impl Entry {
@@ -76,6 +79,7 @@ impl Entry {
                 out.push(tag::CHANGE);
                 put_bytes(&mut out, change);
             }
+            Self::IdsUsed => out.push(tag::IDS_USED),
             Self::Ids(ids) => {
                 out.push(tag::IDS);
                 put_u64(&mut out, ids.len() as u64);
@@ -113,6 +117,7 @@ impl Entry {
                 Self::Stream { created, about: take_bytes(left)?.to_vec() }
             }
             tag::CHANGE => Self::Change(take_bytes(left)?.to_vec()),
+            tag::IDS_USED => Self::IdsUsed,
             tag::IDS => {
                 let (count, mut ids) = (take_u64(left)?, Vec::new());
                 for _ in 0..count {
@@ -280,6 +285,7 @@ mod tests {
             Entry::Snapshot,
             Entry::Stream { about: b"{}".to_vec(), created: -5 },
             Entry::Change(vec![9; 200]),
+            Entry::IdsUsed,
             Entry::Ids(vec![Known { id: b"a".as_slice().into(), sequence: 3, time: -1 }]),
             Entry::Consumer { id: 7, about: vec![1; 300] },
             Entry::Changed { id: 7, changes: Vec::new() },

@@ -39,7 +39,7 @@ use crate::internal::{Message, Subscription};
 use crate::publisher::{Outgoing, Publisher};
 use members::Members;
 pub(super) use opening::{create, has_messages, names, open, remove_folder, root};
-use storing::Storing;
+use storing::{Ids, Storing};
 
 /// Limit: requests and acknowledgements that are taken in one turn.
 const WORDS_MAX: usize = 1024;
@@ -109,6 +109,8 @@ pub(super) struct Stream {
     /// The number of the next consumer, in the ledger.
     consumer_next: u64,
     duplicates: Duplicates,
+    /// Whether its messages have ids.
+    ids: Ids,
     /// The id of the last message, if it had one.
     last_id: Option<Box<[u8]>>,
     /// The time of the last message.
@@ -518,7 +520,8 @@ impl Stream {
         let members = self.consumers.take_from_all().filter(|(_, member)| member.is_kept());
         let members = members.flat_map(|(name, member)| member.entries(name));
         let members: Vec<Entry> = members.collect();
-        Ok([stream, change].into_iter().chain(self.ids_of_gone()).chain(members).collect())
+        let used = (self.ids == Ids::Used).then_some(Entry::IdsUsed);
+        Ok([stream, change].into_iter().chain(used).chain(self.ids_of_gone()).chain(members).collect())
     }
 
     /// Waits for everything that is on its way, so that who was promised an answer gets it.

@@ -19,6 +19,7 @@ use super::super::wishes;
 use super::Stream;
 use super::consuming::{self, About, Member};
 use super::members::Members;
+use super::storing::Ids;
 use crate::publisher::Publisher;
 
 const LEDGER: &str = "ledger";
@@ -87,6 +88,7 @@ pub(in super::super) async fn create(shared: &Arc<Shared>, config: StreamConfig)
         created: now(),
         changes: Vec::new(),
         ids: Vec::new(),
+        uses_ids: Ids::None,
         consumers: BTreeMap::new(),
         limits: None,
     };
@@ -137,6 +139,7 @@ struct Found {
     limits: Option<Limits>,
     changes: Vec<Change>,
     ids: Vec<Known>,
+    uses_ids: Ids,
     consumers: BTreeMap<u64, (About, State)>,
 }
 
@@ -144,7 +147,7 @@ impl Found {
     fn read(entries: Vec<Entry>, folder: &Path) -> Result<Self, Failure> {
         let unreadable = || Failure::Record { folder: folder.join(LEDGER), sequence: 0 };
         let (mut stream, mut limits, mut changes, mut consumers) = (None, None, Vec::new(), BTreeMap::new());
-        let mut ids = Vec::new();
+        let (mut ids, mut uses_ids) = (Vec::new(), Ids::None);
         for entry in entries {
             match entry {
                 Entry::Snapshot => {}
@@ -154,6 +157,7 @@ impl Found {
                     stream = Some((config, created));
                 }
                 Entry::Change(change) => changes.push(Change::decode(&change).ok_or_else(unreadable)?),
+                Entry::IdsUsed => uses_ids = Ids::Used,
                 Entry::Ids(known) => ids.extend(known),
                 Entry::Consumer { id, about } => {
                     let about: About = serde_json::from_slice(&about).map_err(|_| unreadable())?;
@@ -167,7 +171,7 @@ impl Found {
             }
         }
         let (config, created) = stream.ok_or_else(|| Failure::Nameless { folder: folder.to_owned() })?;
-        Ok(Self { config, created, limits, changes, ids, consumers })
+        Ok(Self { config, created, limits, changes, ids, uses_ids, consumers })
     }
 
     /// A new stream: what it is goes to the disk before anything else of it.
@@ -181,7 +185,7 @@ impl Found {
     }
 
     async fn build(self, shared: &Arc<Shared>, ledger: Ledger) -> Result<Box<Stream>, Failure> {
-        let Self { config, created, limits, changes, ids, consumers } = self;
+        let Self { config, created, limits, changes, ids, uses_ids, consumers } = self;
         let limits = limits.unwrap_or_else(|| limits_of(&config));
         let opened = Store::open(store_config(shared, &config), limits, changes, &shared.tasks).await;
         let opened = match opened {
@@ -204,6 +208,7 @@ impl Found {
             consumers: Members::default(),
             consumer_next: consumers.keys().last().map_or(1, |last| last + 1),
             duplicates: Duplicates::default(),
+            ids: uses_ids,
             last_id: None,
             time: 0,
             acknowledgement: Vec::new(),
@@ -242,6 +247,9 @@ impl Stream {
     /// be on disk any more.
     async fn recall_ids(&mut self, gone: Vec<Known>) -> Result<(), Failure> {
         let (last, now, max) = (self.store.visible(), now(), self.shared.config.limits.message_ids_max);
+        if self.ids == Ids::None {
+            return Ok(());
+        }
         let since = now.saturating_sub(self.config.duplicate_window);
         let mut ids: BTreeMap<u64, Known> = gone.into_iter().map(|known| (known.sequence, known)).collect();
         let mut oldest = last + 1;

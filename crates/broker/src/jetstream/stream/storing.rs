@@ -8,6 +8,7 @@ use journal::Pending;
 
 use super::super::api::{ApiError, publish_answer};
 use super::super::failure::Failure;
+use super::super::ledger::Entry;
 use super::super::shared::now;
 use super::super::store::{Full, New, Rollup, Ttl};
 use super::super::wishes::{self, Wishes};
@@ -31,6 +32,17 @@ pub(super) struct Storing {
     last: u64,
     bytes: usize,
     dues: Vec<Due>,
+}
+
+/// Whether messages of a stream have ids. Without, nothing has to be read for them when it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Ids {
+    #[default]
+    None,
+    /// The first is on its way.
+    First,
+    /// The ledger says so.
+    Used,
 }
 
 /// What is to be done when a message is on disk.
@@ -74,6 +86,13 @@ impl Stream {
         }
         if bytes == 0 {
             return Ok(());
+        }
+        if self.ids == Ids::First {
+            // Order: whoever opens the stream knows of ids before one is acknowledged.
+            self.ledger.note(&Entry::IdsUsed);
+            self.note_now().await?;
+            self.ledger.sync().await?;
+            self.ids = Ids::Used;
         }
         let last = self.store.last();
         match self.store.commit().await {
@@ -139,6 +158,9 @@ impl Stream {
             Ok(sequence) => sequence,
             Err(full) => return Verdict::Refused(full_error(full)),
         };
+        if wishes.id.is_some() && self.ids == Ids::None {
+            self.ids = Ids::First;
+        }
         if let Some(id) = wishes.id {
             let at = self.duplicates.clock();
             self.duplicates.add(id, sequence, time, at);
