@@ -207,8 +207,12 @@ impl Harm {
         }
     }
 
-    /// Whether only bytes were hit that nobody needs.
-    fn is_free(&self) -> bool {
+    /// Whether only bytes were hit that nobody needs: also those of a stream that was not yet or no longer there.
+    fn is_free(&self, truth: &Truth) -> bool {
+        let stream = self.file.iter().nth(1).map(|name| name.to_string_lossy().into_owned());
+        if stream.is_some_and(|name| !truth.streams.contains_key(&name)) {
+            return true;
+        }
         let is_mark = self.file.file_name().is_some_and(|name| name == "mark");
         is_mark && SLOTS.iter().all(|slot| self.range.end <= slot.start || self.range.start >= slot.end)
     }
@@ -459,7 +463,7 @@ fn judge(sample: &Sample, harm: &Harm, truth: Option<&Truth>, log: &str, table: 
             }
         }
         (false, false) => (Outcome::Silent, what),
-        (false, true) if harm.is_free() => (Outcome::Free, what),
+        (false, true) if harm.is_free(&sample.truth) => (Outcome::Free, what),
         (false, true) if matches!(area(&harm.file), "messages" | "kept") => (Outcome::Dead, what),
         (false, true) => (Outcome::Unnoticed, what),
     }
