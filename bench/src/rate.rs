@@ -342,7 +342,10 @@ mod tests {
             _ => "503 Service Unavailable\r\nretry-after: 1",
         });
         let outcome = outcome.await;
-        assert_eq!((outcome.requests / 10, outcome.errors / 10), (37, 112), "{outcome:?}");
-        assert_eq!((outcome.counted / 10, outcome.refused.requests / 10), (25, 50), "{outcome:?}");
+        // On a busy machine some more are due before the end is seen: one in four is answered, whatever their number.
+        let all = outcome.requests + outcome.errors;
+        assert!(outcome.requests.abs_diff(all / 4) <= 2 && all >= 1490, "{outcome:?}");
+        let refused = outcome.refused.requests;
+        assert!(refused.abs_diff(2 * outcome.counted) <= refused / 10 && outcome.counted >= 245, "{outcome:?}");
     }
 }
