@@ -73,6 +73,7 @@ pub(crate) fn report(shared: &Shared) -> Value {
         },
         "memory": load(&memory.bytes),
         "storage": load(&files.bytes),
+        "damaged": load(&shared.damaged),
         "api": { "level": api::LEVEL, "total": load(api_total), "errors": load(api_errors) },
         "missed": load(&shared.broker.counts.missed),
         "streams": load(&files.streams) + load(&memory.streams),

@@ -18,6 +18,8 @@ pub(crate) struct Shared {
     pub(super) tasks: Tasks,
     pub(super) files: Sums,
     pub(super) memory: Sums,
+    /// Places of damage that were met, each as often as it was.
+    pub(super) damaged: AtomicU64,
     pub(super) api_total: AtomicU64,
     pub(super) api_errors: AtomicU64,
 }
@@ -59,7 +61,16 @@ impl Sums {
 impl Shared {
     pub(super) fn new(broker: Arc<Broker>, config: JetStream, tasks: Tasks) -> Self {
         let (files, memory) = (Sums::default(), Sums::default());
-        Self { broker, config, tasks, files, memory, api_total: AtomicU64::new(0), api_errors: AtomicU64::new(0) }
+        Self {
+            broker,
+            config,
+            tasks,
+            files,
+            memory,
+            damaged: AtomicU64::new(0),
+            api_total: AtomicU64::new(0),
+            api_errors: AtomicU64::new(0),
+        }
     }
 
     /// What the bounds are called in the API.

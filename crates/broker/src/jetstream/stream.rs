@@ -18,6 +18,7 @@ use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -128,8 +129,6 @@ pub(super) struct Stream {
     /// Since when something has happened that is not noted.
     unnoted: Option<Instant>,
     share: Share,
-    /// Messages that were found damaged.
-    damaged: u64,
     /// When it was last looked after.
     cared: Instant,
     /// Whether the last turn has left something to do.
@@ -366,8 +365,6 @@ impl Stream {
             // Others on this core have their turn first.
             () = tokio::task::yield_now(), if has_more => Event::Time,
             () = async { if let Some(at) = wake { sleep_until(at).await } }, if wake.is_some() => Event::Time,
-            // Others on this core have their turn first.
-            () = tokio::task::yield_now(), if has_more => Event::Time,
         }
     }
 
@@ -431,7 +428,7 @@ impl Stream {
             }
         }
         for damage in self.store.take_damage() {
-            self.damaged += 1;
+            self.shared.damaged.fetch_add(1, Ordering::Relaxed);
             tracing::error!(stream = self.config.name, %damage, "messages are damaged");
         }
         if self.ledger.is_bloated() {

@@ -65,7 +65,8 @@ fn a_supervisor_that_is_gone_without_a_word_is_followed_by_the_next() {
         running.start().await;
         running.ready("a").await
     });
-    first.shutdown_background();
+    // A process that is killed has nothing left that acts; this waits for the same.
+    first.shutdown_timeout(BOUND);
     runtime().block_on(async {
         let running = world.run_after_death(services).await;
         let after = running.ready("a").await;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use journal::RealDisk;
@@ -197,6 +198,7 @@ impl Found {
         };
         if !opened.report.torn.is_empty() || !opened.report.damage.is_empty() {
             tracing::warn!(stream = config.name, report = ?opened.report, "a stream was found damaged or cut");
+            shared.damaged.fetch_add(opened.report.damage.len() as u64, Ordering::Relaxed);
         }
         let user = Arc::clone(shared.broker.users().internal());
         let mut stream = Box::new(Stream {
@@ -219,7 +221,6 @@ impl Found {
             answers: Vec::new(),
             unnoted: None,
             share: Share::default(),
-            damaged: opened.report.damage.len() as u64,
             cared: Instant::now(),
             has_more: false,
             postponed: Vec::new(),

@@ -2,6 +2,7 @@
 //! place in headers. A damaged message is told with its file and place, counted, and never passed over in silence.
 
 use std::io::{self, ErrorKind};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -96,7 +97,7 @@ impl Stream {
         let reason = kit::error::Chain(&error).to_string();
         if is_lost {
             // It stays where it is, and is never served.
-            self.damaged += 1;
+            self.shared.damaged.fetch_add(1, Ordering::Relaxed);
             tracing::error!(stream = self.config.name, sequence, error = reason, "a message is damaged");
             return Ok(Read::Gone);
         }
