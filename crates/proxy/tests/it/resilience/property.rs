@@ -236,9 +236,11 @@ async fn no_rule_sends_twice_what_must_not_be_or_more_often_than_was_agreed() {
         let windows = 1 + began.elapsed().as_secs() as usize / 10;
         let most = REQUESTS * (1 + falls_back as usize) + (REQUESTS / 5).max(10) * windows + reused;
         assert!(all <= most, "{all} of {most}: {}", context());
-        // Whom a dead instance refused goes to a good one in any case.
-        let failovers = if instances.contains(&nowhere) { REQUESTS as u64 } else { 0 };
-        assert!(budget.retries <= 10.max(budget.requests / 5) + failovers, "{budget:?}: {}", context());
+        // Beyond it: whom a dead instance refused goes to a good one in any case, and what met a connection that had waited
+        // is sent once more. Both are counted.
+        let failovers = if instances.contains(&nowhere) { REQUESTS } else { 0 };
+        let free = (failovers + reused) as u64;
+        assert!(budget.retries <= 10.max(budget.requests / 5) + free, "{budget:?}: {}", context());
     }
     proxy.stop().await;
 }
