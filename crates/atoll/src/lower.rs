@@ -22,7 +22,9 @@ pub use metrics::{BrokerReading, Format as MetricsFormat, Usage, families, write
 pub use names::{find_subject, find_target, is_declared};
 pub use program::program;
 pub use story::story;
-pub use streams::{BrokerSeen, ConsumerSeen, StreamSeen, broker_view, missing_stream, stream_view, weakness};
+pub use streams::{
+    BrokerSeen, ConsumerSeen, NATS_SYNC, StreamSeen, broker_view, missing_stream, nats_view, stream_view, weakness,
+};
 pub use traffic::{GATEWAY, ledger, limits, listeners, snapshot};
 pub use units::{databases, services};
 pub use view::{description, endpoint, event, given_up, hopeless, instances, line, services as service_views, skipped};

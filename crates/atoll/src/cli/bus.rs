@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, ServerAddr};
+use async_nats::{Client, Event, HeaderMap, RequestErrorKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::api;
 use crate::api::dto::BrokerUrl;
 use crate::cli::Failure;
+use crate::nats;
 use crate::project::Project;
 
 /// How long the broker may take for an answer.
@@ -32,13 +33,10 @@ impl Bus {
     /// Asks the daemon where the broker is, and connects.
     pub async fn connect(project: &Project) -> Result<Self, Failure> {
         let BrokerUrl { url } = api::client::Client::new(project).get("/v1/broker/url").await.map_err(Failure::from)?;
-        let address: ServerAddr =
-            url.parse().map_err(|error| Failure::new("the broker's address cannot be read").because(error))?;
+        let (servers, options) =
+            nats::servers(&url).map_err(|error| Failure::new("the broker's address cannot be read").because(error))?;
         let (sender, closed) = watch::channel(false);
-        // The client does not take them from the address.
-        let part = |part: Option<&str>| part.unwrap_or_default().to_owned();
-        let options = ConnectOptions::with_user_and_password(part(address.username()), part(address.password()))
-            .name("atoll")
+        let options = options
             .connection_timeout(ANSWER_MAX)
             .request_timeout(Some(ANSWER_MAX))
             .max_reconnects(RECONNECTS_MAX)
@@ -53,8 +51,9 @@ impl Bus {
                 }
             });
         // Shown without its password.
-        let shown = format!("{}:{}", address.host(), address.port());
-        match options.connect(address).await {
+        let shown: Vec<String> = servers.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect();
+        let shown = shown.join(", ");
+        match options.connect(servers).await {
             Ok(client) => Ok(Self { client, closed }),
             Err(error) => Err(Failure::new(format!("cannot connect to the broker at {shown}")).because(error)),
         }

@@ -64,7 +64,7 @@ impl Control {
             manifest: self.manifest.display().to_string(),
             gateway: format!("http://{}", self.gateway_address()),
             dashboard: Some(format!("http://{}", self.dashboard.address())),
-            broker: self.bus.open().map(|open| format!("nats://{}", lower::reached(open.address))),
+            broker: self.bus.open().map(|open| open.address()),
             access_log: self.plan().gateway.access_log,
             started_at: self.started_at,
             uptime_seconds: Timestamp::now().duration_since(self.started_at).as_secs_f64(),

@@ -109,6 +109,44 @@ pub fn broker_view(seen: BrokerSeen<'_>) -> dto::Broker {
     }
 }
 
+/// Somebody else's broker: what it counts and how it keeps things is not ours to know.
+pub fn nats_view(
+    nats: &plan::Nats,
+    users: Vec<String>,
+    streams: Vec<dto::Stream>,
+    silent: Option<String>,
+) -> dto::Broker {
+    let stored =
+        |storage: &str| streams.iter().filter(|stream| stream.storage == storage).map(|stream| stream.bytes).sum();
+    dto::Broker {
+        address: nats.address.clone(),
+        url: None,
+        monitor: None,
+        sync: "its own".to_owned(),
+        warnings: std::iter::once(NATS_SYNC.to_owned()).chain(silent).collect(),
+        max_payload: nats.max_payload,
+        file_bytes: stored("file"),
+        file_bytes_max: 0,
+        memory_bytes: stored("memory"),
+        memory_bytes_max: 0,
+        connections: 0,
+        connections_total: 0,
+        subscriptions: 0,
+        slow_consumers: 0,
+        pending_bytes: 0,
+        in_messages: 0,
+        in_bytes: 0,
+        out_messages: 0,
+        out_bytes: 0,
+        users,
+        streams,
+    }
+}
+
+/// What a nats-server does not promise unless it is told to.
+pub const NATS_SYNC: &str = "it is not Atoll's: by default nats-server syncs its files every two minutes, so that a power cut \
+loses what it has acknowledged since; `sync_interval: always` in its `jetstream` section makes it durable";
+
 /// What a policy of syncing does not promise, if anything.
 pub fn weakness(sync: plan::Sync) -> Option<String> {
     match sync {
