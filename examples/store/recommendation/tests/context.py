@@ -89,4 +89,5 @@ class Service:
     def close(self) -> None:
         if self.process.poll() is None:
             self.end(signal.SIGKILL)
+        self.process.stdout.close()
         self._folder.cleanup()
