@@ -129,6 +129,11 @@ impl Bus {
         &self.credentials
     }
 
+    /// Where what serves now is reached with every right, if anything does: never for a log.
+    pub fn url(&self) -> Option<String> {
+        self.open().map(|open| open.url(&self.credentials))
+    }
+
     /// What serves now.
     pub fn open(&self) -> Option<Arc<Open>> {
         self.open.borrow().clone()

@@ -55,6 +55,10 @@ impl StreamSeen {
         self.state.messages
     }
 
+    pub fn last_sequence(&self) -> u64 {
+        self.state.last_seq
+    }
+
     pub fn consumers(&self) -> u64 {
         self.state.consumer_count
     }
