@@ -5,6 +5,7 @@ mod broker;
 mod changes;
 mod drills;
 mod edges;
+mod eventing;
 mod metrics;
 mod names;
 mod program;
@@ -18,6 +19,7 @@ pub use broker::{ADMIN, Stream, broker, is_ours, is_same_engine, nats_url, reach
 pub use changes::changes;
 pub use drills::{breakers, effects, fault, forced, no_breaker, words};
 pub use edges::edges;
+pub use eventing::{Owners, cloud_event, dead_letter, outbox_event, outbox_owners, topics};
 pub use metrics::{BrokerReading, Format as MetricsFormat, Usage, families, write as write_metrics};
 pub use names::{find_subject, find_target, is_declared};
 pub use program::program;

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::compiled::Compiled;
+use crate::config::Server;
 use crate::error::Error;
 use crate::streams::{self, Names};
 
@@ -118,9 +119,16 @@ impl Keeper {
         let mut attempt = 0;
         while !drain.is_started() {
             let wanted = Arc::clone(&compiled.borrow_and_update());
+            let Some(server) = &wanted.config.server else {
+                self.0.send_replace(State::Away("the application has no broker".into()));
+                tokio::select! {
+                    () = drain.started() => break,
+                    () = replaced(&mut compiled, &wanted) => continue,
+                }
+            };
             let opened = tokio::select! {
                 () = drain.started() => break,
-                opened = open(&wanted) => opened,
+                opened = open(&wanted, server) => opened,
             };
             match opened {
                 Ok(session) => {
@@ -169,8 +177,8 @@ async fn replaced(compiled: &mut watch::Receiver<Arc<Compiled>>, was: &Compiled)
     }
 }
 
-async fn open(compiled: &Compiled) -> Result<Session, Error> {
-    let servers = parse_servers(&compiled.config.server.url)?;
+async fn open(compiled: &Compiled, server: &Server) -> Result<Session, Error> {
+    let servers = parse_servers(&server.url)?;
     let lost = CancellationToken::new();
     let told = lost.clone();
     let options = ConnectOptions::new()

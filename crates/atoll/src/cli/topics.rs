@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::api::client::Client;
 use crate::api::dto::{Subscription, Topic, Topics as Seen};
 use crate::cli::output::{self, Format};
-use crate::cli::sub::Tail;
+use crate::cli::tail::Tail;
 use crate::cli::target::Place;
 use crate::cli::{Context, Failure, block_on};
 

@@ -17,6 +17,7 @@ use crate::daemon::End;
 use crate::daemon::bus::Bus;
 use crate::daemon::change::{Grounds, Served};
 use crate::daemon::dashboard::Dashboard;
+use crate::daemon::eventing::Eventing;
 use crate::daemon::history::History;
 use crate::daemon::switches::Switchboard;
 use crate::lower;
@@ -35,6 +36,7 @@ pub struct Control {
     pub switchboard: Switchboard,
     pub dashboard: Dashboard,
     pub bus: Bus,
+    pub eventing: Arc<Eventing>,
     /// What is ready, to be cloned by whoever looks. No handle: that would keep the registry alive.
     pub endpoints: registry::Watcher,
     pub history: History,
