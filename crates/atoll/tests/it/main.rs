@@ -8,6 +8,7 @@ mod broker;
 mod cli;
 mod commands;
 mod drills;
+mod eventing;
 mod failures;
 mod foreign;
 mod lifecycle;
