@@ -25,7 +25,8 @@ pub use names::{find_subject, find_target, is_declared};
 pub use program::program;
 pub use story::story;
 pub use streams::{
-    BrokerSeen, ConsumerSeen, NATS_SYNC, StreamSeen, broker_view, missing_stream, nats_view, stream_view, weakness,
+    BrokerSeen, ConsumerSeen, NATS_SYNC, StreamSeen, broker_view, is_engines_own, missing_stream, nats_view,
+    stream_view, weakness,
 };
 pub use traffic::{GATEWAY, ledger, limits, listeners, snapshot};
 pub use units::{databases, services};

@@ -200,6 +200,11 @@ pub fn missing_stream(plan: &Plan, name: &str, why: &str) -> dto::Stream {
     }
 }
 
+/// Whether the engine of events keeps things of its own in a stream.
+pub fn is_engines_own(stream: &str) -> bool {
+    stream.starts_with("ATOLL_")
+}
+
 fn topic_of(plan: &Plan, stream: &str) -> Option<String> {
     plan.topics.iter().find(|(_, topic)| topic.stream == stream).map(|(subject, _)| subject.clone())
 }

@@ -35,8 +35,7 @@ class Service(http.server.BaseHTTPRequestHandler):
         wish = data if isinstance(data, dict) else {}
         with lock:
             earlier = sum(1 for one in seen if one["id"] == headers.get("ce-id"))
-            status = wish.get("status", 204) if earlier < wish.get("fail", 0) else 204
-            status = status if status != 204 or earlier >= wish.get("fail", 0) else 500
+            status = wish.get("status", 500) if earlier < wish.get("fail", 0) else 204
             seen.append({"id": headers.get("ce-id"), "path": self.path, "headers": headers, "data": data,
                          "status": status, "at": time.monotonic_ns()})
         if status == 204:
