@@ -66,6 +66,9 @@ codes! {
     UndefinedVariable = "E0110": "a variable is not defined",
     Expansion = "E0111": "a `${…}` is malformed",
     Quantity = "E0112": "a size or an amount of CPU cannot be read",
+    Expression = "E0113": "an expression cannot be read",
+    Url = "E0114": "the URL of a server cannot be read",
+    Schema = "E0115": "a schema cannot be read",
 
     Name = "E0201": "a name is malformed",
     ReservedName = "E0202": "a name is taken by the platform",
@@ -86,6 +89,8 @@ codes! {
     TopicOverlap = "E0217": "topics that overlap",
     TopicContradicts = "E0218": "a topic that contradicts itself",
     StoreSmall = "E0219": "topics that the store cannot hold",
+    SubscriptionContradicts = "E0220": "a subscription that contradicts itself",
+    OutboxSilent = "E0221": "an outbox of which nothing is published",
 
     Listen = "E0301": "an address cannot be listened on",
     ListenExposed = "W0302": "a listener can be reached from other machines",
@@ -122,6 +127,7 @@ codes! {
     PolicyIdle = "W0514": "a part of a policy never acts",
     FallbackPretends = "W0515": "a fallback tells a writer that all is well",
     SubscriptionSilent = "W0516": "a subscription that nobody publishes to",
+    DeliveryOutlasts = "W0517": "a delivery that may outlast the stop of its service",
 }
 
 impl Code {

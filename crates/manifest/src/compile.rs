@@ -12,12 +12,15 @@ mod graph;
 mod lint;
 mod listeners;
 mod matches;
+mod nats;
 mod paths;
 mod policies;
 mod ports;
 mod probes;
 mod routes;
+mod schemas;
 mod services;
+mod subscriptions;
 mod topics;
 mod update;
 mod wiring;
@@ -39,16 +42,36 @@ pub(crate) fn compile(cx: &Context<'_>) -> Option<Plan> {
     let listeners = listeners::listeners(cx, &declared);
     let ports = ports::assign(cx, &listeners, &wired);
 
-    let databases = databases::compile(&declared, &root);
-    let services =
-        wired.values().map(|unit| (unit.name.value.clone(), services::compile(cx, unit, &ports, &databases)));
+    let databases = databases::compile(cx, &declared, &wired, &root);
+    let nats = nats::compile(cx, &declared);
+    let topics = topics::compile(cx, &declared, &wired);
+    let subscriptions = subscriptions::compile(cx, &declared, &topics);
+    let settled = services::Settled {
+        ledger: &ports,
+        databases: &databases,
+        subscriptions: &subscriptions,
+        nats: nats.as_ref(),
+    };
+    let services = wired.values().map(|unit| (unit.name.value.clone(), services::compile(cx, unit, &settled)));
     let services = services.collect();
     folders::check(cx, &declared, &wired, &services, &databases);
     let routes = routes::compile(cx, &declared);
     let (gateway, dashboard, broker) = listeners.settle(cx, &declared.root, &ports);
-    let topics = topics::compile(cx, &declared, &wired);
-    topics::check_store(cx, &declared.root, broker.as_ref(), &topics);
-    let plan = Plan { name: name?, root, gateway, dashboard, broker, routes, services, databases, topics, ports };
+    topics::check_store(cx, &declared.root, broker.as_ref(), &topics, &subscriptions);
+    let plan = Plan {
+        name: name?,
+        root,
+        gateway,
+        dashboard,
+        broker,
+        nats,
+        routes,
+        services,
+        databases,
+        topics,
+        subscriptions,
+        ports,
+    };
     lint::check(cx, &declared, &wired, &plan);
     Some(plan)
 }

@@ -11,10 +11,16 @@ use serde::Serialize;
 mod messaging;
 mod policy;
 
-pub use messaging::{Broker, BrokerLimits, Discard, Retention, Storage, Store, Sync, Topic};
+pub use messaging::{
+    Batch, Broker, BrokerLimits, Discard, Nats, OnDeadLetter, Retention, Schema, Start, Storage, Store, Subscription,
+    Sync, Topic,
+};
 pub use policy::{
     Algorithm, Balance, Breaker, Concurrency, Ejection, Fallback, Key, Policy, RateLimit, Retry, Share, Window,
 };
+
+/// The engine of events, on either side of an edge. No service has this name.
+pub const EVENTS: &str = "@events";
 
 /// Everything that an application needs to run.
 #[derive(Clone, Debug, Hash, PartialEq, Serialize)]
@@ -25,14 +31,17 @@ pub struct Plan {
     pub root: PathBuf,
     pub gateway: Gateway,
     pub dashboard: Dashboard,
-    /// Only where something needs it.
+    /// Only where something needs it, and never together with `nats`.
     pub broker: Option<Broker>,
+    /// What stands in its place: then nothing is embedded.
+    pub nats: Option<Nats>,
     /// In the order of the manifest; the data plane applies Gateway API precedence.
     pub routes: Vec<Route>,
     pub services: BTreeMap<String, Service>,
     pub databases: BTreeMap<String, Database>,
     /// By subject; one whose last token is `>` is a family. No two have a subject or a stream in common.
     pub topics: BTreeMap<String, Topic>,
+    pub subscriptions: BTreeMap<String, Subscription>,
     /// The ledger after this compilation: what the next one must be given to find the same ports again.
     pub ports: BTreeMap<String, u16>,
 }
@@ -213,6 +222,8 @@ pub struct Service {
     pub surge: Vec<Instance>,
     /// Policy for each upstream.
     pub edges: BTreeMap<String, Edge>,
+    /// Its edges from and to the engine of events.
+    pub events: EventEdges,
     pub depends_on: BTreeMap<String, Condition>,
     /// What an instance finds in its environment besides Atoll's own (see `lower`) and `PORT`, `HOST`,
     /// `ATOLL_SERVICE`, `ATOLL_INSTANCE`, `OTEL_*`.
@@ -314,6 +325,33 @@ pub struct Edge {
     pub policy: Policy,
 }
 
+/// Edges between a service and the engine of events.
+#[derive(Clone, Debug, Default, Hash, PartialEq, Serialize)]
+pub struct EventEdges {
+    /// `<service>→@events`, the address of `EVENTS_URL`, where it publishes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publish: Option<Edge>,
+    /// `@events→<service>`, where a subscription leads to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliver: Option<Edge>,
+}
+
+impl Plan {
+    /// Every edge by caller and upstream, in the order of services: that to [`EVENTS`] behind the others of its caller, and
+    /// all those from it last.
+    pub fn edges(&self) -> impl Iterator<Item = (&str, &str, &Edge)> {
+        let calls = self.services.iter().flat_map(|(name, service)| {
+            let upstreams = service.edges.iter().map(|(upstream, edge)| (upstream.as_str(), edge));
+            let publish = service.events.publish.iter().map(|edge| (EVENTS, edge));
+            upstreams.chain(publish).map(move |(upstream, edge)| (name.as_str(), upstream, edge))
+        });
+        let deliveries = self.services.iter().filter_map(|(name, service)| {
+            Some((EVENTS, name.as_str(), service.events.deliver.as_ref()?))
+        });
+        calls.chain(deliveries)
+    }
+}
+
 /// When a dependency counts as fulfilled.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -405,6 +443,8 @@ pub struct Database {
     /// Absolute folder of ordered `NNNN_name.sql` files.
     #[serde(serialize_with = "crate::print::path_optional")]
     pub migrations: Option<PathBuf>,
+    /// The table whose rows are published and then deleted: an SQL identifier. One of its services publishes.
+    pub outbox: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, Serialize)]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 pub(crate) mod check;
+mod databases;
 mod keys;
 mod messaging;
 mod policy;
@@ -152,6 +153,7 @@ impl Kind {
             Self::Key { .. } => format!("one of {}", crate::text::quoted_list(&self.forms())),
             Self::List(Self::Table(_), _) => "a list of tables".to_owned(),
             Self::List(Self::Integer { .. }, _) => "a list of integers".to_owned(),
+            Self::List(Self::Duration { .. }, _) => "a list of durations in quotes, such as \"500ms\"".to_owned(),
             Self::List(..) => "a list of strings".to_owned(),
             Self::Table(_) | Self::Map(_) => "a table".to_owned(),
             Self::Either(one, other) => format!("{} or {}", one.name(), other.name()),

@@ -1,5 +1,6 @@
 //! Small pure readers of values: durations, names, commands, `${…}`, dotenv files, paths; and what messages say with them.
 
+pub(crate) mod cel;
 mod command;
 mod dotenv;
 mod duration;
@@ -8,11 +9,14 @@ mod nearest;
 mod path;
 mod quantity;
 pub(crate) mod subject;
+pub(crate) mod url;
 
 pub(crate) use command::{Shell, shell_syntax, split};
 pub(crate) use dotenv::parse_dotenv;
 pub use duration::{format_duration, parse_duration};
-pub(crate) use duration::{serialize as duration, serialize_optional as duration_optional};
+pub(crate) use duration::{
+    serialize as duration, serialize_all as durations, serialize_optional as duration_optional,
+};
 pub(crate) use expand::{Lookup, Problem, expand};
 pub use nearest::nearest;
 pub(crate) use path::normal_path;
@@ -75,6 +79,7 @@ pub(crate) fn article(noun: &str) -> String {
             | "broker"
             | "broker limits"
             | "store"
+            | "batch"
             | "probes"
             | "resources"
             | "limits"

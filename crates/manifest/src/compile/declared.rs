@@ -11,7 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::reader::{Table, Text};
 use crate::text::{NAME_BYTES_MAX, as_name, is_name, nearest, quoted_list};
 
-/// Limit: services, databases, topics and routes of a whole manifest, each.
+/// Limit: services, databases, topics, routes and subscriptions of a whole manifest, each.
 pub(crate) const DECLARATIONS_MAX: usize = 1_000;
 /// Names whose variables are given by the platform, or that its commands use for its own parts.
 const RESERVED: [&str; 10] =
@@ -26,6 +26,8 @@ pub(crate) struct Declared<'d> {
     pub topics: BTreeMap<String, Declaration<'d>>,
     /// In the order of the manifest.
     pub routes: Vec<Table<'d>>,
+    /// The same.
+    pub subscriptions: Vec<Table<'d>>,
 }
 
 /// A named table.
@@ -42,7 +44,8 @@ pub(crate) fn collect<'d>(cx: &'d Context<'d>, documents: &'d [Document<'d>]) ->
         services: named(cx, &tables, "services", check_name),
         databases: named(cx, &tables, "databases", check_name),
         topics: named(cx, &tables, "topics", topics::check_name),
-        routes: routes(cx, &tables),
+        routes: listed(cx, &tables, "routes", "join routes that differ in `matches` only"),
+        subscriptions: listed(cx, &tables, "subscriptions", "divide the application"),
     };
     let says_nothing =
         |table: &Table<'_>, key: &str| !table.is_wrong(key) && table.get(key).is_none_or(|item| item.is_empty());
@@ -88,16 +91,14 @@ fn named<'d>(
     all
 }
 
-fn routes<'d>(cx: &Context<'_>, tables: &[Table<'d>]) -> Vec<Table<'d>> {
-    let mut routes: Vec<Table<'d>> = tables.iter().flat_map(|table| table.tables("routes")).collect();
-    if let Some(beyond) = routes.get(DECLARATIONS_MAX) {
-        let message = format!("the manifest has {} routes; the limit is {DECLARATIONS_MAX}", routes.len());
-        cx.report(
-            Diagnostic::new(Code::Limit, &beyond.place, message).hint("join routes that differ in `matches` only"),
-        );
-        routes.truncate(DECLARATIONS_MAX);
+fn listed<'d>(cx: &Context<'_>, tables: &[Table<'d>], key: &str, hint: &str) -> Vec<Table<'d>> {
+    let mut all: Vec<Table<'d>> = tables.iter().flat_map(|table| table.tables(key)).collect();
+    if let Some(beyond) = all.get(DECLARATIONS_MAX) {
+        let message = format!("the manifest has {} {key}; the limit is {DECLARATIONS_MAX}", all.len());
+        cx.report(Diagnostic::new(Code::Limit, &beyond.place, message).hint(hint));
+        all.truncate(DECLARATIONS_MAX);
     }
-    routes
+    all
 }
 
 /// Reports a name that is not a lower-case DNS label, or that the platform uses itself.

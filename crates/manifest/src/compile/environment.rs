@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::services::Settled;
 use super::wiring::Unit;
 use crate::Code;
-use crate::Ports;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
-use crate::plan::{Database, Origin, Variable};
+use crate::plan::{EVENTS, Origin, Variable};
 use crate::reader::Text;
 use crate::syntax::FILE_BYTES_MAX;
 use crate::text::{as_variable, is_environment_name, parse_dotenv};
@@ -27,7 +27,7 @@ const AT_START: [&str; 9] = [
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_PROTOCOL",
 ];
-/// The same, for those that publish or subscribe: it has a password in it, which no plan knows.
+/// The same, for those that publish or subscribe: that of the embedded broker has a password in it, which no plan knows.
 const BROKER: &str = "NATS_URL";
 /// Limit: variables of one file.
 const FILE_VARIABLES_MAX: usize = 10_000;
@@ -51,14 +51,9 @@ impl Environment {
     }
 }
 
-pub(crate) fn compile(
-    cx: &Context<'_>,
-    unit: &Unit<'_>,
-    ledger: &BTreeMap<String, u16>,
-    databases: &BTreeMap<String, Database>,
-) -> Environment {
+pub(crate) fn compile(cx: &Context<'_>, unit: &Unit<'_>, settled: &Settled<'_>) -> Environment {
     let mut out = Environment {
-        variables: given(cx, unit, ledger, databases),
+        variables: given(cx, unit, settled),
         incomplete: false,
         uses_broker: unit.uses_broker(),
     };
@@ -85,20 +80,16 @@ pub(crate) fn compile(
     out
 }
 
-fn given(
-    cx: &Context<'_>,
-    unit: &Unit<'_>,
-    ledger: &BTreeMap<String, u16>,
-    databases: &BTreeMap<String, Database>,
-) -> BTreeMap<String, Variable> {
-    let upstreams = unit.upstreams.iter().map(|upstream| {
-        let port = ledger.get(&Ports::edge(&unit.name.value, &upstream.value)).copied().unwrap_or_default();
-        (format!("{}_URL", as_variable(&upstream.value)), format!("http://127.0.0.1:{port}"), upstream)
-    });
+fn given(cx: &Context<'_>, unit: &Unit<'_>, settled: &Settled<'_>) -> BTreeMap<String, Variable> {
+    let edge = |upstream: &str| format!("http://127.0.0.1:{}", settled.port(&unit.name.value, upstream));
+    let upstreams = unit
+        .upstreams
+        .iter()
+        .map(|upstream| (format!("{}_URL", as_variable(&upstream.value)), edge(&upstream.value), upstream));
     let single = unit.databases.len() == 1;
     let own = unit.databases.iter().filter_map(|name| {
         let prefix = if single { String::new() } else { format!("{}_", as_variable(&name.value)) };
-        Some((format!("{prefix}DATABASE_URL"), sqlite_url(&databases.get(&name.value)?.path), name))
+        Some((format!("{prefix}DATABASE_URL"), sqlite_url(&settled.databases.get(&name.value)?.path), name))
     });
     let mut variables = BTreeMap::new();
     let mut owners: BTreeMap<String, &Text<'_>> = BTreeMap::new();
@@ -112,6 +103,12 @@ fn given(
             cx.report(diagnostic);
         }
         variables.insert(variable, Variable { value, origin: Origin::Given });
+    }
+    // No upstream and no database has a name that would be given as one of these.
+    let events = (!unit.publishes.is_empty()).then(|| ("EVENTS_URL", edge(EVENTS)));
+    let nats = settled.nats.filter(|_| unit.uses_broker()).map(|nats| (BROKER, nats.address.clone()));
+    for (variable, value) in events.into_iter().chain(nats) {
+        variables.insert(variable.to_owned(), Variable { value, origin: Origin::Given });
     }
     variables
 }

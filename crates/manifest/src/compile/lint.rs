@@ -8,6 +8,7 @@ mod policies;
 mod retries;
 mod routes;
 mod services;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod timeouts;
@@ -40,6 +41,8 @@ enum Site<'a> {
     /// Caller, and upstream or [`ALL`].
     Edge(&'a str, &'a str),
     Database(&'a str),
+    /// By its position in the manifest.
+    Subscription(usize),
 }
 
 /// What the lints look at, and what they found.
@@ -68,6 +71,7 @@ pub(crate) fn check<'d>(cx: &Context<'_>, declared: &Declared<'d>, wired: &Wired
     services::check(&lint);
     routes::check(&lint);
     topics::check(&lint);
+    subscriptions::check(&lint);
     lint.tell(cx);
 }
 
@@ -113,12 +117,19 @@ impl<'l, 'd> Lint<'l, 'd> {
         });
         let routes = self.declared.routes.iter().enumerate().map(|(at, table)| (Site::Route(at), table));
         let databases = self.declared.databases.iter().map(|(name, database)| (Site::Database(name), &database.table));
-        let tables = services.chain(edges).chain(routes).chain(databases);
+        let subscriptions = self.declared.subscriptions.iter().enumerate();
+        let subscriptions = subscriptions.map(|(at, table)| (Site::Subscription(at), table));
+        let tables = services.chain(edges).chain(routes).chain(databases).chain(subscriptions);
         tables.flat_map(|(site, table)| table.texts("allow").into_iter().map(move |code| (site, code))).collect()
     }
 
     fn name(&self, service: usize) -> &'l str {
         self.graph.names[service]
+    }
+
+    /// The name of a service as the plan has it.
+    fn name_of(&self, service: &str) -> &'l str {
+        self.plan.services.get_key_value(service).map_or("", |(name, _)| name)
     }
 
     /// Where a call's policy says `key`, or else where the call itself is declared.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::declared::Declared;
-use super::topics;
+use super::{nats, topics};
 use crate::context::Context;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::plan::{Broker, Dashboard, Gateway, Limits};
@@ -135,7 +135,8 @@ pub(crate) fn listeners<'d>(cx: &Context<'_>, declared: &Declared<'d>) -> Listen
     let root = &declared.root;
     let gateway = listener(cx, root, Which::Gateway, &[]);
     let dashboard = listener(cx, root, Which::Dashboard, &[&gateway]);
-    let broker = topics::needs_broker(declared).then(|| {
+    let is_embedded = topics::needs_broker(declared) && !nats::is_written(declared);
+    let broker = is_embedded.then(|| {
         let broker = listener(cx, root, Which::Broker, &[&gateway, &dashboard]);
         let is_written = root.table("broker").is_some_and(|table| table.text("monitor").is_some());
         let monitor = is_written.then(|| listener(cx, root, Which::Monitor, &[&gateway, &dashboard, &broker]));

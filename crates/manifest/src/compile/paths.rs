@@ -16,6 +16,11 @@ pub(crate) fn check_path(cx: &Context<'_>, text: &Text<'_>) -> bool {
     check(cx, text, &text.value, query_hint)
 }
 
+/// The same for what is asked of a service: `query_hint` says what to do about a query.
+pub(crate) fn check_plain(cx: &Context<'_>, text: &Text<'_>, query_hint: &str) -> bool {
+    check(cx, text, &text.value, query_hint)
+}
+
 /// Reports what cannot be asked for with a GET: a path, which may have a query.
 pub(crate) fn check_target(cx: &Context<'_>, text: &Text<'_>) {
     let (path, query) = text.value.split_once('?').unwrap_or((&text.value, ""));

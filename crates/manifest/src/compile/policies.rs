@@ -105,6 +105,11 @@ impl Written {
     }
 }
 
+/// What holds of an edge of the platform's own: so much time, and defaults.
+pub(crate) fn plain(timeout: Duration) -> Policy {
+    Policy { timeout, ..Written::default().complete() }
+}
+
 /// Whether failures are answered by this service.
 pub(crate) fn leads_to(fallback: &Fallback, name: &str) -> bool {
     matches!(fallback, Fallback::Service { service } if service == name)

@@ -6,6 +6,7 @@ use super::listeners::Listeners;
 use super::wiring::Wired;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
+use crate::plan::EVENTS;
 use crate::{Code, Ports};
 
 /// The new ledger. Entries of what is gone are not in it.
@@ -22,6 +23,8 @@ pub(crate) fn assign(cx: &Context<'_>, listeners: &Listeners<'_>, wired: &Wired<
     for (name, unit) in wired {
         keys.extend((0..unit.replicas + unit.update.max_surge).map(|index| Ports::instance(name, index)));
         keys.extend(unit.upstreams.iter().map(|upstream| Ports::edge(name, &upstream.value)));
+        keys.extend((!unit.publishes.is_empty()).then(|| Ports::edge(name, EVENTS)));
+        keys.extend(unit.is_delivered_to.then(|| Ports::edge(EVENTS, name)));
     }
     let (mut ledger, missing) = allocate(&cx.sources.ports, &keys, &fixed.values().copied().collect());
     if missing > 0 {

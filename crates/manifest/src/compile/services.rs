@@ -2,31 +2,49 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::environment::{self, Environment};
 use super::wiring::Unit;
-use super::{edges, probes, update};
+use super::{edges, policies, probes, update};
 use crate::Code;
 use crate::Ports;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
-use crate::plan::{self, Build, Database, Instance, ResourceLimits, Service};
+use crate::plan::{
+    self, Build, Database, EVENTS, Edge, EventEdges, Instance, Nats, ResourceLimits, Service, Subscription,
+};
 use crate::reader::{Item, Table, Text};
 use crate::text::{Shell, shell_syntax, split};
 
-pub(crate) fn compile(
-    cx: &Context<'_>,
-    unit: &Unit<'_>,
-    ledger: &BTreeMap<String, u16>,
-    databases: &BTreeMap<String, Database>,
-) -> Service {
+/// How long the engine of events may take to answer who publishes: longer than it waits for the broker.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+/// What an edge to a service that is delivered to allows beyond the longest attempt: whoever attempts gives up first.
+const DELIVERY_MARGIN: Duration = Duration::from_secs(1);
+
+/// What is settled before services are compiled.
+pub(crate) struct Settled<'s> {
+    pub ledger: &'s BTreeMap<String, u16>,
+    pub databases: &'s BTreeMap<String, Database>,
+    pub subscriptions: &'s BTreeMap<String, Subscription>,
+    pub nats: Option<&'s Nats>,
+}
+
+impl Settled<'_> {
+    /// The port of an edge.
+    pub(crate) fn port(&self, caller: &str, upstream: &str) -> u16 {
+        self.ledger.get(&Ports::edge(caller, upstream)).copied().unwrap_or_default()
+    }
+}
+
+pub(crate) fn compile(cx: &Context<'_>, unit: &Unit<'_>, settled: &Settled<'_>) -> Service {
     let table = &unit.table;
     let name = unit.name.value.as_str();
     let folder = unit.name.place.file.parent().unwrap_or(Path::new("/"));
     let working_dir = table.path("working_dir").unwrap_or_else(|| folder.to_path_buf());
-    let environment = environment::compile(cx, unit, ledger, databases);
-    let port = |key: String| ledger.get(&key).copied().unwrap_or_default();
-    let instance = |index| Instance { index, port: port(Ports::instance(name, index)) };
+    let environment = environment::compile(cx, unit, settled);
+    let port = |index| settled.ledger.get(&Ports::instance(name, index)).copied().unwrap_or_default();
+    let instance = |index| Instance { index, port: port(index) };
     Service {
         description: table.text("description").map(|text| text.value),
         owner: table.text("owner").map(|text| text.value),
@@ -42,7 +60,8 @@ pub(crate) fn compile(
         declared_replicas: unit.declared,
         instances: (0..unit.replicas).map(instance).collect(),
         surge: (unit.replicas..unit.replicas + unit.update.max_surge).map(instance).collect(),
-        edges: edges::compile(cx, unit, |upstream| port(Ports::edge(name, upstream))),
+        edges: edges::compile(cx, unit, |upstream| settled.port(name, upstream)),
+        events: event_edges(unit, settled),
         depends_on: unit.depends_on.iter().map(|(name, condition)| (name.value.clone(), *condition)).collect(),
         probes: probes::compile(cx, table, &environment, &working_dir),
         restart: unit.restart,
@@ -56,6 +75,20 @@ pub(crate) fn compile(
         limits: limits(table),
         environment: environment.variables,
         working_dir,
+    }
+}
+
+fn event_edges(unit: &Unit<'_>, settled: &Settled<'_>) -> EventEdges {
+    let name = unit.name.value.as_str();
+    let edge = |(caller, upstream), timeout| Edge {
+        port: settled.port(caller, upstream),
+        policy: policies::plain(timeout),
+    };
+    let subscriptions = settled.subscriptions.values().filter(|subscription| subscription.service == name);
+    let longest = subscriptions.map(|subscription| subscription.ack_wait).max();
+    EventEdges {
+        publish: (!unit.publishes.is_empty()).then(|| edge((name, EVENTS), PUBLISH_TIMEOUT)),
+        deliver: longest.map(|longest| edge((EVENTS, name), longest.saturating_add(DELIVERY_MARGIN))),
     }
 }
 

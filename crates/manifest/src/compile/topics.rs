@@ -1,4 +1,4 @@
-//! The broker, its topics, and which services publish and subscribe to them. Topics are single subjects and families of
+//! The broker, its topics, and which services publish and subscribe to them over NATS. Topics are single subjects and families of
 //! them (`orders.>`), so that of two that overlap one has the other in it.
 
 use std::collections::BTreeMap;
@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::declared::{DECLARATIONS_MAX, Declared};
+use super::schemas;
 use super::wiring::Wired;
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
-use crate::plan::{Broker, BrokerLimits, Discard, Retention, Storage, Store, Sync, Topic};
+use crate::plan::{Broker, BrokerLimits, Discard, Retention, Storage, Store, Subscription, Sync, Topic};
 use crate::reader::{Table, Text};
 use crate::shape::TOPIC;
 use crate::text::subject::{self, Flaw};
@@ -26,6 +27,11 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 const SYNC_INTERVAL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(60));
 /// What the streams of NATS's buckets are called.
 const BUCKETS: [&str; 2] = ["KV_", "OBJ_"];
+/// The first word of what the engine of events keeps for itself.
+const PLATFORM: &str = "atoll";
+/// What that is at least, and its streams.
+const PLATFORM_SIZE: u64 = 64 << 20;
+const PLATFORM_STREAMS: u32 = 3;
 
 /// Topics with where each is first named.
 type Topics<'w> = BTreeMap<String, (Topic, &'w Text<'w>)>;
@@ -36,6 +42,8 @@ pub(crate) fn needs_broker(declared: &Declared<'_>) -> bool {
     let mut services = declared.services.values().map(|service| &service.table);
     declared.root.has("broker")
         || !declared.topics.is_empty()
+        || !declared.subscriptions.is_empty()
+        || declared.databases.values().any(|database| database.table.has("outbox"))
         || services.any(|table| says(table, "publishes") || says(table, "subscribes"))
 }
 
@@ -105,6 +113,12 @@ pub(crate) fn check_name(cx: &Context<'_>, name: &Text<'_>) {
         let whole = subject::literal(family).trim_end_matches('.');
         let diagnostic = Diagnostic::new(Code::Subject, &name.place, message).label("`*` names no stream");
         cx.report(diagnostic.hint(format!("write `{whole}.>`: it keeps every subject below `{whole}`")));
+        return;
+    }
+    if name.value.split('.').next().is_some_and(|first| first.eq_ignore_ascii_case(PLATFORM)) {
+        let message = format!("`{}` begins as the subjects of the platform's own do", name.value);
+        let diagnostic = Diagnostic::new(Code::ReservedName, &name.place, message).label("reserved");
+        cx.report(diagnostic.hint("begin it with a word of the application's"));
         return;
     }
     let stream = subject::stream(&name.value);
@@ -219,6 +233,7 @@ fn topic(cx: &Context<'_>, name: &str, table: &Table<'_>) -> Topic {
         discard: if table.choice("discard") == "new" { Discard::New } else { Discard::Old },
         storage,
         duplicate_window: window.unwrap_or(DUPLICATE_WINDOW).min(age),
+        schema: schemas::compile(cx, table),
         is_declared: false,
     }
 }
@@ -257,7 +272,24 @@ fn add_published<'w>(cx: &Context<'_>, declared: &Declared<'_>, wired: &'w Wired
 
 /// Whether one topic has all of a subject or pattern in it.
 fn is_covered(topics: &Topics<'_>, subject: &str) -> bool {
-    topics.contains_key(subject) || subject::families(subject).any(|family| topics.contains_key(&family))
+    covering(topics, subject).is_some()
+}
+
+/// The topic that has all of a subject or pattern in it.
+fn covering<'t, T>(topics: &'t BTreeMap<String, T>, subject: &str) -> Option<&'t T> {
+    topics.get(subject).or_else(|| subject::families(subject).find_map(|family| topics.get(&family)))
+}
+
+/// The stream that keeps all of a subject or pattern; reports it where there is none.
+pub(crate) fn stream_of(cx: &Context<'_>, topics: &BTreeMap<String, Topic>, text: &Text<'_>) -> Option<String> {
+    if !check_subject(cx, text) {
+        return None;
+    }
+    let topic = covering(topics, &text.value);
+    if topic.is_none() {
+        report_unknown(cx, topics, text);
+    }
+    topic.map(|topic| topic.stream.clone())
 }
 
 /// Whether some topic keeps something of a subject or pattern.
@@ -278,9 +310,13 @@ pub(crate) fn kept_by<'t, T>(
     covering.chain(below).map(|(name, topic)| (name.as_str(), topic))
 }
 
-fn report_unknown(cx: &Context<'_>, topics: &Topics<'_>, text: &Text<'_>) {
+fn report_unknown<T>(cx: &Context<'_>, topics: &BTreeMap<String, T>, text: &Text<'_>) {
     let names: Vec<&str> = topics.keys().map(String::as_str).collect();
-    let hint = match (nearest(&text.value, names.iter().copied()), cx.unread()) {
+    // A pattern is no misspelt subject, and where some of it is kept the name is right.
+    let is_pattern = subject::is_pattern(&text.value);
+    let is_kept = is_pattern && kept_by(topics, &text.value).next().is_some();
+    let near = nearest(&text.value, names.iter().copied().filter(|name| !is_kept && subject::is_pattern(name) == is_pattern));
+    let hint = match (near, cx.unread()) {
         (Some(near), None) => format!("did you mean `{near}`?"),
         (Some(near), Some(unread)) => {
             format!("did you mean `{near}`? It may also stand in {unread}, which could not be read")
@@ -288,15 +324,18 @@ fn report_unknown(cx: &Context<'_>, topics: &Topics<'_>, text: &Text<'_>) {
         (None, Some(unread)) => format!("mend {unread} first: it could not be read, and may declare it"),
         (None, None) => {
             let literal = subject::literal(&text.value).trim_end_matches('.');
-            let family = if subject::is_pattern(&text.value) { format!("{literal}.>") } else { text.value.clone() };
-            let declare = format!("declare `[topics.\"{family}\"]`, or name it in the `publishes` of a service");
-            match names.is_empty() || names.len() > 8 {
+            let family = if is_pattern { format!("{literal}.>") } else { text.value.clone() };
+            let declare = match is_kept {
+                true => format!("declare a family, `[topics.\"{family}\"]`, in place of its parts: it has one stream"),
+                false => format!("declare `[topics.\"{family}\"]`, or name it in the `publishes` of a service"),
+            };
+            match is_kept || names.is_empty() || names.len() > 8 {
                 true => declare,
                 false => format!("{declare}; there are {}", quoted_list(&names)),
             }
         }
     };
-    let message = match subject::is_pattern(&text.value) {
+    let message = match is_pattern {
         true => format!("no topic has all of `{}` in it", text.value),
         false => format!("the topic `{}` is not declared", text.value),
     };
@@ -360,15 +399,18 @@ pub(crate) fn check_store(
     root: &Table<'_>,
     broker: Option<&Broker>,
     topics: &BTreeMap<String, Topic>,
+    subscriptions: &BTreeMap<String, Subscription>,
 ) {
     let Some(broker) = broker else { return };
+    let (own_size, own_streams) = if subscriptions.is_empty() { (0, 0) } else { (PLATFORM_SIZE, PLATFORM_STREAMS) };
     check_pending(cx, root, broker);
     let table = root.table_or_default("broker").table_or_default("store");
     for (storage, key, max) in
         [(Storage::File, "file", broker.store.file), (Storage::Memory, "memory", broker.store.memory)]
     {
         let sizes = topics.values().filter(|topic| topic.storage == storage).map(|topic| topic.retention.size);
-        let sum = sizes.fold(0, u64::saturating_add);
+        let own = if storage == Storage::File { own_size } else { 0 };
+        let sum = sizes.fold(own, u64::saturating_add);
         if sum > max {
             let message =
                 format!("the topics may take {} together, the store holds {}", format_size(sum), format_size(max));
@@ -380,10 +422,11 @@ pub(crate) fn check_store(
             cx.report(diagnostic.label("less than that").hint(hint));
         }
     }
-    let streams = u32::try_from(topics.len()).unwrap_or(u32::MAX);
+    let streams = u32::try_from(topics.len()).unwrap_or(u32::MAX).saturating_add(own_streams);
     if streams > broker.limits.streams {
         let place = root.table_or_default("broker").table_or_default("limits").place_of("streams");
-        let message = format!("there are {streams} topics, and the broker may have {} streams", broker.limits.streams);
+        let of = if own_streams > 0 { " and streams of the platform's own" } else { "" };
+        let message = format!("there are {streams} topics{of}, and the broker may have {} streams", broker.limits.streams);
         let hint = format!("write `limits.streams = {streams}` under `[broker]`, or more");
         cx.report(Diagnostic::new(Code::StoreSmall, &place, message).label("less than that").hint(hint));
     }

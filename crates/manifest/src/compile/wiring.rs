@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::declared::{Declaration, Declared, distinct, is_database, is_service};
-use super::update;
+use super::{subscriptions, update};
 use crate::Code;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
@@ -26,6 +26,8 @@ pub(crate) struct Unit<'d> {
     /// As they are written; `topics` looks at them.
     pub publishes: Vec<Text<'d>>,
     pub subscribes: Vec<Text<'d>>,
+    /// Whether a subscription leads to it.
+    pub is_delivered_to: bool,
 }
 
 impl Unit<'_> {
@@ -38,7 +40,11 @@ impl Unit<'_> {
 pub(crate) type Wired<'d> = BTreeMap<String, Unit<'d>>;
 
 pub(crate) fn wire<'d>(cx: &Context<'_>, declared: &Declared<'d>) -> Wired<'d> {
-    let units = declared.services.iter().map(|(name, service)| (name.clone(), unit(cx, declared, service)));
+    let targets = subscriptions::targets(declared);
+    let units = declared.services.iter().map(|(name, service)| {
+        let is_delivered_to = targets.contains(name);
+        (name.clone(), Unit { is_delivered_to, ..unit(cx, declared, service) })
+    });
     let wired: Wired<'d> = units.collect();
     for unit in wired.values() {
         for (name, condition) in &unit.depends_on {
@@ -77,6 +83,7 @@ fn unit<'d>(cx: &Context<'_>, declared: &Declared<'d>, service: &Declaration<'d>
         databases,
         publishes: distinct(cx, "publishes", table.texts("publishes")),
         subscribes: distinct(cx, "subscribes", table.texts("subscribes")),
+        is_delivered_to: false,
     }
 }
 

@@ -1,7 +1,8 @@
-//! Broker and topics in a plan.
+//! Broker, topics and subscriptions in a plan.
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -22,6 +23,28 @@ pub struct Broker {
     pub max_payload: u64,
     pub store: Store,
     pub limits: BrokerLimits,
+}
+
+/// NATS servers of somebody else's, which stand in place of the broker.
+#[derive(Clone, Hash, PartialEq, Eq, Serialize)]
+pub struct Nats {
+    /// Where they are, with user and password where these are written: `nats://user:password@host:port`; several with commas.
+    #[serde(skip)]
+    pub url: String,
+    /// The same without user and password.
+    #[serde(rename = "url")]
+    pub address: String,
+    /// Of a message with its headers, as the manifest has it: what the servers take is theirs to say.
+    #[serde(serialize_with = "crate::text::size")]
+    pub max_payload: u64,
+}
+
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may have a password in it.
+        let Self { url: _, address, max_payload } = self;
+        f.debug_struct("Nats").field("address", address).field("max_payload", max_payload).finish_non_exhaustive()
+    }
 }
 
 /// When a publish to a stream of files is acknowledged.
@@ -84,9 +107,88 @@ pub struct Topic {
     /// At most the age of the retention.
     #[serde(serialize_with = "crate::text::duration")]
     pub duplicate_window: Duration,
+    /// What the data of every event must be.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "Schema::print")]
+    pub schema: Option<Schema>,
     /// Whether it has a table of its own; else a service publishes it, and nothing more is said of it.
     #[serde(skip)]
     pub is_declared: bool,
+}
+
+/// A JSON Schema. Printed as its path; its text tells plans apart.
+#[derive(Clone, Debug, Hash, PartialEq, Eq)]
+pub struct Schema {
+    /// Absolute path of its file.
+    pub path: PathBuf,
+    /// JSON: an object or a boolean.
+    pub text: String,
+}
+
+impl Schema {
+    fn print<S: Serializer>(schema: &Option<Self>, serializer: S) -> Result<S::Ok, S::Error> {
+        let path = schema.as_ref().map(|schema| schema.path.to_string_lossy());
+        path.serialize(serializer)
+    }
+}
+
+/// Events of one topic that are delivered to one path of one service.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
+pub struct Subscription {
+    /// A subject or a pattern, within one topic.
+    pub topic: String,
+    /// The stream of that topic.
+    pub stream: String,
+    pub service: String,
+    /// In the normal form of paths, without a query.
+    pub path: String,
+    /// CEL that can be read; whether it means anything shows when it is evaluated.
+    pub filter: Option<String>,
+    /// A dotted path in the data, or `attributes.` and the name of an attribute.
+    pub key: Option<String>,
+    /// Requests at once, at least 1.
+    pub concurrency: u32,
+    /// Attempts for one event, at least 1.
+    pub max_deliver: u32,
+    /// The pause after each failed attempt; the last one goes on. Empty means none.
+    #[serde(serialize_with = "crate::text::durations")]
+    pub backoff: Vec<Duration>,
+    /// How long one attempt may take; more than zero.
+    #[serde(serialize_with = "crate::text::duration")]
+    pub ack_wait: Duration,
+    /// A subject of a topic, which this subscription does not have in it.
+    pub dead_letter_topic: Option<String>,
+    pub on_dead_letter: OnDeadLetter,
+    pub batch: Option<Batch>,
+    pub from: Start,
+}
+
+/// What becomes of those behind a dead letter.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDeadLetter {
+    Continue,
+    /// Those of its key wait for it; there is a key.
+    HoldKey,
+}
+
+/// Several events in one request.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, Serialize)]
+pub struct Batch {
+    /// At least 1.
+    pub size: u32,
+    /// How long the first of them waits for others.
+    #[serde(serialize_with = "crate::text::duration")]
+    pub wait: Duration,
+}
+
+/// Where a subscription begins that has never been.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// With the oldest event that is kept.
+    First,
+    /// With what is published from then on.
+    New,
 }
 
 /// How much is kept.

@@ -141,7 +141,7 @@ fn as_wanted(kind: &Kind, value: &DeValue<'_>) -> Option<String> {
             let words: Vec<&str> = items.iter().filter_map(|item| item.get_ref().as_str()).collect();
             format!("write it as one string: `\"{}\"`", words.join(" "))
         }
-        (Kind::List(Kind::Text, _), DeValue::String(text)) => format!("write `[\"{text}\"]`"),
+        (Kind::List(Kind::Text | Kind::Duration { .. }, _), DeValue::String(text)) => format!("write `[\"{text}\"]`"),
         (Kind::List(Kind::Integer { .. }, _), DeValue::Integer(number)) => format!("write `[{number}]`"),
         (Kind::Share { .. }, DeValue::String(text)) if text.parse::<f64>().is_ok() => {
             format!("write `{text}`, without quotes")

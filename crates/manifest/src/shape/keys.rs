@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Key, Kind, Map, Need, OneOf, Table, messaging, policy};
+use super::{Key, Kind, Map, Need, OneOf, Table, databases, messaging, policy};
 
 /// Limit: entries of a list that names things.
 pub(super) const LIST_MAX: usize = 100;
@@ -38,7 +38,7 @@ impl Key {
 
 pub(crate) static ROOT: Table = Table {
     name: "manifest",
-    doc: "The root manifest, `atoll.toml`. An included file may have `services`, `databases`, `topics` and `routes` only.",
+    doc: "The root manifest, `atoll.toml`. An included file may have `services`, `databases`, `topics`, `subscriptions` and `routes` only.",
     keys: &[
         key("name", Kind::Text, "The application. Required in the root manifest, and only there."),
         key(
@@ -55,10 +55,15 @@ pub(crate) static ROOT: Table = Table {
         key("broker", Kind::Table(&messaging::BROKER), "The message broker. Root manifest only."),
         key("routes", Kind::List(&Kind::Table(&ROUTE), DECLARATIONS_MAX), "What the gateway answers with."),
         key("services", Kind::Map(&SERVICES), "What runs."),
-        key("databases", Kind::Map(&DATABASES), "What services keep their data in."),
+        key("databases", Kind::Map(&databases::DATABASES), "What services keep their data in."),
         key("topics", Kind::Map(&messaging::TOPICS), "What services publish, and how much of it is kept."),
+        key(
+            "subscriptions",
+            Kind::List(&Kind::Table(&messaging::SUBSCRIPTION), DECLARATIONS_MAX),
+            "Events that are delivered to services with a POST.",
+        ),
     ],
-    later: &["authenticators", "subscriptions", "sagas", "caches", "secrets"],
+    later: &["authenticators", "sagas", "caches", "secrets"],
     one_of: OneOf::Nothing,
 };
 
@@ -232,7 +237,7 @@ static DASHBOARD: Table = Table {
     one_of: OneOf::Nothing,
 };
 
-const ALLOW: Key = key("allow", NAMES, "Codes of lints that are not told of this table, such as `W0504`.");
+pub(super) const ALLOW: Key = key("allow", NAMES, "Codes of lints that are not told of this table, such as `W0504`.");
 static ROUTE: Table = Table {
     name: "route",
     doc: "One rule of the gateway. Of all routes that match a request the most specific one answers, as in the Gateway API.",
@@ -420,12 +425,12 @@ static SERVICE: Table = Table {
         key(
             "publishes",
             NAMES,
-            "Subjects that it may publish, or patterns of them such as `orders.*`. A subject that belongs to no declared topic becomes one, with the default retention. It is given `NATS_URL`.",
+            "Subjects that it may publish, or patterns of them such as `orders.*`. A subject that belongs to no declared topic becomes one, with the default retention. It is given `EVENTS_URL` and `NATS_URL`.",
         ),
         key(
             "subscribes",
             NAMES,
-            "Subjects of topics, or patterns of them, that it may subscribe to, and of whose streams it may have consumers. It is given `NATS_URL`.",
+            "Subjects of topics, or patterns of them, that it may subscribe to over NATS, and of whose streams it may have consumers. It is given `NATS_URL`. What `[[subscriptions]]` delivers to it needs no word here.",
         ),
         key("update", Kind::Table(&UPDATE), "How its instances are replaced when the manifest or the program has changed."),
         key("watch", Kind::Table(&WATCH), "Files that it is rebuilt or restarted for when they change."),
@@ -581,23 +586,4 @@ static READINESS: Table = Table {
     keys: &[HTTP, TCP, EXEC, INTERVAL, PROBE_TIMEOUT, THRESHOLD],
     later: &["grpc"],
     one_of: OneOf::AtMost(CHECKS),
-};
-
-static DATABASES: Map = Map { key: "database", value: Kind::Table(&DATABASE), max: DECLARATIONS_MAX };
-
-static DATABASE: Table = Table {
-    name: "database",
-    doc: "A database of its services' own.",
-    keys: &[
-        key("engine", Kind::Choice { known: &["sqlite"], later: &["postgres"] }, "What keeps the data.")
-            .default("sqlite"),
-        key(
-            "migrations",
-            Kind::Text,
-            "A folder of `NNNN_name.sql` files that are applied in order before a service that uses it starts.",
-        ),
-        ALLOW,
-    ],
-    later: &[],
-    one_of: OneOf::Nothing,
 };

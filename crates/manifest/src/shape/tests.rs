@@ -76,7 +76,7 @@ fn one_fixture_has_every_key() {
     let missing: Vec<_> = known.filter(|key| !used.contains(key)).collect();
     assert_eq!(
         missing,
-        [("probe", "tcp"), ("readiness probe", "http"), ("readiness probe", "exec")],
+        [("broker", "url"), ("probe", "tcp"), ("readiness probe", "http"), ("readiness probe", "exec")],
         "in every_key.toml"
     );
 }

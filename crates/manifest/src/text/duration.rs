@@ -41,6 +41,11 @@ pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Re
     serializer.serialize_str(&format_duration(*duration))
 }
 
+/// The same for many.
+pub(crate) fn serialize_all<S: Serializer>(all: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(all.iter().copied().map(format_duration))
+}
+
 /// The same for one that may be missing.
 pub(crate) fn serialize_optional<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match duration {

@@ -73,7 +73,8 @@ fn check_unused<'l>(lint: &Lint<'l, '_>, users: &Users<'l, '_>) {
         Some(Fallback::Service { service }) => Some(service.as_str()),
         _ => None,
     });
-    let led_to: BTreeSet<&str> = backends.chain(fallbacks).chain(waited_for).collect();
+    let delivered_to = lint.plan.subscriptions.values().map(|subscription| subscription.service.as_str());
+    let led_to: BTreeSet<&str> = backends.chain(fallbacks).chain(waited_for).chain(delivered_to).collect();
     let callers = lint.graph.callers();
     for ((unit, service), callers) in lint.units.iter().zip(lint.plan.services.values()).zip(callers) {
         let name = unit.name.value.as_str();

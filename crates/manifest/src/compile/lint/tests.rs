@@ -39,9 +39,10 @@ fn time(text: String) -> (Duration, usize) {
 
 /// Without ports: more calls than there are ports may be looked at.
 fn plan(cx: &Context<'_>, declared: &declared::Declared<'_>, wired: &wiring::Wired<'_>) -> Plan {
-    let (ledger, databases) = (BTreeMap::new(), BTreeMap::new());
-    let services =
-        wired.iter().map(|(name, unit)| (name.clone(), services::compile(cx, unit, &ledger, &databases))).collect();
+    let (ledger, databases, subscriptions) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let settled =
+        services::Settled { ledger: &ledger, databases: &databases, subscriptions: &subscriptions, nats: None };
+    let services = wired.iter().map(|(name, unit)| (name.clone(), services::compile(cx, unit, &settled))).collect();
     let (gateway, dashboard, broker) = listeners::listeners(cx, declared).settle(cx, &declared.root, &ledger);
     Plan {
         name: "dense".to_owned(),
@@ -49,10 +50,12 @@ fn plan(cx: &Context<'_>, declared: &declared::Declared<'_>, wired: &wiring::Wir
         gateway,
         dashboard,
         broker,
+        nats: None,
         routes: routes::compile(cx, declared),
         services,
         databases,
         topics: topics::compile(cx, declared, wired),
+        subscriptions,
         ports: BTreeMap::new(),
     }
 }
