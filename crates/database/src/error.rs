@@ -143,7 +143,9 @@ impl Error {
             Self::OutboxName { .. } => "name a table of the database's own migrations".to_owned(),
             Self::OutboxTwice { .. } => "declare it once".to_owned(),
             Self::OutboxSchema { .. } => "correct it in a further migration; `docs/outbox.md` has the table".to_owned(),
-            Self::Outbox { path, .. } => format!("see what is there and who may write to it: `ls -ld {}`", path.display()),
+            Self::Outbox { path, .. } => {
+                format!("see what is there and who may write to it: `ls -ld {}`", path.display())
+            }
             Self::Absent { .. } | Self::Replaced { .. } | Self::Interrupted => return None,
         };
         Some(hint)

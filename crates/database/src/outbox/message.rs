@@ -80,7 +80,8 @@ pub(super) fn parse(id: i64, identity: &str, columns: &Columns<'_>) -> Result<(S
         subject: text("subject", columns.subject)?,
         time: text("time", columns.time)?,
         content_type: text("content_type", columns.content_type)?.unwrap_or_else(|| CONTENT_TYPE.to_owned()),
-        extensions: text("extensions", columns.extensions)?.map_or_else(|| Ok(BTreeMap::new()), |it| extensions(&it))?,
+        extensions: text("extensions", columns.extensions)?
+            .map_or_else(|| Ok(BTreeMap::new()), |it| extensions(&it))?,
         traceparent: text("traceparent", columns.traceparent)?,
         data,
     };
@@ -122,7 +123,9 @@ fn extensions(text: &str) -> Result<BTreeMap<String, String>, String> {
             serde_json::Value::Bool(truth) => truth.to_string(),
             serde_json::Value::Number(number) if is_integer(&number) => number.to_string(),
             serde_json::Value::Null => continue,
-            _ => return Err(format!("extensions: {name} is neither text, a whole number of 32 bits nor a truth value")),
+            _ => {
+                return Err(format!("extensions: {name} is neither text, a whole number of 32 bits nor a truth value"));
+            }
         };
         extensions.insert(name, value);
     }
@@ -183,8 +186,12 @@ mod tests {
         let (_, message) = parse(1, "me", &Columns { extensions: ValueRef::Text(given), ..row() }).expect("an event");
         let seen: Vec<_> = message.extensions.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(seen, ["rank=-3", "tenant=a", "trial=true"]);
-        for bad in [r#"{"Tenant":"a"}"#, r#"{"id":"a"}"#, r#"{"a":[]}"#, r#"{"a":1.5}"#, r#"{"a":4294967296}"#, "[]", "{"] {
-            assert!(refusal(&Columns { extensions: ValueRef::Text(bad.as_bytes()), ..row() }).starts_with("extensions"));
+        for bad in
+            [r#"{"Tenant":"a"}"#, r#"{"id":"a"}"#, r#"{"a":[]}"#, r#"{"a":1.5}"#, r#"{"a":4294967296}"#, "[]", "{"]
+        {
+            assert!(
+                refusal(&Columns { extensions: ValueRef::Text(bad.as_bytes()), ..row() }).starts_with("extensions")
+            );
         }
     }
 
