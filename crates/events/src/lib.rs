@@ -11,6 +11,8 @@ mod compiled;
 mod config;
 mod error;
 mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod intake;
 mod link;

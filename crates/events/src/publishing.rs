@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
 use aws_lc_rs::digest;
+use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cloudevent::{self, attribute, nats};
@@ -137,10 +138,17 @@ impl Destination {
         Ok(Self { compiled, subject: subject.to_owned(), topic })
     }
 
-    /// Where it is counted: what was refused before it was an event is one.
-    pub(crate) fn count(&self, result: &Result<Vec<Published>, PublishError>, count: usize) {
+    /// Counts what came to nothing before it was an event, as one.
+    pub(crate) fn count_refused(&self) {
         if let Some(topic) = &self.topic {
-            topic.counts.add(result, count);
+            topic.counts.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The same of what may be tried again.
+    pub(crate) fn count_failed(&self) {
+        if let Some(topic) = &self.topic {
+            topic.counts.failed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -160,6 +168,14 @@ impl Destination {
 
     /// Publishes all of them in their order, or says why not all of them; some may be there then.
     pub(crate) async fn publish(&self, shared: &Shared, events: &[Event]) -> Result<Vec<Published>, PublishError> {
+        let result = self.check_and_send(shared, events).await;
+        if let Some(topic) = &self.topic {
+            topic.counts.add(&result, events.len());
+        }
+        result
+    }
+
+    async fn check_and_send(&self, shared: &Shared, events: &[Event]) -> Result<Vec<Published>, PublishError> {
         let max = self.compiled.config.limits.batch_events_max;
         if events.len() > max {
             return Err(PublishError::TooMany { count: events.len(), max });
@@ -228,17 +244,12 @@ pub(crate) async fn publish_one(
     shared: &Shared,
     service: &str,
     topic: &str,
-    event: Event,
+    mut event: Event,
 ) -> Result<Published, PublishError> {
     let destination = Destination::find(shared.compiled(), service, topic)?;
-    let mut result = destination.publish(shared, std::slice::from_ref(&event)).await;
-    destination.count(&result, 1);
-    let published = result.as_mut().ok().and_then(Vec::pop);
-    match (published, result) {
-        (Some(published), _) => Ok(published),
-        (None, Err(error)) => Err(error),
-        (None, Ok(_)) => Err(PublishError::unavailable("the broker has not said that it is there")),
-    }
+    attribute::fill(&mut event, Timestamp::now());
+    let mut published = destination.publish(shared, std::slice::from_ref(&event)).await?;
+    Ok(published.pop().expect("one event gives one answer"))
 }
 
 /// Bytes of head and data.

@@ -34,7 +34,8 @@ pub(crate) fn parse(text: &Bytes) -> Result<Event, Malformed> {
 /// [`Malformed`], of the event with that number where it is one's.
 pub(crate) fn parse_batch(text: &Bytes, max: usize) -> Result<Vec<Event>, (Option<usize>, Malformed)> {
     let mut elements = serde_json::Deserializer::from_slice(text);
-    let elements = elements.deserialize_seq(Elements { max }).map_err(|error| (None, not_json(&error)))?;
+    let found = elements.deserialize_seq(Elements { max }).and_then(|found| elements.end().map(|()| found));
+    let elements = found.map_err(|error| (None, not_json(&error)))?;
     let events = elements.into_iter().enumerate().map(|(at, element)| {
         let members = serde_json::from_str(element.get()).map_err(|error| (Some(at), not_json(&error)))?;
         read(text, members).map_err(|error| (Some(at), error))

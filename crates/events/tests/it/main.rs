@@ -1,0 +1,7 @@
+//! The engine from outside: publishers speak HTTP to it, and what it does is looked up in the broker, as any client would.
+
+mod formats;
+mod outage;
+mod publishing;
+mod support;
+mod wire;
