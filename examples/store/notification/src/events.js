@@ -105,7 +105,10 @@ async function tellOffer(office, event, product, former, page) {
 
 async function learn(office, { id, version, price, currency }) {
   const changes = [[PRODUCT + id, { version, price, currency }]];
-  const isNew = office.journal.get(PRODUCT + id) === undefined;
+  const known = office.journal.get(PRODUCT + id);
+  // An attempt that was given up on may end behind the next event.
+  if (known && known.version >= version) return;
+  const isNew = known === undefined;
   if (isNew && office.products >= PRODUCTS_MAX) {
     const [oldest] = office.journal.entries(PRODUCT).next().value;
     changes.push([PRODUCT + oldest, undefined]);
