@@ -3,5 +3,6 @@
 mod formats;
 mod outage;
 mod publishing;
+mod sdks;
 mod support;
 mod wire;
