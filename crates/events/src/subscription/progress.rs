@@ -164,8 +164,7 @@ impl Window {
 
     pub(crate) fn record(&self) -> Record {
         let floor = self.floor();
-        let kept = if self.read < self.kept_through { self.kept_through } else { 0 };
-        let through = self.through.max(kept).max(floor);
+        let through = self.through.max(self.kept_through).max(floor);
         let ours = self.entries.iter().filter(|(_, is_done)| !is_done).map(|(sequence, _)| *sequence);
         let all = ours.chain(self.kept_pending.range(self.read + 1..).copied());
         let mut at = floor;
