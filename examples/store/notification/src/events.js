@@ -63,7 +63,7 @@ export class Office {
     if (unsubscribe?.startsWith('https:')) headers.push(['List-Unsubscribe-Post', 'List-Unsubscribe=One-Click']);
     const date = new Date(at);
     const bytes = compose({ ...SENDER, to, subject, date, messageId: `${name}@${DOMAIN}`, headers, text });
-    return this.box.put({ id: name, at, to, subject }, bytes);
+    return this.box.put(name, at, bytes);
   }
 }
 
