@@ -41,11 +41,11 @@ export class Box {
   }
 
   /** Puts a mail in, `bytes` as they are. False when it is there already, or older than all of a full box. */
-  async put({ id, at, to, subject }, bytes) {
+  async put(id, at, bytes) {
     if (this.#byId.has(id)) return false;
     // Two attempts at one event may overlap.
     if (this.#writing.has(id)) return this.#writing.get(id);
-    const work = this.#write({ id, at, to, subject }, bytes);
+    const work = this.#write(entry(id, at, bytes), bytes);
     this.#writing.set(id, work);
     try {
       return await work;
@@ -91,8 +91,7 @@ export class Box {
       const handle = await open(path.join(this.#folder, name), 'r');
       try {
         const { bytesRead, buffer } = await handle.read(Buffer.alloc(HEAD_BYTES), 0, HEAD_BYTES, 0);
-        const head = parseHead(buffer.subarray(0, bytesRead));
-        return { id, at: Number(at), to: head.get('to') ?? '', subject: head.get('subject') ?? '' };
+        return entry(id, Number(at), buffer.subarray(0, bytesRead));
       } finally {
         await handle.close();
       }
@@ -119,4 +118,10 @@ export class Box {
       });
     }
   }
+}
+
+/** What the list shows of a mail, which is what its head says. */
+function entry(id, at, bytes) {
+  const head = parseHead(bytes);
+  return { id, at, to: head.get('to') ?? '', subject: head.get('subject') ?? '' };
 }

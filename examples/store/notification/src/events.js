@@ -63,7 +63,7 @@ export class Office {
     if (unsubscribe?.startsWith('https:')) headers.push(['List-Unsubscribe-Post', 'List-Unsubscribe=One-Click']);
     const date = new Date(at);
     const bytes = compose({ ...SENDER, to, subject, date, messageId: `${name}@${DOMAIN}`, headers, text });
-    return this.box.put({ id: name, at, to, subject }, bytes);
+    return this.box.put(name, at, bytes);
   }
 }
 
@@ -73,7 +73,7 @@ async function productTold(office, event) {
   const product = {
     id: text(data, 'id'),
     version: whole(data, 'version'),
-    name: text(data, 'name'),
+    name: line(data, 'name'),
     price: whole(data, 'price'),
     currency: text(data, 'currency'),
   };
@@ -131,9 +131,9 @@ async function orderPlaced(office, event) {
   if (!Array.isArray(data.lines) || data.lines.length > LINES_MAX) {
     throw new Malformed(`\`lines\` must be a list of at most ${LINES_MAX}`);
   }
-  const lines = data.lines.map((line) => {
-    if (typeof line !== 'object' || line === null) throw new Malformed('a line must be an object');
-    return { name: text(line, 'name'), quantity: whole(line, 'quantity'), price: whole(line, 'price') };
+  const lines = data.lines.map((each) => {
+    if (typeof each !== 'object' || each === null) throw new Malformed('a line must be an object');
+    return { name: line(each, 'name'), quantity: whole(each, 'quantity'), price: whole(each, 'price') };
   });
   const order = { ...recipient(data), lines, total: whole(data, 'total'), currency: text(data, 'currency') };
   return Number(await office.send(event, order.email, templates.orderPlaced(order)));
@@ -148,11 +148,16 @@ async function orderShipped(office, event) {
 function recipient(data) {
   const email = parseAddress(text(data, 'email'));
   if (email === null) throw new Malformed('`email` is no address');
-  return { order: text(data, 'order'), email, name: optional(data, 'name') };
+  return { order: line(data, 'order'), email, name: optional(data, 'name') };
 }
 
 function optional(data, name) {
-  return data[name] === undefined || data[name] === null ? undefined : text(data, name);
+  return data[name] === undefined || data[name] === null ? undefined : line(data, name);
+}
+
+/** Text that is put into a sentence. */
+function line(data, name) {
+  return text(data, name).replace(/[\x00-\x1f\x7f]+/g, ' ');
 }
 
 function text(data, name) {

@@ -43,7 +43,7 @@ function page(site, title, main) {
 <a class="skip" href="#main">Skip to content</a>
 <header class="site">
   <div class="wrap bar">
-    <a class="logo" href="${site.shop}/">${LOGO} Lagoon</a>
+    <a class="logo" href="/">${LOGO} Lagoon</a>
     <nav aria-label="Mail"><a href="${site.path || '/'}">All mails</a></nav>
   </div>
 </header>

@@ -23,9 +23,10 @@ const DOCUMENT = readFileSync(new URL('../openapi.json', import.meta.url));
 const VERSION = createHash('sha256').update(STYLE).digest('hex').slice(0, 12);
 
 const GUARDS = {
-  'content-security-policy': "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+  'content-security-policy':
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
   'x-content-type-options': 'nosniff',
-  'referrer-policy': 'no-referrer',
+  'referrer-policy': 'same-origin',
   'x-frame-options': 'DENY',
   'cache-control': 'private, no-cache',
 };
@@ -61,7 +62,7 @@ export const PATHS = ROUTES.map(({ method, path }) => [method, path]);
 /** A server over an office, not yet listening. */
 export function serve(office) {
   const base = new URL(office.base);
-  const site = { path: base.pathname.replace(/\/+$/, ''), shop: office.shop, version: VERSION };
+  const site = { path: base.pathname.replace(/\/+$/, ''), version: VERSION };
   const state = { office, site, events: 0 };
   const limits = {
     maxHeaderSize: 16 * 1024, headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 120_000,
@@ -295,7 +296,7 @@ async function joinByForm({ office, site, request }) {
   if (!isFromHere(request)) throw new Problem(403, 'the form was not sent from a page of this shop');
   const form = new URLSearchParams((await bodyOf(request)).toString('utf8'));
   await join(office, addressOf((form.get('email') ?? '').slice(0, TEXT_MAX)));
-  return nothing(303, { location: `${site.path || '/'}?joined` });
+  return nothing(303, { location: `${site.path || '/'}?joined`, 'content-length': 0 });
 }
 
 async function join(office, address) {
