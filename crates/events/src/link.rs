@@ -28,8 +28,8 @@ const QUEUE_MAX: usize = 4096;
 /// Limit: what was published and has no answer yet, in messages; beyond it publishers wait.
 const UNANSWERED_MAX: usize = 16 * 1024;
 
-/// One connection, from when it can be used until it is lost. Clones are the same one.
-#[derive(Clone, Debug)]
+/// One connection, from when it can be used until it is lost.
+#[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) jetstream: Context,
@@ -54,7 +54,7 @@ impl Session {
 enum State {
     /// Why, in words.
     Away(Arc<str>),
-    Connected(Session),
+    Connected(Arc<Session>),
     /// Nothing will come any more.
     Ended,
 }
@@ -68,9 +68,9 @@ impl Link {
     ///
     /// # Errors
     /// [`Error::Away`], [`Error::Ended`].
-    pub(crate) fn session(&self) -> Result<Session, Error> {
+    pub(crate) fn session(&self) -> Result<Arc<Session>, Error> {
         match &*self.0.borrow() {
-            State::Connected(session) if !session.is_lost() => Ok(session.clone()),
+            State::Connected(session) if !session.is_lost() => Ok(Arc::clone(session)),
             State::Connected(_) => Err(Error::Away { reason: LOST.to_owned() }),
             State::Away(reason) => Err(Error::Away { reason: reason.to_string() }),
             State::Ended => Err(Error::Ended),
@@ -81,14 +81,14 @@ impl Link {
     ///
     /// # Errors
     /// [`Error::Ended`].
-    pub(crate) async fn connected(&mut self) -> Result<Session, Error> {
+    pub(crate) async fn connected(&mut self) -> Result<Arc<Session>, Error> {
         let is_settled = |state: &State| match state {
             State::Away(_) => false,
             State::Connected(session) => !session.is_lost(),
             State::Ended => true,
         };
         match self.0.wait_for(is_settled).await.as_deref() {
-            Ok(State::Connected(session)) => Ok(session.clone()),
+            Ok(State::Connected(session)) => Ok(Arc::clone(session)),
             _ => Err(Error::Ended),
         }
     }
@@ -139,7 +139,7 @@ impl Keeper {
                         tracing::info!(purpose = ?self.purpose, "the broker is there again");
                     }
                     attempt = 0;
-                    self.state.send_replace(State::Connected(session.clone()));
+                    self.state.send_replace(State::Connected(Arc::clone(&session)));
                     tokio::select! {
                         () = drain.started() => break,
                         () = session.lost() => {}
@@ -180,7 +180,7 @@ async fn replaced(purpose: Purpose, compiled: &mut watch::Receiver<Arc<Compiled>
     }
 }
 
-async fn open(purpose: Purpose, compiled: &Compiled) -> Result<Session, Error> {
+async fn open(purpose: Purpose, compiled: &Compiled) -> Result<Arc<Session>, Error> {
     let config = &compiled.config;
     let servers = parse_servers(&config.server.url)?;
     let lost = CancellationToken::new();
@@ -215,7 +215,7 @@ async fn open(purpose: Purpose, compiled: &Compiled) -> Result<Session, Error> {
             made = streams::make(&session.jetstream, &session.names, &config.limits) => made?,
         }
     }
-    Ok(session)
+    Ok(Arc::new(session))
 }
 
 fn broker(operation: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
