@@ -58,6 +58,19 @@ pub enum Error {
     Commit { path: PathBuf, source: SqliteError },
     #[error("the preparation was interrupted")]
     Interrupted,
+
+    #[error("{table:?} cannot be the name of the outbox of {database}")]
+    OutboxName { database: String, table: String },
+    #[error("the outbox {table} of {database} is declared twice")]
+    OutboxTwice { database: String, table: String },
+    #[error("the database {} is not there", path.display())]
+    Absent { path: PathBuf },
+    #[error("{} cannot be used as an outbox: {what}", path.display())]
+    OutboxSchema { path: PathBuf, what: String },
+    #[error("cannot relay from {}", path.display())]
+    Outbox { path: PathBuf, source: SqliteError },
+    #[error("{} has been replaced", path.display())]
+    Replaced { path: PathBuf },
 }
 
 /// A line of a migration.
@@ -127,7 +140,13 @@ impl Error {
                                        out (`PRAGMA defer_foreign_keys = ON` is allowed)"
                 .to_owned(),
             Self::Commit { .. } => "make it leave the data consistent; nothing of this migration was kept".to_owned(),
-            Self::Interrupted => return None,
+            Self::OutboxName { .. } => "name a table of the database's own migrations".to_owned(),
+            Self::OutboxTwice { .. } => "declare it once".to_owned(),
+            Self::OutboxSchema { .. } => "correct it in a further migration; `docs/outbox.md` has the table".to_owned(),
+            Self::Outbox { path, .. } => {
+                format!("see what is there and who may write to it: `ls -ld {}`", path.display())
+            }
+            Self::Absent { .. } | Self::Replaced { .. } | Self::Interrupted => return None,
         };
         Some(hint)
     }

@@ -1,11 +1,12 @@
 //! Databases of services' own: makes a declared database, brings it to its newest migration, and says what it did.
 //! Called by the daemon before the services of a database start. It knows neither services nor the manifest, and it
-//! never deletes or repairs anything.
+//! never deletes or repairs anything. [`outbox`] relays what services have put into their outboxes.
 //!
 //! One engine is here, SQLite; each further one is a module of its own beside [`mod@sqlite`].
 
 mod error;
 mod migration;
+pub mod outbox;
 mod sqlite;
 
 use std::path::PathBuf;

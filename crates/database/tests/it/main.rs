@@ -2,5 +2,6 @@
 
 mod files;
 mod migrations;
+mod outbox;
 mod processes;
 mod world;
