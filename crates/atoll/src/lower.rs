@@ -5,6 +5,7 @@ mod broker;
 mod changes;
 mod drills;
 mod edges;
+mod events;
 mod metrics;
 mod names;
 mod program;
@@ -18,6 +19,7 @@ pub use broker::{ADMIN, Stream, broker, is_ours, is_same_engine, nats_url, reach
 pub use changes::changes;
 pub use drills::{breakers, effects, fault, forced, no_breaker, words};
 pub use edges::edges;
+pub use events::{events, outboxes};
 pub use metrics::{BrokerReading, Format as MetricsFormat, Usage, families, write as write_metrics};
 pub use names::{find_subject, find_target, is_declared};
 pub use program::program;
@@ -43,7 +45,10 @@ pub mod tests {
 
     fn sources(root: PathBuf, text: &str) -> Sources {
         Sources {
-            files: BTreeMap::from([(root.clone(), Ok(text.to_owned()))]),
+            files: BTreeMap::from([
+                (root.clone(), Ok(text.to_owned())),
+                ("/app/stock.json".into(), Ok("{ \"type\": \"object\" }".to_owned())),
+            ]),
             root,
             globs: BTreeMap::from([("/app/migrations/".into(), vec!["/app/migrations".into()])]),
             environment: BTreeMap::new(),

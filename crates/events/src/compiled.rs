@@ -36,7 +36,7 @@ impl Compiled {
     /// # Errors
     /// [`Error::Server`], [`Error::Schema`], [`Error::Subscription`].
     pub(crate) fn new(config: Config, before: Option<&Self>) -> Result<Self, Error> {
-        link::parse_servers(&config.server.url)?;
+        config.server.iter().try_for_each(|server| link::parse_servers(&server.url).map(drop))?;
         let topics = config.topics.iter().map(|topic| compile_topic(topic, before).map(Arc::new));
         let topics = topics.collect::<Result<_, _>>()?;
         let subscriptions = config.subscriptions.iter().map(|one| {

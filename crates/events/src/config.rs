@@ -13,7 +13,8 @@ pub struct Config {
     /// Where publishers are served; port 0 lets the kernel choose. Requests name the publisher in their path:
     /// `POST /<service>/<topic>`.
     pub listen: SocketAddr,
-    pub server: Server,
+    /// None where nothing needs one: then nothing is published or delivered, and nobody is asked.
+    pub server: Option<Server>,
     /// The application's name: what the engine keeps for itself is named after it, as several may share one broker.
     pub application: String,
     pub topics: Vec<Topic>,

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::cloudevent::{json, nats};
+use crate::Stored;
+
 /// One event. Every context attribute, extensions among them, is in its canonical text (CloudEvents 1.0.2, "Type System").
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
@@ -20,6 +23,21 @@ impl Event {
     #[must_use]
     pub fn id(&self) -> &str {
         self.attribute("id").unwrap_or_default()
+    }
+
+    /// The event that a message of a stream is, whoever has published it (CloudEvents NATS protocol binding 1.0.2); what it
+    /// does not say of itself is what the stream knows of it.
+    #[must_use]
+    pub fn of(message: &Stored<'_>) -> Self {
+        nats::decode(message)
+    }
+
+    /// In CloudEvents' JSON format.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = Vec::new();
+        json::print(self, &mut text);
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     #[must_use]

@@ -24,6 +24,7 @@ mod subscription;
 
 pub use bound::{Bound, bind, check};
 pub use cloudevent::Malformed;
+pub use cloudevent::nats::Stored;
 pub use config::{Batch, Config, Limits, OnDeadLetter, Publisher, Schema, Server, Since, Start, Subscription, Topic};
 pub use error::Error;
 pub use event::Event;

@@ -1,6 +1,6 @@
-//! Connections to the NATS server, one for each [`Purpose`]: made again for ever, with the engine's own streams made before
-//! anybody reads. What uses one holds a [`Link`] and is given a [`Session`], which ends with the connection; nothing is
-//! carried over from one session to the next.
+//! The connection to the NATS server: made again for ever, with the engine's own streams made before anybody uses it.
+//! What uses it holds a [`Link`] and is given a [`Session`], which ends with the connection; nothing is carried over from
+//! one session to the next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::compiled::Compiled;
+use crate::config::Server;
 use crate::error::Error;
 use crate::streams::{self, Names};
 
@@ -96,24 +97,13 @@ impl Link {
 
 const LOST: &str = "the connection was lost";
 
-/// What a connection is for. Publishing has its own: a message that the client cannot read ends the connection that reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    Publishing,
-    /// And what the engine keeps for itself: its streams are made first.
-    Reading,
-}
-
 /// Keeps the connection.
 #[derive(Debug)]
-pub(crate) struct Keeper {
-    purpose: Purpose,
-    state: watch::Sender<State>,
-}
+pub(crate) struct Keeper(watch::Sender<State>);
 
-pub(crate) fn channel(purpose: Purpose) -> (Keeper, Link) {
-    let (state, watched) = watch::channel(State::Away("not connected yet".into()));
-    (Keeper { purpose, state }, Link(watched))
+pub(crate) fn channel() -> (Keeper, Link) {
+    let (sender, receiver) = watch::channel(State::Away("not connected yet".into()));
+    (Keeper(sender), Link(receiver))
 }
 
 /// Checks that a server can be spoken to at all: one or more URLs with commas.
@@ -129,30 +119,37 @@ impl Keeper {
         let mut attempt = 0;
         while !drain.is_started() {
             let wanted = Arc::clone(&compiled.borrow_and_update());
+            let Some(server) = &wanted.config.server else {
+                self.0.send_replace(State::Away("the application has no broker".into()));
+                tokio::select! {
+                    () = drain.started() => break,
+                    () = replaced(&mut compiled, &wanted) => continue,
+                }
+            };
             let opened = tokio::select! {
                 () = drain.started() => break,
-                opened = open(self.purpose, &wanted) => opened,
+                opened = open(&wanted, server) => opened,
             };
             match opened {
                 Ok(session) => {
                     if attempt > 0 {
-                        tracing::info!(purpose = ?self.purpose, "the broker is there again");
+                        tracing::info!("the broker is there again");
                     }
                     attempt = 0;
-                    self.state.send_replace(State::Connected(session.clone()));
+                    self.0.send_replace(State::Connected(session.clone()));
                     tokio::select! {
                         () = drain.started() => break,
                         () = session.lost() => {}
-                        () = replaced(self.purpose, &mut compiled, &wanted) => session.lost.cancel(),
+                        () = replaced(&mut compiled, &wanted) => session.lost.cancel(),
                     }
-                    self.state.send_replace(State::Away(LOST.into()));
+                    self.0.send_replace(State::Away(LOST.into()));
                 }
                 Err(error) => {
                     let reason: Arc<str> = kit::Chain(&error).to_string().into();
                     if attempt == 0 {
-                        tracing::warn!(%reason, purpose = ?self.purpose, "the broker is away");
+                        tracing::warn!(%reason, "the broker is away");
                     }
-                    self.state.send_replace(State::Away(reason));
+                    self.0.send_replace(State::Away(reason));
                 }
             }
             tokio::select! {
@@ -162,31 +159,30 @@ impl Keeper {
             attempt = attempt.saturating_add(1);
         }
         // Order: those who drain finish with the session first; this task is drained last.
-        if let State::Connected(session) = self.state.send_replace(State::Ended) {
+        if let State::Connected(session) = self.0.send_replace(State::Ended) {
             session.lost.cancel();
         }
     }
 }
 
 /// Returns when what the session was made for is not wanted any more.
-async fn replaced(purpose: Purpose, compiled: &mut watch::Receiver<Arc<Compiled>>, was: &Compiled) {
+async fn replaced(compiled: &mut watch::Receiver<Arc<Compiled>>, was: &Compiled) {
     let is_other = |now: &Arc<Compiled>| {
-        let (now, was) = (&now.config, &was.config);
-        let is_other = now.server != was.server || now.application != was.application;
-        is_other || purpose == Purpose::Reading && now.limits != was.limits
+        now.config.server != was.config.server
+            || now.config.application != was.config.application
+            || now.config.limits != was.config.limits
     };
     if compiled.wait_for(is_other).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-async fn open(purpose: Purpose, compiled: &Compiled) -> Result<Session, Error> {
-    let config = &compiled.config;
-    let servers = parse_servers(&config.server.url)?;
+async fn open(compiled: &Compiled, server: &Server) -> Result<Session, Error> {
+    let servers = parse_servers(&server.url)?;
     let lost = CancellationToken::new();
     let told = lost.clone();
     let options = ConnectOptions::new()
-        .name(format!("atoll events of {}", config.application))
+        .name(format!("atoll events of {}", compiled.config.application))
         .connection_timeout(REQUEST_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .ping_interval(PING_INTERVAL)
@@ -195,25 +191,27 @@ async fn open(purpose: Purpose, compiled: &Compiled) -> Result<Session, Error> {
         .max_reconnects(servers.len())
         .reconnect_delay_callback(|_| Duration::ZERO)
         .event_callback(move |event| {
-            if matches!(event, Event::Disconnected | Event::Closed) {
-                told.cancel();
+            let told = told.clone();
+            async move {
+                if matches!(event, Event::Disconnected | Event::Closed) {
+                    told.cancel();
+                }
             }
-            std::future::ready(())
         });
     let client = options.connect(servers).await.map_err(|error| broker("connect", error))?;
-    let patience = REQUEST_TIMEOUT.max(config.limits.publish_timeout);
-    let jetstream = ContextBuilder::new()
-        .timeout(patience)
-        .ack_timeout(patience)
-        .max_ack_inflight(UNANSWERED_MAX)
-        .backpressure_on_inflight(true)
-        .build(client.clone());
-    let session = Session { client, jetstream, names: Arc::new(Names::of(&config.application)), lost };
-    if purpose == Purpose::Reading {
-        tokio::select! {
-            () = session.lost() => return Err(Error::Away { reason: LOST.to_owned() }),
-            made = streams::make(&session.jetstream, &session.names, &config.limits) => made?,
-        }
+    let context = |timeout| {
+        ContextBuilder::new()
+            .timeout(timeout)
+            .ack_timeout(timeout)
+            .max_ack_inflight(UNANSWERED_MAX)
+            .backpressure_on_inflight(true)
+            .build(client.clone())
+    };
+    let names = Arc::new(Names::of(&compiled.config.application));
+    let session = Session { client: client.clone(), jetstream: context(REQUEST_TIMEOUT), names, lost };
+    tokio::select! {
+        () = session.lost() => return Err(Error::Away { reason: LOST.to_owned() }),
+        made = streams::make(&session.jetstream, &session.names, &compiled.config.limits) => made?,
     }
     Ok(session)
 }

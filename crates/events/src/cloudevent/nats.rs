@@ -14,14 +14,14 @@ const CONTENT_TYPE: &str = "content-type";
 
 /// A message of a stream, as it came.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stored<'a> {
-    pub(crate) stream: &'a str,
-    pub(crate) sequence: u64,
-    pub(crate) subject: &'a str,
+pub struct Stored<'a> {
+    pub stream: &'a str,
+    pub sequence: u64,
+    pub subject: &'a str,
     /// When the server took it.
-    pub(crate) time: Timestamp,
-    pub(crate) headers: Option<&'a HeaderMap>,
-    pub(crate) payload: &'a Bytes,
+    pub time: Timestamp,
+    pub headers: Option<&'a HeaderMap>,
+    pub payload: &'a Bytes,
 }
 
 /// Headers and payload of an event. What cannot stand in a header is left out; no event that was checked has such.
