@@ -9,6 +9,7 @@ use async_nats::jetstream::context::{Context, ContextBuilder};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use kit::backoff::Backoff;
 use kit::drain;
+use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -131,10 +132,10 @@ impl Keeper {
         while !drain.is_started() {
             let wanted = Arc::clone(&compiled.borrow_and_update());
             let Some(server) = &wanted.config.server else {
-                self.0.send_replace(State::Away("the application has no broker".into()));
+                self.state.send_replace(State::Away("the application has no broker".into()));
                 tokio::select! {
                     () = drain.started() => break,
-                    () = replaced(&mut compiled, &wanted) => continue,
+                    () = replaced(self.purpose, &mut compiled, &wanted) => continue,
                 }
             };
             let opened = tokio::select! {
@@ -188,12 +189,22 @@ async fn replaced(purpose: Purpose, compiled: &mut watch::Receiver<Arc<Compiled>
     }
 }
 
+/// The client does not take user and password from an address; those of the first are for all.
+fn authenticated(servers: &[ServerAddr]) -> ConnectOptions {
+    let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let first = servers.first().and_then(|server| Some((server.username()?, server.password().unwrap_or_default())));
+    match first {
+        Some((user, password)) => ConnectOptions::with_user_and_password(decoded(user), decoded(password)),
+        None => ConnectOptions::new(),
+    }
+}
+
 async fn open(purpose: Purpose, compiled: &Compiled, server: &Server) -> Result<Arc<Session>, Error> {
     let config = &compiled.config;
     let servers = parse_servers(&server.url)?;
     let lost = CancellationToken::new();
     let told = lost.clone();
-    let options = ConnectOptions::new()
+    let options = authenticated(&servers)
         .name(format!("atoll events of {}", config.application))
         .connection_timeout(REQUEST_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))

@@ -312,10 +312,10 @@ pub(crate) fn kept_by<'t, T>(
 
 fn report_unknown<T>(cx: &Context<'_>, topics: &BTreeMap<String, T>, text: &Text<'_>) {
     let names: Vec<&str> = topics.keys().map(String::as_str).collect();
-    // A pattern is no misspelt subject, and where some of it is kept the name is right.
+    // Where some of a pattern is kept its name is right.
     let is_pattern = subject::is_pattern(&text.value);
     let is_kept = is_pattern && kept_by(topics, &text.value).next().is_some();
-    let near = nearest(&text.value, names.iter().copied().filter(|name| !is_kept && subject::is_pattern(name) == is_pattern));
+    let near = nearest(&text.value, names.iter().copied().filter(|_| !is_kept));
     let hint = match (near, cx.unread()) {
         (Some(near), None) => format!("did you mean `{near}`?"),
         (Some(near), Some(unread)) => {
