@@ -75,7 +75,7 @@ async function productTold(office, event) {
     version: whole(data, 'version'),
     name: line(data, 'name'),
     price: whole(data, 'price'),
-    currency: text(data, 'currency'),
+    currency: line(data, 'currency'),
   };
   const slug = data.slug === undefined ? product.id : text(data, 'slug');
   const known = office.journal.get(PRODUCT + product.id);
@@ -135,7 +135,7 @@ async function orderPlaced(office, event) {
     if (typeof each !== 'object' || each === null) throw new Malformed('a line must be an object');
     return { name: line(each, 'name'), quantity: whole(each, 'quantity'), price: whole(each, 'price') };
   });
-  const order = { ...recipient(data), lines, total: whole(data, 'total'), currency: text(data, 'currency') };
+  const order = { ...recipient(data), lines, total: whole(data, 'total'), currency: line(data, 'currency') };
   return Number(await office.send(event, order.email, templates.orderPlaced(order)));
 }
 
