@@ -81,7 +81,7 @@ class Writer:
         self._run = None
 
     def _commit_all(self, changes: list[Change]) -> list[Exception | None]:
-        """Commits changes together, or else each by itself, so that one that cannot be made costs none of the others."""
+        """Commits changes together, or else each by itself: one that cannot be made costs none of the others."""
         try:
             self._commit(changes)
         except Exception as failure:  # Whatever it was, who waits learns of it.
