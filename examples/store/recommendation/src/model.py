@@ -124,9 +124,9 @@ class Model:
         interest = next_of(former)
         self.connection.execute(
             "INSERT INTO interests (session, product, interest, touched)"
-            " VALUES (?1, ?2, ?3, (SELECT touched FROM sessions WHERE number = ?1))"
+            " SELECT number, ?, ?, touched FROM sessions WHERE number = ?"
             " ON CONFLICT (session, product) DO UPDATE SET interest = excluded.interest, touched = excluded.touched",
-            (number, product, interest),
+            (product, interest, number),
         )
         if interest != former:
             self._weigh(number, product, scale, former, interest)
@@ -167,9 +167,9 @@ class Model:
     def _forget_oldest_interest(self, session: int) -> None:
         """What it has taught stays learnt."""
         self.connection.execute(
-            "DELETE FROM interests WHERE session = ?1 AND product IN (SELECT product FROM interests WHERE session = ?1"
-            " ORDER BY touched DESC LIMIT -1 OFFSET ?2)",
-            (session, self.limits.interests_per_session),
+            "DELETE FROM interests WHERE session = ? AND product IN (SELECT product FROM interests WHERE session = ?"
+            " ORDER BY touched DESC LIMIT -1 OFFSET ?)",
+            (session, session, self.limits.interests_per_session),
         )
 
     def _swept(self) -> None:
@@ -183,9 +183,9 @@ class Model:
         self._changes = 0
         # Of the least, it does not matter which; of equals those that were met last stay in the order of their names.
         self.connection.executemany(
-            "DELETE FROM pairs WHERE product = ?1 AND other IN (SELECT other FROM pairs WHERE product = ?1"
-            " ORDER BY weight DESC, other LIMIT -1 OFFSET ?2)",
-            [(product, limits.pairs_per_product) for product in self._touched],
+            "DELETE FROM pairs WHERE product = ? AND other IN (SELECT other FROM pairs WHERE product = ?"
+            " ORDER BY weight DESC, other LIMIT -1 OFFSET ?)",
+            [(product, product, limits.pairs_per_product) for product in self._touched],
         )
         self._touched.clear()
         execute("DELETE FROM seen WHERE number <= (SELECT max(number) FROM seen) - ?", (limits.events,))

@@ -32,9 +32,7 @@ class Writing(unittest.TestCase):
         return asyncio.run(write())
 
     def count(self, table):
-        connection = sqlite3.connect(self.path)
-        self.addCleanup(connection.close)
-        return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        return context.value_of(self.path, f"SELECT count(*) FROM {table}")
 
     def test_a_change_that_fails_costs_none_of_the_others_and_leaves_nothing(self):
         def fails(model):
