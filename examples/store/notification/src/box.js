@@ -1,5 +1,5 @@
-// The box: one file a mail, named by when it was written and what it is about, so that the same mail is in it once however often
-// its event comes. It holds the newest; the oldest go.
+// The box: one file a mail, named by when it was written and what it is about, so that the same mail is in it once
+// however often its event comes. It holds the newest; the oldest go.
 
 import { mkdir, open, readFile, readdir, unlink } from 'node:fs/promises';
 import path from 'node:path';

@@ -1,5 +1,5 @@
-// What is done for each type of event. Everything here may be done twice: a mail is named by its event and its recipient, and
-// what has been learnt of a product says up to which version.
+// What is done for each type of event. Everything here may be done twice: a mail is named by its event and its
+// recipient, and what has been learnt of a product says up to which version.
 
 import { createHash } from 'node:crypto';
 
@@ -10,7 +10,7 @@ const SENDER = { from: 'shop@lagoon.example', name: 'Lagoon' };
 const DOMAIN = 'lagoon.example';
 const PRODUCT = 'product/';
 
-/** Products whose prices are known. Beyond it the one that was told of longest ago is forgotten: its next price is a first one. */
+/** Products whose prices are known. Beyond it the one that was told of longest ago is forgotten: its next is a first. */
 export const PRODUCTS_MAX = 50_000;
 const TEXT_MAX = 300;
 const LINES_MAX = 100;

@@ -1,5 +1,6 @@
-// A small map on disk: every change is a line of JSON that is synced before it counts, many lines at a time. After a crash the
-// torn end is left out. Now and then, and at every start, the file is written anew without what was overwritten since.
+// A small map on disk: every change is a line of JSON that is synced before it counts, many lines at a time. After a
+// crash the torn end is left out. Now and then, and at every start, the file is written anew without what was
+// overwritten since.
 
 import { open, readFile } from 'node:fs/promises';
 
@@ -52,7 +53,7 @@ export class Journal {
     }
   }
 
-  /** Sets entries, all or none; `undefined` removes one. Returns when they are on disk, and only then can they be read. */
+  /** Sets entries, all or none; `undefined` removes one. Returns when they are on disk; then they can be read. */
   put(changes) {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ changes, resolve, reject });

@@ -1,9 +1,10 @@
-// Mails as text: RFC 5322 with UTF-8 in headers by RFC 2047 and in the body by quoted-printable (RFC 2045 §6.7). Whatever a name or
-// a subject contains, it stays within its header: control characters become spaces before anything else is done.
+// Mails as text: RFC 5322 with UTF-8 in headers by RFC 2047 and in the body by quoted-printable (RFC 2045 §6.7).
+// Whatever a name or a subject contains, it stays within its header: control characters become spaces before anything
+// else is done.
 
 /** Octets of a line that no reader folds anew (RFC 5322 §2.1.1), without its end. */
 const LINE_MAX = 76;
-/** In base64, with `=?UTF-8?B?` and `?=` around it, a word is then 64 octets: it fits behind `Subject:` (RFC 2047 §2 allows 76 a line). */
+/** In base64, with `=?UTF-8?B?` and `?=`, a word is then 64 octets: it fits behind `Subject:` (76 a line, RFC 2047 §2). */
 const WORD_OCTETS_MAX = 39;
 const TEXT_MAX = 300;
 const DAYS = ['Sun', 'Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat'];
@@ -13,7 +14,7 @@ const ATOM = "[a-z0-9!#$%&'*+/=?^_`{|}~-]+";
 const LABEL = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?';
 const ADDRESS = new RegExp(`^${ATOM}(?:\\.${ATOM})*@${LABEL}(?:\\.${LABEL})+$`);
 
-/** An address in the form in which it is kept, or null: a dot-atom at a domain (RFC 5322 §3.4.1), no comments, no quotes. */
+/** An address in the form in which it is kept, or null: a dot-atom at a domain (RFC 5322 §3.4.1), nothing quoted. */
 export function parseAddress(text) {
   const address = String(text).trim().toLowerCase();
   const local = address.indexOf('@');
@@ -64,8 +65,9 @@ export function parseText(bytes) {
 /** `Sat, 21 Nov 2026 22:00:00 +0000` (RFC 5322 §3.3). */
 export function formatDate(date) {
   const two = (number) => String(number).padStart(2, '0');
-  const day = `${DAYS[date.getUTCDay()]}, ${two(date.getUTCDate())} ${MONTHS[date.getUTCMonth()]} ${date.getUTCFullYear()}`;
-  return `${day} ${two(date.getUTCHours())}:${two(date.getUTCMinutes())}:${two(date.getUTCSeconds())} +0000`;
+  const month = `${MONTHS[date.getUTCMonth()]} ${date.getUTCFullYear()}`;
+  const time = `${two(date.getUTCHours())}:${two(date.getUTCMinutes())}:${two(date.getUTCSeconds())}`;
+  return `${DAYS[date.getUTCDay()]}, ${two(date.getUTCDate())} ${month} ${time} +0000`;
 }
 
 /** One line of text without anything that could end it. */

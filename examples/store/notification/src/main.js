@@ -25,10 +25,15 @@ function variable(name, expected, parse) {
   return parsed;
 }
 
+function parsePort(value) {
+  return /^\d{1,5}$/.test(value) && Number(value) < 65536 ? Number(value) : null;
+}
+
 function parseAddress(value) {
   try {
     const { protocol, origin, pathname } = new URL(value);
-    return ['http:', 'https:'].includes(protocol) ? { shop: origin, base: origin + pathname.replace(/\/+$/, '') } : null;
+    const base = origin + pathname.replace(/\/+$/, '');
+    return ['http:', 'https:'].includes(protocol) ? { shop: origin, base } : null;
   } catch {
     return null;
   }
@@ -50,9 +55,10 @@ function folder() {
 
 async function main() {
   const host = variable('HOST', 'an IP address', (value) => (isIP(value) ? value : null));
-  const port = variable('PORT', 'a port number', (value) => (/^\d{1,5}$/.test(value) && value < 65536 ? Number(value) : null));
+  const port = variable('PORT', 'a port number', parsePort);
   const here = folder();
-  const told = process.env.PUBLIC_URL && variable('PUBLIC_URL', 'an address such as http://shop.example/mail', parseAddress);
+  const expected = 'an address such as http://shop.example/mail';
+  const told = process.env.PUBLIC_URL ? variable('PUBLIC_URL', expected, parseAddress) : null;
 
   await mkdir(here, { recursive: true, mode: 0o700 });
   const journal = new Journal(path.join(here, 'journal.jsonl'));
@@ -60,7 +66,7 @@ async function main() {
   await Promise.all([journal.open(), box.open()]);
   const subscribers = new Subscribers(journal);
   const own = `http://${isIP(host) === 6 ? `[${host}]` : host}:${port}`;
-  const office = new Office({ box, journal, subscribers, ...(told || { base: own, shop: own }) });
+  const office = new Office({ box, journal, subscribers, ...(told ?? { base: own, shop: own }) });
 
   const server = serve(office);
   await new Promise((resolve, reject) => server.once('error', reject).listen(port, host, resolve));

@@ -115,7 +115,9 @@ export function unsubscribe(site, { token, email }) {
   const main = email
     ? html`<h1>No more offers?</h1>
 <p class="lead">We will not write to ${email} about offers any more.</p>
-<form class="row" action="${site.path}/unsubscribe/${token}" method="post"><button class="button" type="submit">End offers</button></form>`
+<form class="row" action="${site.path}/unsubscribe/${token}" method="post">
+  <button class="button" type="submit">End offers</button>
+</form>`
     : html`<h1>No more offers</h1>
 <p class="lead">You are not on our list, and hear of our offers no more.</p>`;
   return page(site, 'Offers', main);
@@ -130,7 +132,8 @@ export function notice(site, status, detail) {
 
 /** Addresses of the web become links. */
 function linked(text) {
-  return text.split(/(https?:\/\/[^\s<>"]+)/).map((part, place) => (place % 2 ? html`<a href="${part}">${part}</a>` : part));
+  const parts = text.split(/(https?:\/\/[^\s<>"]+)/);
+  return parts.map((part, place) => (place % 2 ? html`<a href="${part}">${part}</a>` : part));
 }
 
 /** `21 Nov 2026, 22:00 UTC` */

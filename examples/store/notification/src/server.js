@@ -1,5 +1,5 @@
-// HTTP: which path does what, with a bound on everything that a client can make grow or last. Paths are logged as their patterns:
-// they hold addresses, and the tokens that end a subscription.
+// HTTP: which path does what, with a bound on everything that a client can make grow or last. Paths are logged as
+// their patterns: they hold addresses, and the tokens that end a subscription.
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -22,6 +22,8 @@ const STYLE = readFileSync(new URL('../assets/mail.css', import.meta.url));
 const DOCUMENT = readFileSync(new URL('../openapi.json', import.meta.url));
 const VERSION = createHash('sha256').update(STYLE).digest('hex').slice(0, 12);
 
+/** The address of the style has its version. */
+const FOREVER = 'public, max-age=31536000, immutable';
 const GUARDS = {
   'content-security-policy':
     "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -50,7 +52,7 @@ const ROUTES = [
   ['GET', '/unsubscribe/{token}', askUnsubscribe],
   ['POST', '/unsubscribe/{token}', unsubscribe],
   ['POST', '/events', takeEvent],
-  ['GET', '/assets/mail.css', () => answer(200, 'text/css', STYLE, { 'cache-control': 'public, max-age=31536000, immutable' })],
+  ['GET', '/assets/mail.css', () => answer(200, 'text/css', STYLE, { 'cache-control': FOREVER })],
   ['GET', '/openapi.json', () => answer(200, 'application/json', DOCUMENT)],
   ['GET', '/readyz', () => answer(200, 'text/plain', 'ready\n')],
   ['GET', '/livez', () => answer(200, 'text/plain', 'alive\n')],
@@ -114,7 +116,8 @@ function refusal(site, request, error) {
 }
 
 function answer(status, kind, body, headers = {}) {
-  return { status, body, headers: { 'content-type': kind, 'content-length': Buffer.byteLength(body), vary: 'accept', ...headers } };
+  const own = { 'content-type': kind, 'content-length': Buffer.byteLength(body), vary: 'accept' };
+  return { status, body, headers: { ...own, ...headers } };
 }
 
 function json(value, status = 200) {
@@ -135,8 +138,8 @@ function wantsPage(request) {
 }
 
 function patternOf(path) {
-  const parts = path.split(/\{(\w+)\}/).map((part, place) => (place % 2 ? `(?<${part}>[^/]+)` : part.replace(/\./g, '\\.')));
-  return new RegExp(`^${parts.join('')}$`);
+  const pattern = path.replace(/\./g, '\\.').replace(/\{(\w+)\}/g, '(?<$1>[^/]+)');
+  return new RegExp(`^${pattern}$`);
 }
 
 function targetOf({ url }) {
@@ -193,7 +196,8 @@ async function objectOf(request) {
     if (error instanceof Problem) throw error;
     throw new Problem(400, 'the body is not JSON');
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Problem(400, 'the body is not an object');
+  const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
+  if (!isObject) throw new Problem(400, 'the body is not an object');
   return value;
 }
 
@@ -241,14 +245,14 @@ async function readSource({ office, id }) {
 /** One event in binary mode: 204 once all that comes of it is on disk. What will never be right is 400. */
 async function takeEvent({ office, state, request }) {
   if (state.events >= EVENTS_MAX) throw new Problem(503, 'too many events wait', { 'retry-after': '1' });
-  const event = { source: attribute(request, 'ce-source'), id: attribute(request, 'ce-id'), type: attribute(request, 'ce-type') };
+  const [source, id, type] = ['ce-source', 'ce-id', 'ce-type'].map((name) => attribute(request, name));
   const now = Date.now();
   const at = Date.parse(request.headers['ce-time'] ?? '');
   state.events += 1;
   try {
     const data = await objectOf(request);
-    const mails = await office.handle({ ...event, data, at: at >= 0 ? Math.min(at, now) : now });
-    if (mails > 0) log.write('info', 'mails written', { mails, type: event.type });
+    const mails = await office.handle({ source, id, type, data, at: at >= 0 ? Math.min(at, now) : now });
+    if (mails > 0) log.write('info', 'mails written', { mails, type });
   } finally {
     state.events -= 1;
   }
