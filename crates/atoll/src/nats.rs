@@ -21,8 +21,7 @@ pub fn servers(url: &str) -> Result<(Vec<ServerAddr>, ConnectOptions), Error> {
     let all = all.map_err(|source| Error::Address { source })?;
     let first = all.first().ok_or(Error::Nowhere)?;
     // The client does not take them from the address.
-    let part =
-        |part: Option<&str>| percent_decode_str(part.unwrap_or_default()).decode_utf8_lossy().into_owned();
+    let part = |part: Option<&str>| percent_decode_str(part.unwrap_or_default()).decode_utf8_lossy().into_owned();
     let options = match first.has_user_pass() {
         true => ConnectOptions::with_user_and_password(part(first.username()), part(first.password())),
         false => ConnectOptions::new(),

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proxy::{
-    Absence, Algorithm, Balance, Breaker, Concurrency, Effect, Ejection, Fallback, Fault, FaultTarget, Key, Policy, Retry,
-    Share, Snapshot, Switches, Window,
+    Absence, Algorithm, Balance, Breaker, Concurrency, Effect, Ejection, Fallback, Fault, FaultTarget, Key, Policy,
+    Retry, Share, Snapshot, Switches, Window,
 };
 use testkit::client::Client;
 use testkit::server::Server;
