@@ -130,7 +130,8 @@ pub(crate) struct Running {
 /// Begins from its progress, once the one of the same name before it has ended.
 pub(crate) fn spawn(compiled: &Arc<Compiled>, before: Option<JoinHandle<()>>, surroundings: &Surroundings) -> Running {
     let (trigger, drain) = drain::channel();
-    let (sender, reading) = watch::channel(SubscriptionReading::default());
+    let begins = SubscriptionReading { paused: Some("it begins".to_owned()), ..SubscriptionReading::default() };
+    let (sender, reading) = watch::channel(begins);
     let (commands, asked) = mpsc::channel(COMMANDS_MAX);
     let (task, surroundings) = (Arc::clone(compiled), surroundings.clone());
     let ended = surroundings.tasks.clone().spawn(async move {

@@ -11,6 +11,7 @@ use events::{Config, OnDeadLetter, Start, Subscription, SubscriptionReading};
 use tempfile::TempDir;
 use testkit::message::Message;
 use testkit::server::{Answer, Server};
+use tokio::runtime::Runtime;
 
 use crate::support::{BOUND, Broker, Engine, config};
 
@@ -86,6 +87,20 @@ pub(crate) struct Stage {
     pub(crate) server: Option<Server>,
     pub(crate) config: Config,
     pub(crate) engine: Option<Engine>,
+    /// The engine's own, so that it can be killed.
+    runtime: Option<Runtime>,
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 pub(crate) fn subscription(edge: SocketAddr) -> Subscription {
@@ -133,9 +148,10 @@ impl Stage {
         let mut one = subscription(edge);
         change(&mut one);
         let config = Config { subscriptions: vec![one], ..config(broker.url()) };
-        let engine = Engine::connected(config.clone()).await;
-        let script = Script::default();
-        Self { folder, broker: Some(broker), context, script, server: None, config, engine: Some(engine) }
+        let (script, runtime) = (Script::default(), Some(runtime()));
+        let mut stage = Self { folder, broker: Some(broker), context, script, server: None, config, engine: None, runtime };
+        stage.start().await;
+        stage
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -167,13 +183,25 @@ impl Stage {
 
     /// Everything is delivered, and nothing is left.
     pub(crate) async fn settled(&self) -> SubscriptionReading {
-        self.reads("nothing left", |reading| reading.lag == 0 && reading.in_flight == 0 && reading.parked == 0 && reading.delivered > 0)
+        self.reads("nothing left", |reading| reading.lag == 0 && reading.in_flight == 0 && reading.parked == 0 && reading.paused.is_none())
             .await
     }
 
     /// The engine ends as if it had been killed, and another one begins.
     pub(crate) async fn crash(&mut self) {
+        let runtime = self.runtime.replace(runtime());
+        // Its tasks are gone at their next point of waiting, whatever they were about to do.
+        runtime.unwrap().shutdown_background();
         drop(self.engine.take());
-        self.engine = Some(Engine::connected(self.config.clone()).await);
+        self.start().await;
+    }
+
+    pub(crate) async fn start(&mut self) {
+        let engine = {
+            let _inside = self.runtime.as_ref().unwrap().enter();
+            Engine::start(self.config.clone())
+        };
+        engine.is_connected(true).await;
+        self.engine = Some(engine);
     }
 }

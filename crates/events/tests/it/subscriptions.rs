@@ -19,6 +19,7 @@ async fn an_event_is_delivered_as_it_was_published() {
         ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ];
     assert_eq!(stage.engine().post("/cart/orders.placed", &fields, b"{}").await.status(), 202);
+    stage.script.has(1).await;
     let seen = stage.script.has(1).await;
     let request = &seen[0];
     assert_eq!((request.method(), request.second(), request.text().as_str()), ("POST", "/events", "{}"));
@@ -42,6 +43,7 @@ async fn what_fails_is_tried_again_with_its_key_behind_it() {
     stage.script.set(&keyed("a", 1), &[Answer::status(500), Answer::status(503)]);
     let all = [keyed("a", 1), keyed("a", 2), keyed("b", 1), keyed("a", 3), keyed("b", 2)];
     stage.publish(all).await;
+    stage.script.has(7).await;
     let reading = stage.settled().await;
     assert_eq!((reading.delivered, reading.failed, reading.retried), (5, 2, 2));
     let keys = stage.script.by_key();
@@ -66,7 +68,7 @@ async fn an_engine_that_was_killed_goes_on_where_it_was() {
         stage.script.has(round * 60 + 30).await;
         stage.crash().await;
     }
-    stage.reads("the end", |reading| reading.lag == 0 && reading.in_flight == 0 && reading.parked == 0).await;
+    stage.settled().await;
     for (key, bodies) in stage.script.by_key() {
         let numbers = bodies.iter().map(|body| body.split([':', '}']).nth(2).unwrap().parse::<usize>().unwrap());
         let numbers: Vec<usize> = numbers.collect();
@@ -116,6 +118,7 @@ async fn a_service_without_instances_loses_nothing_and_costs_no_attempt() {
     assert!(stage.script.count() < 20, "it only probes: {}", stage.script.count());
     stage.script.clear();
     stage.script.always(None);
+    stage.script.has(1000).await;
     let reading = stage.settled().await;
     assert_eq!((reading.delivered, reading.failed, reading.dead_lettered, reading.parked), (1000, 0, 0, 0));
     assert!(reading.paused.is_none());
