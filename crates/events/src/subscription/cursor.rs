@@ -1,6 +1,7 @@
 //! Reads a stream in order from a sequence on: a consumer of its own that acknowledges nothing, pulled as there is room.
 //! It lives as long as nothing is missing; then whoever uses it opens another one. Called by the subscription.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
@@ -51,7 +52,7 @@ pub(crate) enum Content {
 
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    session: Session,
+    session: Arc<Session>,
     stream: String,
     consumer: String,
     inbox: String,
@@ -89,7 +90,7 @@ pub(crate) enum Next {
 impl Cursor {
     /// # Errors
     /// [`Error::Broker`]: the stream is not there, or the broker is not.
-    pub(crate) async fn open(session: &Session, wish: &Wish) -> Result<Self, Error> {
+    pub(crate) async fn open(session: &Arc<Session>, wish: &Wish) -> Result<Self, Error> {
         let stream = session.jetstream.get_stream(&wish.stream).await.map_err(|error| failed("look at a stream", error))?;
         let info = stream.cached_info();
         let (last_sequence, created) = (info.state.last_sequence, i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default());

@@ -1,5 +1,7 @@
 //! What is asked of a running subscription: redrive or drop a dead letter, deliver again.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::{Delivering, Happening, Phase, Place};
@@ -128,7 +130,7 @@ impl Delivering {
 
 /// Whether a later event of the key was delivered.
 async fn later_delivered(
-    session: &Session,
+    session: &Arc<Session>,
     wish: &Wish,
     compiled: &Compiled,
     kept: &Kept,

@@ -1,5 +1,6 @@
 //! How a subscription begins: what it has done, what is aside, where its cursor opens.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,7 +21,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 impl Delivering {
     /// Waits for the broker, and reads what is kept there. None where the drain comes first.
-    pub(super) async fn begin(&mut self, drain: &mut drain::Watch) -> Option<Session> {
+    pub(super) async fn begin(&mut self, drain: &mut drain::Watch) -> Option<Arc<Session>> {
         let mut link = self.surroundings.link.clone();
         loop {
             let begun = async {
@@ -48,7 +49,7 @@ impl Delivering {
         }
     }
 
-    async fn load(&mut self, session: &Session) -> Result<(), Error> {
+    async fn load(&mut self, session: &Arc<Session>) -> Result<(), Error> {
         let record = match self.store.load_record(session).await? {
             Some(record) => record,
             None => {
@@ -81,7 +82,7 @@ impl Delivering {
     }
 
     /// The sequence behind which a subscription begins that has never been.
-    async fn first(&mut self, session: &Session) -> Result<u64, Error> {
+    async fn first(&mut self, session: &Arc<Session>) -> Result<u64, Error> {
         let config = &self.compiled.config;
         match config.start {
             Start::First => Ok(0),
@@ -106,7 +107,7 @@ impl Delivering {
     }
 
     /// Opens another cursor behind what was read.
-    pub(super) fn open(&mut self, session: &Session) {
+    pub(super) fn open(&mut self, session: &Arc<Session>) {
         let wish = self.wish(From::Sequence(self.lanes.window.read() + 1));
         let session = session.clone();
         self.cursor = Place::Opening;
@@ -152,7 +153,7 @@ impl Delivering {
     }
 
     /// Finds out which sequence is the first of a replay.
-    pub(super) fn seek(&mut self, session: &Session, since: Since) {
+    pub(super) fn seek(&mut self, session: &Arc<Session>, since: Since) {
         let (session, wish) = (session.clone(), match since {
             Since::First => return self.work.push(Box::pin(async { Happening::Sought(Ok(1)) })),
             Since::Sequence(sequence) => {
@@ -171,7 +172,7 @@ impl Delivering {
 }
 
 /// The sequence of the first message that is wished for; where there is none, the one behind the last.
-async fn first_of(session: &Session, wish: &Wish) -> Result<u64, Error> {
+async fn first_of(session: &Arc<Session>, wish: &Wish) -> Result<u64, Error> {
     let mut cursor = Cursor::open(session, wish).await?;
     let mut found = cursor.last_sequence + 1;
     if cursor.pending > 0 {

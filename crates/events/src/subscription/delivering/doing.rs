@@ -12,7 +12,7 @@ use crate::subscription::lanes::{Action, Outcome, Request, Ticket};
 
 impl Delivering {
     /// Does all that can be done now.
-    pub(super) async fn act(&mut self, session: &Session, now: Instant) {
+    pub(super) async fn act(&mut self, session: &Arc<Session>, now: Instant) {
         let time = now.into_std();
         self.lanes.tick(time);
         while let Some(request) = self.lanes.next(time) {
@@ -37,7 +37,7 @@ impl Delivering {
         }
     }
 
-    async fn go_on_reading(&mut self, session: &Session, now: Instant) {
+    async fn go_on_reading(&mut self, session: &Arc<Session>, now: Instant) {
         if !self.is_reading() {
             return;
         }
