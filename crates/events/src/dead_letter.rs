@@ -138,7 +138,13 @@ async fn last(session: &Session) -> Result<u64, Error> {
 }
 
 /// Those of a query with numbers of `from..before`, the first ones.
-async fn read(session: &Session, query: &Query, from: u64, before: u64, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+async fn read(
+    session: &Session,
+    query: &Query,
+    from: u64,
+    before: u64,
+    limit: usize,
+) -> Result<Vec<DeadLetter>, Error> {
     let mut letters = Vec::new();
     if limit == 0 || from >= before {
         return Ok(letters);
@@ -182,6 +188,9 @@ async fn read(session: &Session, query: &Query, from: u64, before: u64, limit: u
 
 async fn find(session: &Session, id: u64) -> Result<(Kept, Event, String, jiff::Timestamp), Error> {
     let missing = || Error::NoDeadLetter { id };
+    if id == 0 {
+        return Err(missing());
+    }
     let message = store::get(session, &session.names.dead, id).await?.ok_or_else(missing)?;
     let at = jiff::Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or_default();
     let (kept, event) = store::complete(session, &message).await?.ok_or_else(missing)?;

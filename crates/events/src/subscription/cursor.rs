@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::datetime::DateTime;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -90,9 +90,11 @@ impl Cursor {
     /// # Errors
     /// [`Error::Broker`]: the stream is not there, or the broker is not.
     pub(crate) async fn open(session: &Session, wish: &Wish) -> Result<Self, Error> {
-        let stream = session.jetstream.get_stream(&wish.stream).await.map_err(|error| failed("look at a stream", error))?;
+        let stream =
+            session.jetstream.get_stream(&wish.stream).await.map_err(|error| failed("look at a stream", error))?;
         let info = stream.cached_info();
-        let (last_sequence, created) = (info.state.last_sequence, i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default());
+        let (last_sequence, created) =
+            (info.state.last_sequence, i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default());
         let consumer = format!("atoll-{}", kit::ids::unique());
         let deliver_policy = match wish.from {
             From::Sequence(sequence) => DeliverPolicy::ByStartSequence { start_sequence: sequence.max(1) },

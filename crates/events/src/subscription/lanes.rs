@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use due::Due;
 use kit::backoff::Backoff;
-pub(crate) use lane::{Lane, Parked};
 use lane::{Flight, State};
+pub(crate) use lane::{Lane, Parked};
 
 use super::progress::{Record, Window};
 use crate::{Batch, OnDeadLetter};
@@ -78,7 +78,9 @@ pub(crate) struct Request {
 pub(crate) enum Outcome {
     Done,
     /// To be tried again, and not before this time is over.
-    Failed { retry_after: Option<Duration> },
+    Failed {
+        retry_after: Option<Duration>,
+    },
     /// Never to be tried again.
     Refused,
     /// Nobody was there to be asked.

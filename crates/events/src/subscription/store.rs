@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::stream::{DirectGetErrorKind, LastRawMessageErrorKind, RawMessageErrorKind};
 use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{DirectGetErrorKind, LastRawMessageErrorKind, RawMessageErrorKind};
 use bytes::Bytes;
 use jiff::Timestamp;
 use kit::backoff::Backoff;
@@ -267,6 +267,7 @@ pub(crate) async fn get(session: &Session, stream: &str, sequence: u64) -> Resul
     match stream.get_raw_message(sequence).await {
         Ok(message) => Ok(Some(message)),
         Err(error) => match error.kind() {
+            RawMessageErrorKind::NoMessageFound => Ok(None),
             RawMessageErrorKind::JetStream(error) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
             _ => Err(failed("read a message", error)),
         },

@@ -1,5 +1,6 @@
 //! The engine from outside: publishers speak HTTP to it, and what it does is looked up in the broker, as any client would.
 
+mod dead_letters;
 mod formats;
 mod outage;
 mod publishing;

@@ -133,7 +133,10 @@ impl Delivering {
         let is_first = self.created.replace(cursor.created).is_none();
         let is_another = self.lanes.window.created().is_some_and(|created| created != cursor.created);
         if is_another {
-            tracing::warn!(subscription = self.compiled.config.name, "its stream was made anew: it begins with the first event");
+            tracing::warn!(
+                subscription = self.compiled.config.name,
+                "its stream was made anew: it begins with the first event"
+            );
             self.lanes.begin_behind(0, now.into_std());
         } else if is_first && self.lanes.window.read() > cursor.last_sequence {
             // The broker has lost what was not on its disk, and will give these numbers again.
@@ -153,13 +156,16 @@ impl Delivering {
 
     /// Finds out which sequence is the first of a replay.
     pub(super) fn seek(&mut self, session: &Session, since: Since) {
-        let (session, wish) = (session.clone(), match since {
-            Since::First => return self.work.push(Box::pin(async { Happening::Sought(Ok(1)) })),
-            Since::Sequence(sequence) => {
-                return self.work.push(Box::pin(async move { Happening::Sought(Ok(sequence.max(1))) }));
-            }
-            Since::Time(time) => self.wish(From::Time(time)),
-        });
+        let (session, wish) = (
+            session.clone(),
+            match since {
+                Since::First => return self.work.push(Box::pin(async { Happening::Sought(Ok(1)) })),
+                Since::Sequence(sequence) => {
+                    return self.work.push(Box::pin(async move { Happening::Sought(Ok(sequence.max(1))) }));
+                }
+                Since::Time(time) => self.wish(From::Time(time)),
+            },
+        );
         self.work.push(Box::pin(async move {
             let sought = tokio::select! {
                 sought = first_of(&session, &wish) => sought,
