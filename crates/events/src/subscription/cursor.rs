@@ -79,7 +79,7 @@ pub(crate) struct Read {
 /// What comes next.
 #[derive(Debug)]
 pub(crate) enum Next {
-    Message(Read),
+    Message(Box<Read>),
     /// Nothing but a word of the server.
     Nothing,
     /// Another one must be opened.
@@ -203,7 +203,7 @@ impl Cursor {
         self.next += 1;
         self.outstanding = self.outstanding.saturating_sub(1);
         self.pending = place.pending;
-        Next::Message(Read { sequence: place.sequence, time: place.time, message })
+        Next::Message(Box::new(Read { sequence: place.sequence, time: place.time, message }))
     }
 
     fn take_status(&mut self, status: StatusCode, message: &Message) -> Next {

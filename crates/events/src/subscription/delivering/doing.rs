@@ -55,11 +55,7 @@ impl Delivering {
         self.counting.is_parked_full = is_parked_full;
         match &mut self.cursor {
             Place::None(at) if *at <= now && !session.is_lost() => self.open(session),
-            Place::Open(cursor) => {
-                if cursor.pull(room, room_bytes).await.is_err() {
-                    self.close();
-                }
-            }
+            Place::Open(cursor) if cursor.pull(room, room_bytes).await.is_err() => self.close(),
             _ => {}
         }
     }

@@ -326,9 +326,9 @@ fn run(seed: u64) {
 #[test]
 fn whatever_happens_none_is_lost_and_each_key_is_in_order() {
     if let Ok(seed) = std::env::var("SEED") {
-        return run(seed.parse().unwrap());
+        return run(seed.parse().expect("a number"));
     }
-    let count = std::env::var("SEEDS").ok().map_or(60, |count| count.parse().unwrap());
+    let count = std::env::var("SEEDS").ok().map_or(60, |count| count.parse().expect("a number"));
     for _ in 0..count {
         let seed = fastrand::u64(..);
         let result = std::panic::catch_unwind(|| run(seed));
