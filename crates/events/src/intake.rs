@@ -18,6 +18,7 @@ use kit::tasks::Tasks;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::handle::Shared;
 
@@ -43,8 +44,13 @@ struct Intake {
     body_bytes: AtomicUsize,
 }
 
-/// Serves until the drain begins, then ends what was begun.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut drain: drain::Watch) {
+/// Serves until the drain begins, then ends what was begun, for as long as it is not over.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    mut drain: drain::Watch,
+    over: CancellationToken,
+) {
     let intake = Arc::new(Intake { shared, requests: AtomicUsize::new(0), body_bytes: AtomicUsize::new(0) });
     let (rooms, connections) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Tasks::default());
     loop {
@@ -54,8 +60,9 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut drain:
         };
         if let Some((socket, room)) = accepted {
             let serving = serve_connection(socket, Arc::clone(&intake), drain.clone());
+            let over = over.clone();
             connections.spawn(async move {
-                serving.await;
+                over.run_until_cancelled(serving).await;
                 drop(room);
             });
         } else {

@@ -10,7 +10,7 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use kit::backoff::Backoff;
 use kit::drain;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::compiled::Compiled;
@@ -19,6 +19,8 @@ use crate::streams::{self, Names};
 
 /// How soon another connection is tried.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(2) };
+/// A connection that lasted longer was one; after others the pause goes on growing.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// Limit: a server that does not answer this often is taken for dead after three of them.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Limit: connecting, and each request to JetStream.
@@ -126,7 +128,7 @@ pub(crate) fn parse_servers(url: &str) -> Result<Vec<ServerAddr>, Error> {
 impl Keeper {
     /// Connects for ever, to the server that the configuration names, until the drain begins.
     pub(crate) async fn run(self, mut compiled: watch::Receiver<Arc<Compiled>>, mut drain: drain::Watch) {
-        let mut attempt = 0;
+        let mut outage = Outage::default();
         while !drain.is_started() {
             let wanted = Arc::clone(&compiled.borrow_and_update());
             let opened = tokio::select! {
@@ -135,10 +137,8 @@ impl Keeper {
             };
             match opened {
                 Ok(session) => {
-                    if attempt > 0 {
-                        tracing::info!(purpose = ?self.purpose, "the broker is there again");
-                    }
-                    attempt = 0;
+                    outage.is_over(self.purpose);
+                    let since = Instant::now();
                     self.state.send_replace(State::Connected(Arc::clone(&session)));
                     tokio::select! {
                         () = drain.started() => break,
@@ -146,24 +146,47 @@ impl Keeper {
                         () = replaced(self.purpose, &mut compiled, &wanted) => session.lost.cancel(),
                     }
                     self.state.send_replace(State::Away(LOST.into()));
+                    if since.elapsed() > STABLE_AFTER {
+                        outage.attempts = 0;
+                    }
                 }
                 Err(error) => {
                     let reason: Arc<str> = kit::Chain(&error).to_string().into();
-                    if attempt == 0 {
-                        tracing::warn!(%reason, purpose = ?self.purpose, "the broker is away");
-                    }
+                    outage.is_on(self.purpose, &reason);
                     self.state.send_replace(State::Away(reason));
                 }
             }
             tokio::select! {
                 () = drain.started() => break,
-                () = sleep(BACKOFF.delay(attempt, fastrand::f64())) => {}
+                () = sleep(BACKOFF.delay(outage.attempts, fastrand::f64())) => {}
             }
-            attempt = attempt.saturating_add(1);
+            outage.attempts = outage.attempts.saturating_add(1);
         }
         // Order: those who drain finish with the session first; this task is drained last.
         if let State::Connected(session) = self.state.send_replace(State::Ended) {
             session.lost.cancel();
+        }
+    }
+}
+
+/// What is told of an outage: its beginning and its end, however often was tried.
+#[derive(Debug, Default)]
+struct Outage {
+    /// Connections that failed, or did not last.
+    attempts: u32,
+    is_told: bool,
+}
+
+impl Outage {
+    fn is_on(&mut self, purpose: Purpose, reason: &str) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            tracing::warn!(reason, ?purpose, "the broker is away");
+        }
+    }
+
+    fn is_over(&mut self, purpose: Purpose) {
+        if std::mem::take(&mut self.is_told) {
+            tracing::info!(?purpose, "the broker is there again");
         }
     }
 }
