@@ -27,10 +27,8 @@ const CONNECTIONS_MAX: usize = 8192;
 /// Limit: from the end of an answer, or the beginning of the connection, to the end of the next head. The data plane closes
 /// idle connections earlier, so that it never writes to one that is just being closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Limit: one head; attributes of the largest event find room.
+/// Limit: one head; attributes of the largest event find room. Of fields hyper takes 100. Beyond either it answers 431.
 const HEAD_BYTES_MAX: usize = 128 << 10;
-/// Limit: fields of a head, beyond which hyper answers 431.
-const FIELDS_MAX: usize = 128;
 /// Limit: bodies in memory at once; what goes beyond is answered 503.
 const BODIES_BYTES_MAX: usize = 128 << 20;
 /// Limit: how often a failing accept is tried again.
@@ -94,7 +92,7 @@ async fn serve_connection(socket: TcpStream, intake: Arc<Intake>, mut drain: dra
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).pipeline_flush(true);
-    server.max_header_size(HEAD_BYTES_MAX).max_headers(FIELDS_MAX).half_close(true);
+    server.max_header_size(HEAD_BYTES_MAX).half_close(true);
     let connection = server.serve_connection(TokioIo::new(socket), service);
     tokio::pin!(connection);
     // How a connection of a client ends is the client's affair.
