@@ -2,6 +2,7 @@
 //! anybody reads. What uses one holds a [`Link`] and is given a [`Session`], which ends with the connection; nothing is
 //! carried over from one session to the next.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,13 +31,24 @@ const QUEUE_MAX: usize = 4096;
 /// Limit: what was published and has no answer yet, in messages; beyond it publishers wait.
 const UNANSWERED_MAX: usize = 16 * 1024;
 
-/// One connection, from when it can be used until it is lost.
+/// One connection, from when it can be used until it is lost. Clones are the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Session(Arc<Connection>);
+
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) jetstream: Context,
-    pub(crate) names: Arc<Names>,
+    pub(crate) names: Names,
     lost: CancellationToken,
+}
+
+impl Deref for Session {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
 }
 
 impl Session {
@@ -56,7 +68,7 @@ impl Session {
 enum State {
     /// Why, in words.
     Away(Arc<str>),
-    Connected(Arc<Session>),
+    Connected(Session),
     /// Nothing will come any more.
     Ended,
 }
@@ -70,9 +82,9 @@ impl Link {
     ///
     /// # Errors
     /// [`Error::Away`], [`Error::Ended`].
-    pub(crate) fn session(&self) -> Result<Arc<Session>, Error> {
+    pub(crate) fn session(&self) -> Result<Session, Error> {
         match &*self.0.borrow() {
-            State::Connected(session) if !session.is_lost() => Ok(Arc::clone(session)),
+            State::Connected(session) if !session.is_lost() => Ok(session.clone()),
             State::Connected(_) => Err(Error::Away { reason: LOST.to_owned() }),
             State::Away(reason) => Err(Error::Away { reason: reason.to_string() }),
             State::Ended => Err(Error::Ended),
@@ -83,14 +95,14 @@ impl Link {
     ///
     /// # Errors
     /// [`Error::Ended`].
-    pub(crate) async fn connected(&mut self) -> Result<Arc<Session>, Error> {
+    pub(crate) async fn connected(&mut self) -> Result<Session, Error> {
         let is_settled = |state: &State| match state {
             State::Away(_) => false,
             State::Connected(session) => !session.is_lost(),
             State::Ended => true,
         };
         match self.0.wait_for(is_settled).await.as_deref() {
-            Ok(State::Connected(session)) => Ok(Arc::clone(session)),
+            Ok(State::Connected(session)) => Ok(session.clone()),
             _ => Err(Error::Ended),
         }
     }
@@ -139,7 +151,7 @@ impl Keeper {
                 Ok(session) => {
                     outage.is_over(self.purpose);
                     let since = Instant::now();
-                    self.state.send_replace(State::Connected(Arc::clone(&session)));
+                    self.state.send_replace(State::Connected(session.clone()));
                     tokio::select! {
                         () = drain.started() => break,
                         () = session.lost() => {}
@@ -203,7 +215,7 @@ async fn replaced(purpose: Purpose, compiled: &mut watch::Receiver<Arc<Compiled>
     }
 }
 
-async fn open(purpose: Purpose, compiled: &Compiled) -> Result<Arc<Session>, Error> {
+async fn open(purpose: Purpose, compiled: &Compiled) -> Result<Session, Error> {
     let config = &compiled.config;
     let servers = parse_servers(&config.server.url)?;
     let lost = CancellationToken::new();
@@ -231,14 +243,15 @@ async fn open(purpose: Purpose, compiled: &Compiled) -> Result<Arc<Session>, Err
         .max_ack_inflight(UNANSWERED_MAX)
         .backpressure_on_inflight(true)
         .build(client.clone());
-    let session = Session { client, jetstream, names: Arc::new(Names::of(&config.application)), lost };
+    let names = Names::of(&config.application);
+    let session = Session(Arc::new(Connection { client, jetstream, names, lost }));
     if purpose == Purpose::Reading {
         tokio::select! {
             () = session.lost() => return Err(Error::Away { reason: LOST.to_owned() }),
             made = streams::make(&session.jetstream, &session.names, &config.limits) => made?,
         }
     }
-    Ok(Arc::new(session))
+    Ok(session)
 }
 
 fn broker(operation: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -5,5 +5,7 @@ mod official;
 mod outage;
 mod publishing;
 mod sdks;
+mod subscriber;
+mod subscriptions;
 mod support;
 mod wire;
