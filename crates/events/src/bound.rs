@@ -10,13 +10,14 @@ use kit::{drain, readiness};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::compiled::Compiled;
 use crate::config::Config;
 use crate::error::Error;
 use crate::handle::{Handle, Shared};
 use crate::intake;
-use crate::link::{self, Keeper, Link};
+use crate::link::{self, Keeper, Link, Purpose};
 use crate::subscription::{self, Remote, Running, Surroundings};
 
 /// An engine whose socket is open and that does not serve yet. Publishers wait in the backlog.
@@ -24,7 +25,7 @@ use crate::subscription::{self, Remote, Running, Surroundings};
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
-    keeper: Keeper,
+    keepers: [Keeper; 2],
     remotes: watch::Sender<BTreeMap<String, Remote>>,
     shared: Arc<Shared>,
 }
@@ -48,11 +49,12 @@ pub fn bind(config: Config) -> Result<Bound, Error> {
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let (keeper, link) = link::channel();
+    let (publishing_keeper, publishing) = link::channel(Purpose::Publishing);
+    let (keeper, link) = link::channel(Purpose::Reading);
     let (remotes, watched) = watch::channel(BTreeMap::new());
     let (compiled, _) = watch::channel(Arc::new(compiled));
-    let shared = Arc::new(Shared { compiled, link, remotes: watched });
-    Ok(Bound { listener, address, keeper, remotes, shared })
+    let shared = Arc::new(Shared { compiled, publishing, link, remotes: watched });
+    Ok(Bound { listener, address, keepers: [publishing_keeper, keeper], remotes, shared })
 }
 
 impl Bound {
@@ -74,15 +76,21 @@ impl Bound {
     /// # Errors
     /// [`Error::Listen`].
     pub async fn run(self, readiness: readiness::Token, mut drain: drain::Watch) -> Result<(), Error> {
-        let Self { listener, address, keeper, remotes, shared } = self;
+        let Self { listener, address, keepers, remotes, shared } = self;
         let listener =
             tokio::net::TcpListener::from_std(listener).map_err(|source| Error::Listen { address, source })?;
         let mut compiled = shared.compiled.subscribe();
         let (linked, intake_tasks) = (Tasks::default(), Tasks::default());
         let (link_drain, link_watch) = drain::channel();
         let (intake_drain, intake_watch) = drain::channel();
-        linked.spawn(keeper.run(shared.compiled.subscribe(), link_watch));
-        intake_tasks.spawn(intake::serve(listener, Arc::clone(&shared), intake_watch));
+        for keeper in keepers {
+            linked.spawn(keeper.run(shared.compiled.subscribe(), link_watch.clone()));
+        }
+        drop(link_watch);
+        let over = CancellationToken::new();
+        // Order: whatever ends this future ends the connections.
+        let _over = over.clone().drop_guard();
+        intake_tasks.spawn(intake::serve(listener, Arc::clone(&shared), intake_watch, over.clone()));
         readiness.ready();
 
         let mut subscriptions = Subscriptions::new(shared.link.clone(), remotes);
@@ -101,6 +109,8 @@ impl Bound {
         if drained.await.is_err() {
             tracing::warn!("what was in flight has not ended in time");
         }
+        over.cancel();
+        intake_tasks.finished().await;
         link_drain.start();
         linked.finished().await;
         Ok(())

@@ -1,7 +1,8 @@
-//! The connection to the NATS server: made again for ever, with the engine's own streams made before anybody uses it.
-//! What uses it holds a [`Link`] and is given a [`Session`], which ends with the connection; nothing is carried over from
-//! one session to the next.
+//! Connections to the NATS server, one for each [`Purpose`]: made again for ever, with the engine's own streams made before
+//! anybody reads. What uses one holds a [`Link`] and is given a [`Session`], which ends with the connection; nothing is
+//! carried over from one session to the next.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use kit::backoff::Backoff;
 use kit::drain;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::compiled::Compiled;
@@ -19,6 +20,8 @@ use crate::streams::{self, Names};
 
 /// How soon another connection is tried.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(2) };
+/// A connection that lasted longer was one; after others the pause goes on growing.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// Limit: a server that does not answer this often is taken for dead after three of them.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Limit: connecting, and each request to JetStream.
@@ -30,11 +33,22 @@ const UNANSWERED_MAX: usize = 16 * 1024;
 
 /// One connection, from when it can be used until it is lost. Clones are the same one.
 #[derive(Clone, Debug)]
-pub(crate) struct Session {
+pub(crate) struct Session(Arc<Connection>);
+
+#[derive(Debug)]
+pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) jetstream: Context,
-    pub(crate) names: Arc<Names>,
+    pub(crate) names: Names,
     lost: CancellationToken,
+}
+
+impl Deref for Session {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
 }
 
 impl Session {
@@ -96,13 +110,24 @@ impl Link {
 
 const LOST: &str = "the connection was lost";
 
+/// What a connection is for. Publishing has its own: a message that the client cannot read ends the connection that reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Publishing,
+    /// And what the engine keeps for itself: its streams are made first.
+    Reading,
+}
+
 /// Keeps the connection.
 #[derive(Debug)]
-pub(crate) struct Keeper(watch::Sender<State>);
+pub(crate) struct Keeper {
+    purpose: Purpose,
+    state: watch::Sender<State>,
+}
 
-pub(crate) fn channel() -> (Keeper, Link) {
-    let (sender, receiver) = watch::channel(State::Away("not connected yet".into()));
-    (Keeper(sender), Link(receiver))
+pub(crate) fn channel(purpose: Purpose) -> (Keeper, Link) {
+    let (state, watched) = watch::channel(State::Away("not connected yet".into()));
+    (Keeper { purpose, state }, Link(watched))
 }
 
 /// Checks that a server can be spoken to at all: one or more URLs with commas.
@@ -115,66 +140,88 @@ pub(crate) fn parse_servers(url: &str) -> Result<Vec<ServerAddr>, Error> {
 impl Keeper {
     /// Connects for ever, to the server that the configuration names, until the drain begins.
     pub(crate) async fn run(self, mut compiled: watch::Receiver<Arc<Compiled>>, mut drain: drain::Watch) {
-        let mut attempt = 0;
+        let mut outage = Outage::default();
         while !drain.is_started() {
             let wanted = Arc::clone(&compiled.borrow_and_update());
             let opened = tokio::select! {
                 () = drain.started() => break,
-                opened = open(&wanted) => opened,
+                opened = open(self.purpose, &wanted) => opened,
             };
             match opened {
                 Ok(session) => {
-                    if attempt > 0 {
-                        tracing::info!("the broker is there again");
-                    }
-                    attempt = 0;
-                    self.0.send_replace(State::Connected(session.clone()));
+                    outage.is_over(self.purpose);
+                    let since = Instant::now();
+                    self.state.send_replace(State::Connected(session.clone()));
                     tokio::select! {
                         () = drain.started() => break,
                         () = session.lost() => {}
-                        () = replaced(&mut compiled, &wanted) => session.lost.cancel(),
+                        () = replaced(self.purpose, &mut compiled, &wanted) => session.lost.cancel(),
                     }
-                    self.0.send_replace(State::Away(LOST.into()));
+                    self.state.send_replace(State::Away(LOST.into()));
+                    if since.elapsed() > STABLE_AFTER {
+                        outage.attempts = 0;
+                    }
                 }
                 Err(error) => {
                     let reason: Arc<str> = kit::Chain(&error).to_string().into();
-                    if attempt == 0 {
-                        tracing::warn!(%reason, "the broker is away");
-                    }
-                    self.0.send_replace(State::Away(reason));
+                    outage.is_on(self.purpose, &reason);
+                    self.state.send_replace(State::Away(reason));
                 }
             }
             tokio::select! {
                 () = drain.started() => break,
-                () = sleep(BACKOFF.delay(attempt, fastrand::f64())) => {}
+                () = sleep(BACKOFF.delay(outage.attempts, fastrand::f64())) => {}
             }
-            attempt = attempt.saturating_add(1);
+            outage.attempts = outage.attempts.saturating_add(1);
         }
         // Order: those who drain finish with the session first; this task is drained last.
-        if let State::Connected(session) = self.0.send_replace(State::Ended) {
+        if let State::Connected(session) = self.state.send_replace(State::Ended) {
             session.lost.cancel();
         }
     }
 }
 
+/// What is told of an outage: its beginning and its end, however often was tried.
+#[derive(Debug, Default)]
+struct Outage {
+    /// Connections that failed, or did not last.
+    attempts: u32,
+    is_told: bool,
+}
+
+impl Outage {
+    fn is_on(&mut self, purpose: Purpose, reason: &str) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            tracing::warn!(reason, ?purpose, "the broker is away");
+        }
+    }
+
+    fn is_over(&mut self, purpose: Purpose) {
+        if std::mem::take(&mut self.is_told) {
+            tracing::info!(?purpose, "the broker is there again");
+        }
+    }
+}
+
 /// Returns when what the session was made for is not wanted any more.
-async fn replaced(compiled: &mut watch::Receiver<Arc<Compiled>>, was: &Compiled) {
+async fn replaced(purpose: Purpose, compiled: &mut watch::Receiver<Arc<Compiled>>, was: &Compiled) {
     let is_other = |now: &Arc<Compiled>| {
-        now.config.server != was.config.server
-            || now.config.application != was.config.application
-            || now.config.limits != was.config.limits
+        let (now, was) = (&now.config, &was.config);
+        let is_other = now.server != was.server || now.application != was.application;
+        is_other || purpose == Purpose::Reading && now.limits != was.limits
     };
     if compiled.wait_for(is_other).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-async fn open(compiled: &Compiled) -> Result<Session, Error> {
-    let servers = parse_servers(&compiled.config.server.url)?;
+async fn open(purpose: Purpose, compiled: &Compiled) -> Result<Session, Error> {
+    let config = &compiled.config;
+    let servers = parse_servers(&config.server.url)?;
     let lost = CancellationToken::new();
     let told = lost.clone();
     let options = ConnectOptions::new()
-        .name(format!("atoll events of {}", compiled.config.application))
+        .name(format!("atoll events of {}", config.application))
         .connection_timeout(REQUEST_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .ping_interval(PING_INTERVAL)
@@ -183,27 +230,26 @@ async fn open(compiled: &Compiled) -> Result<Session, Error> {
         .max_reconnects(servers.len())
         .reconnect_delay_callback(|_| Duration::ZERO)
         .event_callback(move |event| {
-            let told = told.clone();
-            async move {
-                if matches!(event, Event::Disconnected | Event::Closed) {
-                    told.cancel();
-                }
+            if matches!(event, Event::Disconnected | Event::Closed) {
+                told.cancel();
             }
+            std::future::ready(())
         });
     let client = options.connect(servers).await.map_err(|error| broker("connect", error))?;
-    let context = |timeout| {
-        ContextBuilder::new()
-            .timeout(timeout)
-            .ack_timeout(timeout)
-            .max_ack_inflight(UNANSWERED_MAX)
-            .backpressure_on_inflight(true)
-            .build(client.clone())
-    };
-    let names = Arc::new(Names::of(&compiled.config.application));
-    let session = Session { client: client.clone(), jetstream: context(REQUEST_TIMEOUT), names, lost };
-    tokio::select! {
-        () = session.lost() => return Err(Error::Away { reason: LOST.to_owned() }),
-        made = streams::make(&session.jetstream, &session.names, &compiled.config.limits) => made?,
+    let patience = REQUEST_TIMEOUT.max(config.limits.publish_timeout);
+    let jetstream = ContextBuilder::new()
+        .timeout(patience)
+        .ack_timeout(patience)
+        .max_ack_inflight(UNANSWERED_MAX)
+        .backpressure_on_inflight(true)
+        .build(client.clone());
+    let names = Names::of(&config.application);
+    let session = Session(Arc::new(Connection { client, jetstream, names, lost }));
+    if purpose == Purpose::Reading {
+        tokio::select! {
+            () = session.lost() => return Err(Error::Away { reason: LOST.to_owned() }),
+            made = streams::make(&session.jetstream, &session.names, &config.limits) => made?,
+        }
     }
     Ok(session)
 }

@@ -1,6 +1,7 @@
 //! One request of a publisher, from its path to its answer.
 
 use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -70,6 +71,9 @@ async fn publish(
         if !room.take(1, limits.publishes_max) {
             return Err(Refusal::Busy);
         }
+        if headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+            return Err(Refusal::Coding);
+        }
         let mode = binary::mode(headers).map_err(|unreadable| match unreadable {
             Unreadable::Format(content_type) => Refusal::Format { content_type },
             Unreadable::Malformed(error) => error.into(),
@@ -81,9 +85,9 @@ async fn publish(
         Ok(events) => Ok(destination.publish(&intake.shared, &events).await?),
         Err(refusal) => {
             if refusal.is_lasting() {
-                destination.count_refused()
+                destination.count_refused();
             } else {
-                destination.count_failed()
+                destination.count_failed();
             }
             Err(refusal)
         }
@@ -147,7 +151,7 @@ fn trace(event: &mut Event, headers: &HeaderMap) {
         return;
     };
     event.attributes.insert("traceparent".to_owned(), parent);
-    if let Some(state) = text("tracestate").filter(|state| !state.is_empty()) {
+    if let Some(state) = text("tracestate").filter(|state| attribute::check_one("tracestate", state).is_ok()) {
         event.attributes.insert("tracestate".to_owned(), state);
     }
 }

@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod formats;
+mod official;
 mod outage;
 mod publishing;
 mod sdks;

@@ -131,6 +131,7 @@ async fn what_claims_to_be_an_event_and_is_none_is_told_what_is_wrong() {
         (vec![BATCH], format!("[{{{head}}},[{{{head}}}]]"), 400, "event 1 of the request"),
         (vec![("content-type", "application/cloudevents+avro")], String::new(), 415, "no event format that is known"),
         (vec![("content-type", "a/b"), ("content-type", "a/b")], String::new(), 400, "given twice"),
+        (vec![("content-encoding", "gzip")], "x".to_owned(), 415, "content-encoding"),
         (vec![("ce-id", "1"), ("ce-id", "1")], String::new(), 400, "attribute id is given twice"),
     ] {
         let answer = engine.post("/cart/orders.placed", &fields, body.as_bytes()).await;
@@ -139,7 +140,7 @@ async fn what_claims_to_be_an_event_and_is_none_is_told_what_is_wrong() {
     }
     assert_eq!(count(&context, "ORDERS").await, 0);
     // Of the batch whose second event is missing something, both.
-    assert_eq!(engine.handle.read().topics["orders.>"].refused, 12);
+    assert_eq!(engine.handle.read().topics["orders.>"].refused, 13);
 }
 
 #[tokio::test]
@@ -268,4 +269,26 @@ async fn the_process_itself_publishes_by_the_same_rules() {
     let failed = engine.handle.publish("cart", "orders.placed", event).await.unwrap_err();
     assert!(matches!(failed, PublishError::Unavailable { .. }) && !failed.is_refusal());
     drop(context);
+}
+
+#[tokio::test]
+async fn what_is_larger_than_the_broker_or_the_stream_takes_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path());
+    let context = broker.jetstream().await;
+    let small = stream::Config {
+        name: "ORDERS".into(),
+        subjects: vec!["orders.>".into()],
+        max_message_size: 2000,
+        ..Default::default()
+    };
+    context.create_stream(small).await.unwrap();
+    let limits = Limits { event_bytes_max: 4 << 20, ..Limits::standard() };
+    let engine = Engine::connected(Config { limits, ..config(broker.url()) }).await;
+    for (count, said) in [(3000, "than its stream takes"), (2 << 20, "than 1048576 bytes")] {
+        let answer = engine.post("/cart/orders.placed", &[], &vec![b'x'; count]).await;
+        assert_eq!(answer.status(), 413);
+        assert!(json(&answer)["detail"].as_str().unwrap().contains(said), "{answer:?}");
+    }
+    assert_eq!(engine.post("/cart/orders.placed", &[], b"x").await.status(), 202);
 }

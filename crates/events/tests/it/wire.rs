@@ -80,12 +80,13 @@ async fn a_client_that_never_ends_its_head_is_left() {
     let engine = Engine::start(config("nats://127.0.0.1:1".to_owned()));
     let mut client = Client::connect(engine.address).await;
     client.send("POST /cart/orders.placed HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let mut drops = tokio::time::interval(Duration::from_millis(200));
     let drip = async {
         let mut rest = Vec::new();
         loop {
             tokio::select! {
                 read = client.stream.read_buf(&mut rest) => match read { Ok(0) | Err(_) => return, Ok(_) => {} },
-                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                _ = drops.tick() => {}
             }
             // Whether it can still be sent shows in what is read.
             let _ = client.stream.get_mut().try_write(b"x-a: b\r\n");
@@ -176,4 +177,20 @@ async fn a_drain_ends_what_was_begun_and_takes_nothing_more() {
     begun.send("hi").await.unwrap();
     assert_eq!(answer(&mut begun).await.status(), 202);
     engine.ended().await;
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_ever() {
+    let limits = Limits { drain_max: Duration::from_millis(200), ..config(String::new()).limits };
+    let engine = Engine::start(Config { limits, ..config("nats://127.0.0.1:1".to_owned()) });
+    let mut begun = Client::connect(engine.address).await;
+    begun
+        .send("POST /cart/orders.placed HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(timeout(BOUND, begun.head()).await.unwrap().unwrap().status(), 100);
+    engine.ended().await;
+    let mut rest = Vec::new();
+    let _ = timeout(BOUND, begun.stream.read_to_end(&mut rest)).await.expect("closed");
+    assert!(rest.is_empty());
 }
