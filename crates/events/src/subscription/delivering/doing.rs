@@ -53,10 +53,12 @@ impl Delivering {
             self.lanes.has_room();
         }
         self.counting.is_parked_full = is_parked_full;
-        match &mut self.cursor {
-            Place::None(at) if *at <= now && !session.is_lost() => self.open(session),
-            Place::Open(cursor) if cursor.pull(room, room_bytes).await.is_err() => self.close(),
-            _ => {}
+        if let Place::Open(cursor) = &mut self.cursor {
+            if cursor.pull(room, room_bytes).await.is_err() {
+                self.close();
+            }
+        } else if matches!(self.cursor, Place::None(at) if at <= now) && !session.is_lost() {
+            self.open(session);
         }
     }
 
