@@ -10,6 +10,7 @@ use kit::{drain, readiness};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::compiled::Compiled;
 use crate::config::Config;
@@ -86,7 +87,10 @@ impl Bound {
             linked.spawn(keeper.run(shared.compiled.subscribe(), link_watch.clone()));
         }
         drop(link_watch);
-        intake_tasks.spawn(intake::serve(listener, Arc::clone(&shared), intake_watch));
+        let over = CancellationToken::new();
+        // Order: whatever ends this future ends the connections.
+        let _over = over.clone().drop_guard();
+        intake_tasks.spawn(intake::serve(listener, Arc::clone(&shared), intake_watch, over.clone()));
         readiness.ready();
 
         let mut subscriptions = Subscriptions::new(shared.link.clone(), remotes);
@@ -105,6 +109,8 @@ impl Bound {
         if drained.await.is_err() {
             tracing::warn!("what was in flight has not ended in time");
         }
+        over.cancel();
+        intake_tasks.finished().await;
         link_drain.start();
         linked.finished().await;
         Ok(())

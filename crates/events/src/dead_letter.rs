@@ -1,8 +1,6 @@
 //! Dead letters, and deliveries of the past: what operators ask the engine. Each is a message of a stream of the engine's
 //! own, whose number is the dead letter's. What is to become of one is asked of its subscription, which alone knows its keys.
 
-use std::sync::Arc;
-
 use tokio::time::timeout;
 
 use crate::config::Since;
@@ -133,14 +131,20 @@ impl Handle {
 }
 
 /// The highest number that was ever given.
-async fn last(session: &Arc<Session>) -> Result<u64, Error> {
+async fn last(session: &Session) -> Result<u64, Error> {
     let stream = session.jetstream.get_stream(&session.names.dead).await;
     let stream = stream.map_err(|error| failed("look at the dead letters", error))?;
     Ok(stream.cached_info().state.last_sequence)
 }
 
 /// Those of a query with numbers of `from..before`, the first ones.
-async fn read(session: &Arc<Session>, query: &Query, from: u64, before: u64, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+async fn read(
+    session: &Session,
+    query: &Query,
+    from: u64,
+    before: u64,
+    limit: usize,
+) -> Result<Vec<DeadLetter>, Error> {
     let mut letters = Vec::new();
     if limit == 0 || from >= before {
         return Ok(letters);
@@ -182,8 +186,11 @@ async fn read(session: &Arc<Session>, query: &Query, from: u64, before: u64, lim
     Ok(letters)
 }
 
-async fn find(session: &Arc<Session>, id: u64) -> Result<(Kept, Event, String, jiff::Timestamp), Error> {
+async fn find(session: &Session, id: u64) -> Result<(Kept, Event, String, jiff::Timestamp), Error> {
     let missing = || Error::NoDeadLetter { id };
+    if id == 0 {
+        return Err(missing());
+    }
     let message = store::get(session, &session.names.dead, id).await?.ok_or_else(missing)?;
     let at = jiff::Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or_default();
     let (kept, event) = store::complete(session, &message).await?.ok_or_else(missing)?;

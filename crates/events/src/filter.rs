@@ -216,7 +216,13 @@ mod tests {
         let sum = "1+".repeat(300) + "1 == 301";
         let not = "!".repeat(300) + "true";
         let worker = std::thread::Builder::new().stack_size(2 << 20);
-        let run = move || (is_wanted(&sum, "{}"), is_wanted(&not, "{}"), is_wanted("data == data", &("[".repeat(120) + &"]".repeat(120))));
+        let run = move || {
+            (
+                is_wanted(&sum, "{}"),
+                is_wanted(&not, "{}"),
+                is_wanted("data == data", &("[".repeat(120) + &"]".repeat(120))),
+            )
+        };
         let (sum, not, data) = worker.spawn(run).unwrap().join().unwrap();
         assert_eq!((sum, not, data), (Ok(true), Ok(true), Ok(true)));
     }
@@ -224,7 +230,10 @@ mod tests {
     #[test]
     fn whatever_is_given_there_is_no_panic() {
         let mut random = fastrand::Rng::with_seed(7);
-        let parts = ["data", ".", "(", ")", "[", "]", "{", "}", "'", "\"", "1", "in", " ", "all", "!", "-", "a", "?", ":", "==", "\u{0}", "€", "\\", "b'"];
+        let parts = [
+            "data", ".", "(", ")", "[", "]", "{", "}", "'", "\"", "1", "in", " ", "all", "!", "-", "a", "?", ":", "==",
+            "\u{0}", "€", "\\", "b'",
+        ];
         for _ in 0..300 {
             let text: String = (0..random.usize(1..30)).map(|_| parts[random.usize(..parts.len())]).collect();
             let _ = is_wanted(&text, r#"{"a":[1,2]}"#);

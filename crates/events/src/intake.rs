@@ -18,6 +18,7 @@ use kit::tasks::Tasks;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::handle::Shared;
 
@@ -26,10 +27,8 @@ const CONNECTIONS_MAX: usize = 8192;
 /// Limit: from the end of an answer, or the beginning of the connection, to the end of the next head. The data plane closes
 /// idle connections earlier, so that it never writes to one that is just being closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Limit: one head; attributes of the largest event find room.
+/// Limit: one head; attributes of the largest event find room. Of fields hyper takes 100. Beyond either it answers 431.
 const HEAD_BYTES_MAX: usize = 128 << 10;
-/// Limit: fields of a head, beyond which hyper answers 431.
-const FIELDS_MAX: usize = 128;
 /// Limit: bodies in memory at once; what goes beyond is answered 503.
 const BODIES_BYTES_MAX: usize = 128 << 20;
 /// Limit: how often a failing accept is tried again.
@@ -43,8 +42,13 @@ struct Intake {
     body_bytes: AtomicUsize,
 }
 
-/// Serves until the drain begins, then ends what was begun.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut drain: drain::Watch) {
+/// Serves until the drain begins, then ends what was begun, for as long as it is not over.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    mut drain: drain::Watch,
+    over: CancellationToken,
+) {
     let intake = Arc::new(Intake { shared, requests: AtomicUsize::new(0), body_bytes: AtomicUsize::new(0) });
     let (rooms, connections) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Tasks::default());
     loop {
@@ -54,8 +58,9 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut drain:
         };
         if let Some((socket, room)) = accepted {
             let serving = serve_connection(socket, Arc::clone(&intake), drain.clone());
+            let over = over.clone();
             connections.spawn(async move {
-                serving.await;
+                over.run_until_cancelled(serving).await;
                 drop(room);
             });
         } else {
@@ -87,7 +92,7 @@ async fn serve_connection(socket: TcpStream, intake: Arc<Intake>, mut drain: dra
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).pipeline_flush(true);
-    server.max_header_size(HEAD_BYTES_MAX).max_headers(FIELDS_MAX).half_close(true);
+    server.max_header_size(HEAD_BYTES_MAX).half_close(true);
     let connection = server.serve_connection(TokioIo::new(socket), service);
     tokio::pin!(connection);
     // How a connection of a client ends is the client's affair.

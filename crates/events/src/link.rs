@@ -2,6 +2,7 @@
 //! anybody reads. What uses one holds a [`Link`] and is given a [`Session`], which ends with the connection; nothing is
 //! carried over from one session to the next.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use kit::backoff::Backoff;
 use kit::drain;
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::compiled::Compiled;
@@ -21,6 +22,8 @@ use crate::streams::{self, Names};
 
 /// How soon another connection is tried.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(2) };
+/// A connection that lasted longer was one; after others the pause goes on growing.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// Limit: a server that does not answer this often is taken for dead after three of them.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Limit: connecting, and each request to JetStream.
@@ -30,13 +33,24 @@ const QUEUE_MAX: usize = 4096;
 /// Limit: what was published and has no answer yet, in messages; beyond it publishers wait.
 const UNANSWERED_MAX: usize = 16 * 1024;
 
-/// One connection, from when it can be used until it is lost.
+/// One connection, from when it can be used until it is lost. Clones are the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Session(Arc<Connection>);
+
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) jetstream: Context,
-    pub(crate) names: Arc<Names>,
+    pub(crate) names: Names,
     lost: CancellationToken,
+}
+
+impl Deref for Session {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
 }
 
 impl Session {
@@ -56,7 +70,7 @@ impl Session {
 enum State {
     /// Why, in words.
     Away(Arc<str>),
-    Connected(Arc<Session>),
+    Connected(Session),
     /// Nothing will come any more.
     Ended,
 }
@@ -70,9 +84,9 @@ impl Link {
     ///
     /// # Errors
     /// [`Error::Away`], [`Error::Ended`].
-    pub(crate) fn session(&self) -> Result<Arc<Session>, Error> {
+    pub(crate) fn session(&self) -> Result<Session, Error> {
         match &*self.0.borrow() {
-            State::Connected(session) if !session.is_lost() => Ok(Arc::clone(session)),
+            State::Connected(session) if !session.is_lost() => Ok(session.clone()),
             State::Connected(_) => Err(Error::Away { reason: LOST.to_owned() }),
             State::Away(reason) => Err(Error::Away { reason: reason.to_string() }),
             State::Ended => Err(Error::Ended),
@@ -83,14 +97,14 @@ impl Link {
     ///
     /// # Errors
     /// [`Error::Ended`].
-    pub(crate) async fn connected(&mut self) -> Result<Arc<Session>, Error> {
+    pub(crate) async fn connected(&mut self) -> Result<Session, Error> {
         let is_settled = |state: &State| match state {
             State::Away(_) => false,
             State::Connected(session) => !session.is_lost(),
             State::Ended => true,
         };
         match self.0.wait_for(is_settled).await.as_deref() {
-            Ok(State::Connected(session)) => Ok(Arc::clone(session)),
+            Ok(State::Connected(session)) => Ok(session.clone()),
             _ => Err(Error::Ended),
         }
     }
@@ -128,7 +142,7 @@ pub(crate) fn parse_servers(url: &str) -> Result<Vec<ServerAddr>, Error> {
 impl Keeper {
     /// Connects for ever, to the server that the configuration names, until the drain begins.
     pub(crate) async fn run(self, mut compiled: watch::Receiver<Arc<Compiled>>, mut drain: drain::Watch) {
-        let mut attempt = 0;
+        let mut outage = Outage::default();
         while !drain.is_started() {
             let wanted = Arc::clone(&compiled.borrow_and_update());
             let Some(server) = &wanted.config.server else {
@@ -144,35 +158,56 @@ impl Keeper {
             };
             match opened {
                 Ok(session) => {
-                    if attempt > 0 {
-                        tracing::info!(purpose = ?self.purpose, "the broker is there again");
-                    }
-                    attempt = 0;
-                    self.state.send_replace(State::Connected(Arc::clone(&session)));
+                    outage.is_over(self.purpose);
+                    let since = Instant::now();
+                    self.state.send_replace(State::Connected(session.clone()));
                     tokio::select! {
                         () = drain.started() => break,
                         () = session.lost() => {}
                         () = replaced(self.purpose, &mut compiled, &wanted) => session.lost.cancel(),
                     }
                     self.state.send_replace(State::Away(LOST.into()));
+                    if since.elapsed() > STABLE_AFTER {
+                        outage.attempts = 0;
+                    }
                 }
                 Err(error) => {
                     let reason: Arc<str> = kit::Chain(&error).to_string().into();
-                    if attempt == 0 {
-                        tracing::warn!(%reason, purpose = ?self.purpose, "the broker is away");
-                    }
+                    outage.is_on(self.purpose, &reason);
                     self.state.send_replace(State::Away(reason));
                 }
             }
             tokio::select! {
                 () = drain.started() => break,
-                () = sleep(BACKOFF.delay(attempt, fastrand::f64())) => {}
+                () = sleep(BACKOFF.delay(outage.attempts, fastrand::f64())) => {}
             }
-            attempt = attempt.saturating_add(1);
+            outage.attempts = outage.attempts.saturating_add(1);
         }
         // Order: those who drain finish with the session first; this task is drained last.
         if let State::Connected(session) = self.state.send_replace(State::Ended) {
             session.lost.cancel();
+        }
+    }
+}
+
+/// What is told of an outage: its beginning and its end, however often was tried.
+#[derive(Debug, Default)]
+struct Outage {
+    /// Connections that failed, or did not last.
+    attempts: u32,
+    is_told: bool,
+}
+
+impl Outage {
+    fn is_on(&mut self, purpose: Purpose, reason: &str) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            tracing::warn!(reason, ?purpose, "the broker is away");
+        }
+    }
+
+    fn is_over(&mut self, purpose: Purpose) {
+        if std::mem::take(&mut self.is_told) {
+            tracing::info!(?purpose, "the broker is there again");
         }
     }
 }
@@ -199,7 +234,7 @@ fn authenticated(servers: &[ServerAddr]) -> ConnectOptions {
     }
 }
 
-async fn open(purpose: Purpose, compiled: &Compiled, server: &Server) -> Result<Arc<Session>, Error> {
+async fn open(purpose: Purpose, compiled: &Compiled, server: &Server) -> Result<Session, Error> {
     let config = &compiled.config;
     let servers = parse_servers(&server.url)?;
     let lost = CancellationToken::new();
@@ -227,14 +262,15 @@ async fn open(purpose: Purpose, compiled: &Compiled, server: &Server) -> Result<
         .max_ack_inflight(UNANSWERED_MAX)
         .backpressure_on_inflight(true)
         .build(client.clone());
-    let session = Session { client, jetstream, names: Arc::new(Names::of(&config.application)), lost };
+    let names = Names::of(&config.application);
+    let session = Session(Arc::new(Connection { client, jetstream, names, lost }));
     if purpose == Purpose::Reading {
         tokio::select! {
             () = session.lost() => return Err(Error::Away { reason: LOST.to_owned() }),
             made = streams::make(&session.jetstream, &session.names, &config.limits) => made?,
         }
     }
-    Ok(Arc::new(session))
+    Ok(session)
 }
 
 fn broker(operation: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Error {

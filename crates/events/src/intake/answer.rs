@@ -1,7 +1,7 @@
 //! What publishers are answered: 202 with what is durable, or a problem (RFC 9457).
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -25,6 +25,8 @@ pub(super) enum Refusal {
     Format {
         content_type: String,
     },
+    /// The body is compressed: what receivers are given would be, too, and not say so.
+    Coding,
     Publish(PublishError),
     Body(Unread),
     /// As many requests are served as may be.
@@ -47,7 +49,7 @@ impl Refusal {
         match self {
             Self::NoTopic => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Format { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Format { .. } | Self::Coding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Publish(error) => status(error),
             Self::Body(Unread::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(Unread::TimedOut) => StatusCode::REQUEST_TIMEOUT,
@@ -64,6 +66,7 @@ impl Refusal {
                 "{content_type:?} is no event format that is known; application/cloudevents+json and \
                  application/cloudevents-batch+json are, in UTF-8, and binary mode"
             ),
+            Self::Coding => "bodies with a content-encoding are not taken".to_owned(),
             Self::Publish(error) => kit::Chain(error).to_string(),
             Self::Body(Unread::TooLarge { max }) => format!("the body is larger than {max} bytes"),
             Self::Body(Unread::TimedOut) => "the body did not come in time".to_owned(),
@@ -90,6 +93,10 @@ impl Refusal {
         }
         let mut answer = answer(status, "application/problem+json", problem.to_string().into());
         let headers = answer.headers_mut();
+        if matches!(self, Self::Coding) {
+            // RFC 9110 §15.5.16.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         match status {
             StatusCode::METHOD_NOT_ALLOWED => headers.insert(ALLOW, METHODS),
             StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),

@@ -1,6 +1,7 @@
 //! One request of a publisher, from its path to its answer.
 
 use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -69,6 +70,9 @@ async fn publish(
     let read = async {
         if !room.take(1, limits.publishes_max) {
             return Err(Refusal::Busy);
+        }
+        if headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+            return Err(Refusal::Coding);
         }
         let mode = binary::mode(headers).map_err(|unreadable| match unreadable {
             Unreadable::Format(content_type) => Refusal::Format { content_type },
@@ -147,7 +151,7 @@ fn trace(event: &mut Event, headers: &HeaderMap) {
         return;
     };
     event.attributes.insert("traceparent".to_owned(), parent);
-    if let Some(state) = text("tracestate").filter(|state| !state.is_empty()) {
+    if let Some(state) = text("tracestate").filter(|state| attribute::check_one("tracestate", state).is_ok()) {
         event.attributes.insert("tracestate".to_owned(), state);
     }
 }

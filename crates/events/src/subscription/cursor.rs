@@ -1,11 +1,10 @@
 //! Reads a stream in order from a sequence on: a consumer of its own that acknowledges nothing, pulled as there is room.
 //! It lives as long as nothing is missing; then whoever uses it opens another one. Called by the subscription.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::datetime::DateTime;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -52,7 +51,7 @@ pub(crate) enum Content {
 
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    session: Arc<Session>,
+    session: Session,
     stream: String,
     consumer: String,
     inbox: String,
@@ -80,7 +79,7 @@ pub(crate) struct Read {
 /// What comes next.
 #[derive(Debug)]
 pub(crate) enum Next {
-    Message(Read),
+    Message(Box<Read>),
     /// Nothing but a word of the server.
     Nothing,
     /// Another one must be opened.
@@ -90,10 +89,12 @@ pub(crate) enum Next {
 impl Cursor {
     /// # Errors
     /// [`Error::Broker`]: the stream is not there, or the broker is not.
-    pub(crate) async fn open(session: &Arc<Session>, wish: &Wish) -> Result<Self, Error> {
-        let stream = session.jetstream.get_stream(&wish.stream).await.map_err(|error| failed("look at a stream", error))?;
+    pub(crate) async fn open(session: &Session, wish: &Wish) -> Result<Self, Error> {
+        let stream =
+            session.jetstream.get_stream(&wish.stream).await.map_err(|error| failed("look at a stream", error))?;
         let info = stream.cached_info();
-        let (last_sequence, created) = (info.state.last_sequence, i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default());
+        let (last_sequence, created) =
+            (info.state.last_sequence, i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default());
         let consumer = format!("atoll-{}", kit::ids::unique());
         let deliver_policy = match wish.from {
             From::Sequence(sequence) => DeliverPolicy::ByStartSequence { start_sequence: sequence.max(1) },
@@ -202,7 +203,7 @@ impl Cursor {
         self.next += 1;
         self.outstanding = self.outstanding.saturating_sub(1);
         self.pending = place.pending;
-        Next::Message(Read { sequence: place.sequence, time: place.time, message })
+        Next::Message(Box::new(Read { sequence: place.sequence, time: place.time, message }))
     }
 
     fn take_status(&mut self, status: StatusCode, message: &Message) -> Next {

@@ -58,6 +58,8 @@ pub(super) struct Delivering {
     recording: Recording,
     /// What is under way of a dead letter.
     asked: HashSet<u64>,
+    /// What was asked and cannot be done yet, and until when it waits.
+    waiting: Vec<(Instant, Command)>,
     phase: Phase,
     counting: Counting,
     commands: mpsc::Receiver<Command>,
@@ -103,16 +105,42 @@ struct Recording {
 
 /// What has happened.
 enum Happening {
-    Delivered { request: Request, delivery: Delivery, fetched: Option<Box<(Kept, Event)>> },
+    Delivered {
+        request: Request,
+        delivery: Delivery,
+        fetched: Option<Box<(Kept, Event)>>,
+    },
     /// It was aside, and somebody has taken it away.
-    Gone { request: Request },
-    Parked { ticket: Ticket, stored: u64 },
-    Forgotten { ticket: Ticket },
-    Buried { ticket: Ticket, letter: u64 },
-    Recorded { change: u64 },
+    Gone {
+        request: Request,
+    },
+    Parked {
+        ticket: Ticket,
+        stored: u64,
+    },
+    Forgotten {
+        ticket: Ticket,
+    },
+    Buried {
+        ticket: Ticket,
+        letter: u64,
+        fetched: Option<Box<(Kept, Event)>>,
+    },
+    Recorded {
+        change: u64,
+    },
     Opened(Result<Box<Cursor>, Error>),
-    Redriven { letter: u64, kept: Box<Kept>, stored: u64, reply: Reply<()> },
-    Dropped { letter: u64, sequence: u64, reply: Reply<()> },
+    Redriven {
+        letter: u64,
+        kept: Box<Kept>,
+        stored: u64,
+        reply: Reply<()>,
+    },
+    Dropped {
+        letter: u64,
+        sequence: u64,
+        reply: Reply<()>,
+    },
     Sought(Result<u64, Error>),
 }
 
@@ -145,6 +173,7 @@ impl Delivering {
             work: FuturesUnordered::new(),
             recording: Recording { is_on: false, since: now, recorded: 0, replies: Vec::new() },
             asked: HashSet::new(),
+            waiting: Vec::new(),
             phase: Phase::Delivering,
             counting: Counting::new(reading),
             commands,
@@ -160,6 +189,9 @@ impl Delivering {
         let mut look_at = Instant::now() + LOOK_EVERY;
         loop {
             let now = Instant::now();
+            if !self.waiting.is_empty() {
+                self.ask_again();
+            }
             self.act(&session, now).await;
             self.tell(session.is_lost());
             if let Phase::Draining(until) = self.phase
@@ -314,6 +346,15 @@ impl Delivering {
         if self.lanes.arrive(sequence, key.as_ref(), now) == Arrival::Known {
             self.forget_body(sequence);
         }
+    }
+
+    /// What was read from aside is written from memory, if it is written again.
+    fn remember(&mut self, sequence: u64, (kept, event): (Kept, Event)) {
+        let bytes = event.data.len() + BODY_BYTES;
+        self.forget_body(sequence);
+        self.bytes += bytes;
+        let (topic, key) = (kept.topic.as_str().into(), kept.key.clone());
+        self.bodies.insert(sequence, Body { event, topic, key, kept: Some(Box::new(kept)), bytes });
     }
 
     fn forget_body(&mut self, sequence: u64) {

@@ -203,7 +203,8 @@ mod tests {
     use super::*;
 
     fn event(bytes: usize) -> Event {
-        let attributes = [("id", "1"), ("source", "/a"), ("type", "t"), ("specversion", "1.0"), ("time", "2026-01-01T00:00:00Z")];
+        let attributes =
+            [("id", "1"), ("source", "/a"), ("type", "t"), ("specversion", "1.0"), ("time", "2026-01-01T00:00:00Z")];
         let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         Event { attributes, content_type: None, data: vec![b'x'; bytes].into() }
     }

@@ -1,16 +1,6 @@
 //! Which event is sent next: events of one key one after the other, keys in parallel, those behind a failed one aside.
 //! Pure: time is a value, and what is to be done comes out as [`Action`]s. Called by the subscription, which has the events
 //! themselves; here they are numbers.
-//!
-//! ```text
-//!            arrive                 next                 finished: done
-//!  cursor ───────────► queue ───────────────► in flight ────────────────► window.done
-//!            │           │ a head fails or hangs    │ failed
-//!            │           ▼                          ▼
-//!            └──────► aside: Writing ─parked─► Resting ─next─► in flight ─► Removing ─forgotten─► gone
-//!        (lane diverted)                            ▲ failed: Writing again     │ out of attempts
-//!                                                   └── redrive ── Held ◄── buried (hold_key; else Removing)
-//! ```
 
 mod due;
 mod lane;
@@ -23,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use due::Due;
 use kit::backoff::Backoff;
-pub(crate) use lane::{Lane, Parked};
 use lane::{Flight, State};
+pub(crate) use lane::{Lane, Parked};
 
 use super::progress::{Record, Window};
 use crate::{Batch, OnDeadLetter};
@@ -78,7 +68,9 @@ pub(crate) struct Request {
 pub(crate) enum Outcome {
     Done,
     /// To be tried again, and not before this time is over.
-    Failed { retry_after: Option<Duration> },
+    Failed {
+        retry_after: Option<Duration>,
+    },
     /// Never to be tried again.
     Refused,
     /// Nobody was there to be asked.
@@ -110,6 +102,17 @@ struct Stall {
     done: u64,
 }
 
+/// The way of an event:
+///
+/// ```text
+///            arrive                 next                 finished: done
+///  cursor ───────────► queue ───────────────► in flight ────────────────► window.done
+///            │           │ a head fails or hangs    │ failed
+///            │           ▼                          ▼
+///            └──────► aside: Writing ─parked─► Resting ─next─► in flight ─► Removing ─forgotten─► gone
+///        (lane diverted)                            ▲ failed: Writing again     │ out of attempts
+///                                                   └── redrive ── Held ◄── buried (hold_key; else Removing)
+/// ```
 #[derive(Debug)]
 pub(crate) struct Lanes {
     rules: Rules,

@@ -197,7 +197,15 @@ impl Window {
             step
         });
         let pending = pending.collect();
-        Record { version: VERSION, floor, through, pending, highest: self.highest, replay: self.replay(), created: self.created }
+        Record {
+            version: VERSION,
+            floor,
+            through,
+            pending,
+            highest: self.highest,
+            replay: self.replay(),
+            created: self.created,
+        }
     }
 }
 
@@ -261,7 +269,10 @@ mod tests {
     #[test]
     fn what_is_no_record_is_none() {
         for bad in [
-            "", "{}", "[]", "null",
+            "",
+            "{}",
+            "[]",
+            "null",
             r#"{"version":2,"floor":1,"through":1,"pending":[],"highest":1,"replay":null}"#,
             r#"{"version":1,"floor":2,"through":1,"pending":[],"highest":1,"replay":null}"#,
             r#"{"version":1,"floor":1,"through":2,"pending":[0],"highest":1,"replay":null}"#,

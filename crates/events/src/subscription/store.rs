@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::stream::{DirectGetErrorKind, LastRawMessageErrorKind, RawMessageErrorKind};
 use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{DirectGetErrorKind, LastRawMessageErrorKind, RawMessageErrorKind};
 use bytes::Bytes;
 use jiff::Timestamp;
 use kit::backoff::Backoff;
@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// Does something until it is done. Never returns once the link has ended: whoever waits for it is ended then.
-    async fn insist<T, F>(&self, what: &'static str, once: impl Fn(Arc<Session>) -> F) -> T
+    async fn insist<T, F>(&self, what: &'static str, once: impl Fn(Session) -> F) -> T
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -109,7 +109,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Broker`].
-    pub(crate) async fn load_record(&self, session: &Arc<Session>) -> Result<Option<Record>, Error> {
+    pub(crate) async fn load_record(&self, session: &Session) -> Result<Option<Record>, Error> {
         let stream = session.jetstream.get_stream_no_info(&session.names.progress).await;
         let stream = stream.map_err(|error| failed("read the progress", error))?;
         let subject = session.names.progress_subject(&self.name);
@@ -133,7 +133,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Broker`].
-    pub(crate) async fn load_aside(&self, session: &Arc<Session>) -> Result<Vec<Aside>, Error> {
+    pub(crate) async fn load_aside(&self, session: &Session) -> Result<Vec<Aside>, Error> {
         let wish = Wish {
             stream: session.names.aside.clone(),
             filter: format!("{}.>", session.names.aside_subject(&self.name)),
@@ -246,7 +246,7 @@ impl Store {
 pub(crate) const PAGE: usize = 1024;
 pub(crate) const READ_TIME_MAX: Duration = Duration::from_secs(10);
 
-async fn publish(session: &Arc<Session>, subject: String, headers: HeaderMap, payload: Bytes) -> Result<u64, Error> {
+async fn publish(session: &Session, subject: String, headers: HeaderMap, payload: Bytes) -> Result<u64, Error> {
     let sent = session.jetstream.publish_with_headers(subject, headers, payload).await;
     let ack = sent.map_err(|error| failed("publish", error))?.await.map_err(|error| failed("publish", error))?;
     Ok(ack.sequence)
@@ -256,7 +256,7 @@ async fn publish(session: &Arc<Session>, subject: String, headers: HeaderMap, pa
 ///
 /// # Errors
 /// [`Error::Broker`].
-pub(crate) async fn get(session: &Arc<Session>, stream: &str, sequence: u64) -> Result<Option<StreamMessage>, Error> {
+pub(crate) async fn get(session: &Session, stream: &str, sequence: u64) -> Result<Option<StreamMessage>, Error> {
     let stream = session.jetstream.get_stream_no_info(stream).await.map_err(|error| failed("read a message", error))?;
     match stream.direct_get(sequence).await {
         Ok(message) => return Ok(Some(message)),
@@ -267,6 +267,7 @@ pub(crate) async fn get(session: &Arc<Session>, stream: &str, sequence: u64) -> 
     match stream.get_raw_message(sequence).await {
         Ok(message) => Ok(Some(message)),
         Err(error) => match error.kind() {
+            RawMessageErrorKind::NoMessageFound => Ok(None),
             RawMessageErrorKind::JetStream(error) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
             _ => Err(failed("read a message", error)),
         },
@@ -277,7 +278,7 @@ pub(crate) async fn get(session: &Arc<Session>, stream: &str, sequence: u64) -> 
 ///
 /// # Errors
 /// [`Error::Broker`].
-pub(crate) async fn delete(session: &Arc<Session>, stream: &str, sequence: u64) -> Result<bool, Error> {
+pub(crate) async fn delete(session: &Session, stream: &str, sequence: u64) -> Result<bool, Error> {
     let name = stream;
     let stream = session.jetstream.get_stream_no_info(name).await.map_err(|error| failed("remove a message", error))?;
     match stream.delete_message(sequence).await {
@@ -296,7 +297,7 @@ pub(crate) async fn delete(session: &Arc<Session>, stream: &str, sequence: u64) 
 ///
 /// # Errors
 /// [`Error::Broker`].
-pub(crate) async fn complete(session: &Arc<Session>, message: &StreamMessage) -> Result<Option<(Kept, Event)>, Error> {
+pub(crate) async fn complete(session: &Session, message: &StreamMessage) -> Result<Option<(Kept, Event)>, Error> {
     let time = Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or_default();
     let Some(Found { kept, event }) = Kept::decode_all(&message.headers, &message.payload, time) else {
         return Ok(None);

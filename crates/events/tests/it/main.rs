@@ -1,6 +1,8 @@
 //! The engine from outside: publishers speak HTTP to it, and what it does is looked up in the broker, as any client would.
 
+mod dead_letters;
 mod formats;
+mod official;
 mod outage;
 mod publishing;
 mod sdks;

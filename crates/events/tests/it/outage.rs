@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use events::{Config, Limits};
+use events::{Config, Limits, OnDeadLetter, Start, Subscription};
 use testkit::client::Client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -187,4 +187,53 @@ async fn the_streams_of_the_engine_are_made_and_changed_and_kept() {
     // Once more with nothing to do.
     Engine::connected(config(broker.url())).await.ended().await;
     assert_eq!(count(&context, "ATOLL_SHOP_DEAD").await, 1);
+}
+
+/// A message as no client of the official libraries would send it: its header is not UTF-8, and async-nats gives up the
+/// connection on which it comes.
+async fn publish_unreadable(broker: &Broker, subject: &str) {
+    let head = b"NATS/1.0\r\nA: \xff\r\n\r\n";
+    let mut socket = TcpStream::connect(broker.address).await.unwrap();
+    let connect = "CONNECT {\"verbose\":false,\"headers\":true}\r\n";
+    let publish = format!("HPUB {subject} {} {}\r\n", head.len(), head.len() + 1);
+    socket.write_all(&[connect.as_bytes(), publish.as_bytes(), head, b"x\r\nPING\r\n"].concat()).await.unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"PONG\r\n") {
+        assert!(timeout(BOUND, socket.read_buf(&mut said)).await.expect("an answer").unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_does_not_stop_publishers() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path());
+    let context = broker.with_stream("ORDERS", "orders.>").await;
+    let mut config = config(broker.url());
+    config.subscriptions = vec![Subscription {
+        name: "warehouse".to_owned(),
+        topic: "orders.>".to_owned(),
+        stream: "ORDERS".to_owned(),
+        service: "warehouse".to_owned(),
+        edge: ([127, 0, 0, 1], 1).into(),
+        path: "/events".to_owned(),
+        filter: None,
+        key: None,
+        concurrency: 1,
+        max_deliver: 1,
+        backoff: Vec::new(),
+        ack_wait: Duration::from_secs(1),
+        dead_letter_topic: None,
+        on_dead_letter: OnDeadLetter::Continue,
+        batch: None,
+        start: Start::First,
+    }];
+    let engine = Engine::connected(config).await;
+    publish_unreadable(&broker, "orders.placed").await;
+    assert_eq!(count(&context, "ORDERS").await, 1);
+    let since = Instant::now();
+    for at in 2..40 {
+        let answer = engine.post("/cart/orders.placed", &[], b"1").await;
+        assert_eq!((answer.status(), &json(&answer)["events"][0]["sequence"]), (202, &at.into()));
+    }
+    assert!(since.elapsed() < BOUND);
 }

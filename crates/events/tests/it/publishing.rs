@@ -131,6 +131,7 @@ async fn what_claims_to_be_an_event_and_is_none_is_told_what_is_wrong() {
         (vec![BATCH], format!("[{{{head}}},[{{{head}}}]]"), 400, "event 1 of the request"),
         (vec![("content-type", "application/cloudevents+avro")], String::new(), 415, "no event format that is known"),
         (vec![("content-type", "a/b"), ("content-type", "a/b")], String::new(), 400, "given twice"),
+        (vec![("content-encoding", "gzip")], "x".to_owned(), 415, "content-encoding"),
         (vec![("ce-id", "1"), ("ce-id", "1")], String::new(), 400, "attribute id is given twice"),
     ] {
         let answer = engine.post("/cart/orders.placed", &fields, body.as_bytes()).await;
@@ -139,7 +140,7 @@ async fn what_claims_to_be_an_event_and_is_none_is_told_what_is_wrong() {
     }
     assert_eq!(count(&context, "ORDERS").await, 0);
     // Of the batch whose second event is missing something, both.
-    assert_eq!(engine.handle.read().topics["orders.>"].refused, 12);
+    assert_eq!(engine.handle.read().topics["orders.>"].refused, 13);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! is delivered as what it is.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use base64::Engine as _;
@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::{BOUND, Broker, Engine, config, raw};
+use crate::support::{BOUND, Broker, Engine, config, raw, tools};
 
 /// An event as an SDK sees it.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -30,12 +30,6 @@ struct Seen {
 enum Language {
     JavaScript,
     Python,
-}
-
-/// Where `cargo xtask test` installs what tests need.
-fn tools() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    own.ancestors().nth(3).unwrap().join("test-tools")
 }
 
 async fn run(language: Language, arguments: &[&str], input: &str) -> Vec<Seen> {

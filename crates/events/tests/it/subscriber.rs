@@ -149,7 +149,8 @@ impl Stage {
         change(&mut one);
         let config = Config { subscriptions: vec![one], ..config(broker.url()) };
         let (script, runtime) = (Script::default(), Some(runtime()));
-        let mut stage = Self { folder, broker: Some(broker), context, script, server: None, config, engine: None, runtime };
+        let mut stage =
+            Self { folder, broker: Some(broker), context, script, server: None, config, engine: None, runtime };
         stage.start().await;
         stage
     }
@@ -174,7 +175,8 @@ impl Stage {
     }
 
     pub(crate) async fn reads(&self, what: &str, is_so: impl Fn(&SubscriptionReading) -> bool) -> SubscriptionReading {
-        let wait = testkit::wait::until(what, BOUND, || async { Some(self.reading()).filter(|reading| is_so(reading)) });
+        let wait =
+            testkit::wait::until(what, BOUND, || async { Some(self.reading()).filter(|reading| is_so(reading)) });
         match tokio::time::timeout(BOUND - Duration::from_secs(1), wait).await {
             Ok(reading) => reading,
             Err(_) => panic!("{what}: {:?}", self.reading()),
@@ -183,8 +185,10 @@ impl Stage {
 
     /// Everything is delivered, and nothing is left.
     pub(crate) async fn settled(&self) -> SubscriptionReading {
-        self.reads("nothing left", |reading| reading.lag == 0 && reading.in_flight == 0 && reading.parked == 0 && reading.paused.is_none())
-            .await
+        self.reads("nothing left", |reading| {
+            reading.lag == 0 && reading.in_flight == 0 && reading.parked == 0 && reading.paused.is_none()
+        })
+        .await
     }
 
     /// The engine ends as if it had been killed, and another one begins.

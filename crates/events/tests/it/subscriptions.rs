@@ -27,7 +27,10 @@ async fn an_event_is_delivered_as_it_was_published() {
         assert_eq!(request.field(name), Some(*expected), "{name}");
     }
     let trace = request.field("traceparent").unwrap();
-    assert!(trace.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && !trace.contains("b7ad6b7169203331"), "{trace}");
+    assert!(
+        trace.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && !trace.contains("b7ad6b7169203331"),
+        "{trace}"
+    );
     assert_eq!(request.field("atoll-attempt"), Some("1"));
     assert_eq!(request.field("atoll-subscription"), Some("warehouse"));
     assert_eq!(request.field("atoll-deadline"), Some("5000"));
@@ -49,7 +52,13 @@ async fn what_fails_is_tried_again_with_its_key_behind_it() {
     let keys = stage.script.by_key();
     assert_eq!(keys["a"], [keyed("a", 1), keyed("a", 1), keyed("a", 1), keyed("a", 2), keyed("a", 3)]);
     assert_eq!(keys["b"], [keyed("b", 1), keyed("b", 2)]);
-    let attempts: Vec<_> = stage.script.seen().iter().filter(|seen| seen.text() == keyed("a", 1)).map(|seen| seen.field("atoll-attempt").unwrap().to_owned()).collect();
+    let attempts: Vec<_> = stage
+        .script
+        .seen()
+        .iter()
+        .filter(|seen| seen.text() == keyed("a", 1))
+        .map(|seen| seen.field("atoll-attempt").unwrap().to_owned())
+        .collect();
     assert_eq!(attempts, ["1", "2", "3"]);
 }
 
@@ -99,7 +108,11 @@ async fn a_broker_that_goes_and_comes_loses_nothing() {
     let address = stage.broker.take().unwrap().ended().await;
     stage.reads("a pause", |reading| reading.paused.as_deref() == Some("the broker is away")).await;
     stage.broker = Some(crate::support::Broker::start_at(stage.folder.path(), address));
-    let reading = stage.reads("the end", |reading| reading.lag == 0 && reading.parked == 0 && reading.paused.is_none() && reading.delivered >= 50).await;
+    let reading = stage
+        .reads("the end", |reading| {
+            reading.lag == 0 && reading.parked == 0 && reading.paused.is_none() && reading.delivered >= 50
+        })
+        .await;
     assert!(reading.delivered < 110, "{reading:?}");
     stage.context = stage.broker.as_ref().unwrap().jetstream().await;
     let before = stage.script.count();

@@ -1,7 +1,7 @@
 //! A broker and an engine on ports of their own, and what tests say to them.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
@@ -15,6 +15,12 @@ use tokio::time::timeout;
 
 /// Every wait of these tests.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
+
+/// Where `cargo xtask test` installs what tests need.
+pub(crate) fn tools() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    own.ancestors().nth(3).unwrap().join("test-tools")
+}
 
 /// A broker that runs. Dropping it ends it.
 pub(crate) struct Broker {

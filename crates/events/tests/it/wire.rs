@@ -178,3 +178,19 @@ async fn a_drain_ends_what_was_begun_and_takes_nothing_more() {
     assert_eq!(answer(&mut begun).await.status(), 202);
     engine.ended().await;
 }
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_ever() {
+    let limits = Limits { drain_max: Duration::from_millis(200), ..config(String::new()).limits };
+    let engine = Engine::start(Config { limits, ..config("nats://127.0.0.1:1".to_owned()) });
+    let mut begun = Client::connect(engine.address).await;
+    begun
+        .send("POST /cart/orders.placed HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(timeout(BOUND, begun.head()).await.unwrap().unwrap().status(), 100);
+    engine.ended().await;
+    let mut rest = Vec::new();
+    let _ = timeout(BOUND, begun.stream.read_to_end(&mut rest)).await.expect("closed");
+    assert!(rest.is_empty());
+}

@@ -1,6 +1,6 @@
 //! What is asked of a running subscription: redrive or drop a dead letter, deliver again.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -16,13 +16,49 @@ use crate::subscription::kept::Kept;
 use crate::subscription::store::{PAGE, READ_TIME_MAX};
 use crate::subscription::{Command, Compiled, Reply};
 
+/// Limit: what is asked of an event to which something happens waits so long, and so much of it.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+const WAITING_MAX: usize = 64;
 /// Limit: messages that are looked at for a later event of the same key; beyond it one is taken for granted.
 const LOOKED_AT_MAX: usize = 100_000;
 /// Limit: the same of later events of the key that were not delivered yet.
 const LATER_MAX: usize = 1_000;
 
 impl Delivering {
+    /// What cannot be done now waits for what is under way.
     pub(super) fn asked(&mut self, command: Command) {
+        let is_free = match &command {
+            Command::Redrive { kept, .. } => self.is_free(kept.sequence),
+            Command::Drop { sequence, .. } => !self.lanes.is_held(*sequence) || self.is_free(*sequence),
+            Command::Replay { .. } => true,
+        };
+        if is_free || self.waiting.len() >= WAITING_MAX {
+            self.begin_asked(command);
+        } else {
+            self.waiting.push((Instant::now() + WAIT_MAX, command));
+        }
+    }
+
+    /// Looks at what waits again.
+    pub(super) fn ask_again(&mut self) {
+        let now = Instant::now();
+        for (until, command) in std::mem::take(&mut self.waiting) {
+            if now >= until {
+                self.begin_asked(command);
+            } else {
+                self.asked(command);
+                if let Some((waits, _)) = self.waiting.last_mut() {
+                    *waits = (*waits).min(until);
+                }
+            }
+        }
+    }
+
+    fn is_free(&self, sequence: u64) -> bool {
+        self.lanes.is_resting(sequence) && !self.asked.contains(&sequence)
+    }
+
+    fn begin_asked(&mut self, command: Command) {
         match command {
             Command::Redrive { letter, kept, event, reply } => self.redrive(letter, kept, *event, reply),
             Command::Drop { letter, sequence, reply } => self.drop_letter(letter, sequence, reply),
@@ -130,7 +166,7 @@ impl Delivering {
 
 /// Whether a later event of the key was delivered.
 async fn later_delivered(
-    session: &Arc<Session>,
+    session: &Session,
     wish: &Wish,
     compiled: &Compiled,
     kept: &Kept,

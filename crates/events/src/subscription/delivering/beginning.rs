@@ -1,6 +1,5 @@
 //! How a subscription begins: what it has done, what is aside, where its cursor opens.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,7 +20,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 impl Delivering {
     /// Waits for the broker, and reads what is kept there. None where the drain comes first.
-    pub(super) async fn begin(&mut self, drain: &mut drain::Watch) -> Option<Arc<Session>> {
+    pub(super) async fn begin(&mut self, drain: &mut drain::Watch) -> Option<Session> {
         let mut link = self.surroundings.link.clone();
         loop {
             let begun = async {
@@ -49,7 +48,7 @@ impl Delivering {
         }
     }
 
-    async fn load(&mut self, session: &Arc<Session>) -> Result<(), Error> {
+    async fn load(&mut self, session: &Session) -> Result<(), Error> {
         let record = match self.store.load_record(session).await? {
             Some(record) => record,
             None => {
@@ -82,7 +81,7 @@ impl Delivering {
     }
 
     /// The sequence behind which a subscription begins that has never been.
-    async fn first(&mut self, session: &Arc<Session>) -> Result<u64, Error> {
+    async fn first(&mut self, session: &Session) -> Result<u64, Error> {
         let config = &self.compiled.config;
         match config.start {
             Start::First => Ok(0),
@@ -107,7 +106,7 @@ impl Delivering {
     }
 
     /// Opens another cursor behind what was read.
-    pub(super) fn open(&mut self, session: &Arc<Session>) {
+    pub(super) fn open(&mut self, session: &Session) {
         let wish = self.wish(From::Sequence(self.lanes.window.read() + 1));
         let session = session.clone();
         self.cursor = Place::Opening;
@@ -134,7 +133,10 @@ impl Delivering {
         let is_first = self.created.replace(cursor.created).is_none();
         let is_another = self.lanes.window.created().is_some_and(|created| created != cursor.created);
         if is_another {
-            tracing::warn!(subscription = self.compiled.config.name, "its stream was made anew: it begins with the first event");
+            tracing::warn!(
+                subscription = self.compiled.config.name,
+                "its stream was made anew: it begins with the first event"
+            );
             self.lanes.begin_behind(0, now.into_std());
         } else if is_first && self.lanes.window.read() > cursor.last_sequence {
             // The broker has lost what was not on its disk, and will give these numbers again.
@@ -153,14 +155,17 @@ impl Delivering {
     }
 
     /// Finds out which sequence is the first of a replay.
-    pub(super) fn seek(&mut self, session: &Arc<Session>, since: Since) {
-        let (session, wish) = (session.clone(), match since {
-            Since::First => return self.work.push(Box::pin(async { Happening::Sought(Ok(1)) })),
-            Since::Sequence(sequence) => {
-                return self.work.push(Box::pin(async move { Happening::Sought(Ok(sequence.max(1))) }));
-            }
-            Since::Time(time) => self.wish(From::Time(time)),
-        });
+    pub(super) fn seek(&mut self, session: &Session, since: Since) {
+        let (session, wish) = (
+            session.clone(),
+            match since {
+                Since::First => return self.work.push(Box::pin(async { Happening::Sought(Ok(1)) })),
+                Since::Sequence(sequence) => {
+                    return self.work.push(Box::pin(async move { Happening::Sought(Ok(sequence.max(1))) }));
+                }
+                Since::Time(time) => self.wish(From::Time(time)),
+            },
+        );
         self.work.push(Box::pin(async move {
             let sought = tokio::select! {
                 sought = first_of(&session, &wish) => sought,
@@ -172,7 +177,7 @@ impl Delivering {
 }
 
 /// The sequence of the first message that is wished for; where there is none, the one behind the last.
-async fn first_of(session: &Arc<Session>, wish: &Wish) -> Result<u64, Error> {
+async fn first_of(session: &Session, wish: &Wish) -> Result<u64, Error> {
     let mut cursor = Cursor::open(session, wish).await?;
     let mut found = cursor.last_sequence + 1;
     if cursor.pending > 0 {

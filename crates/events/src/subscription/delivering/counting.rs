@@ -100,7 +100,8 @@ impl Delivering {
         let reading = &mut self.counting.reading;
         reading.lag = behind + (open + parked) as u64;
         reading.in_flight = self.lanes.in_flight() as u64;
-        (reading.keys_parked, reading.parked, reading.keys_held) = (keys_parked as u64, parked as u64, keys_held as u64);
+        (reading.keys_parked, reading.parked, reading.keys_held) =
+            (keys_parked as u64, parked as u64, keys_held as u64);
         (reading.paused, reading.replay) = (paused, replay);
         self.counting.send();
     }

@@ -12,7 +12,7 @@ use crate::subscription::lanes::{Action, Outcome, Request, Ticket};
 
 impl Delivering {
     /// Does all that can be done now.
-    pub(super) async fn act(&mut self, session: &Arc<Session>, now: Instant) {
+    pub(super) async fn act(&mut self, session: &Session, now: Instant) {
         let time = now.into_std();
         self.lanes.tick(time);
         while let Some(request) = self.lanes.next(time) {
@@ -37,14 +37,15 @@ impl Delivering {
         }
     }
 
-    async fn go_on_reading(&mut self, session: &Arc<Session>, now: Instant) {
+    async fn go_on_reading(&mut self, session: &Session, now: Instant) {
         if !self.is_reading() {
             return;
         }
         let limits = &self.surroundings.limits;
         let (events, bytes) = (limits.buffer_events_max, limits.buffer_bytes_max);
         let is_parked_full = self.lanes.parked().0 >= limits.parked_max;
-        let room = if is_parked_full || !self.lanes.window.has_room() { 0 } else { events.saturating_sub(self.bodies.len()) };
+        let room =
+            if is_parked_full || !self.lanes.window.has_room() { 0 } else { events.saturating_sub(self.bodies.len()) };
         let room_bytes = bytes.saturating_sub(self.bytes);
         if room == 0 || room_bytes == 0 {
             self.lanes.full(now.into_std());
@@ -52,14 +53,12 @@ impl Delivering {
             self.lanes.has_room();
         }
         self.counting.is_parked_full = is_parked_full;
-        match &mut self.cursor {
-            Place::None(at) if *at <= now && !session.is_lost() => self.open(session),
-            Place::Open(cursor) => {
-                if cursor.pull(room, room_bytes).await.is_err() {
-                    self.close();
-                }
+        if let Place::Open(cursor) = &mut self.cursor {
+            if cursor.pull(room, room_bytes).await.is_err() {
+                self.close();
             }
-            _ => {}
+        } else if matches!(self.cursor, Place::None(at) if at <= now) && !session.is_lost() {
+            self.open(session);
         }
     }
 
@@ -158,21 +157,18 @@ impl Delivering {
         let stored = self.stored.get(&ticket.sequence).copied();
         let of_memory = self.kept(ticket).map(|(kept, body)| (kept, body.event.clone()));
         self.work.push(Box::pin(async move {
-            let known = match (of_memory, stored) {
-                (Some(known), _) => Some(known),
+            let (known, is_fetched) = match (of_memory, stored) {
+                (Some(known), _) => (Some(known), false),
                 // It was aside when the subscription began, with its last attempt behind it.
-                (None, Some(stored)) => store.fetch(stored).await,
-                (None, None) => None,
+                (None, Some(stored)) => (store.fetch(stored).await, true),
+                (None, None) => (None, false),
             };
-            let letter = match known {
-                Some((mut kept, event)) => {
-                    kept.is_holding = is_holding;
-                    (kept.held, kept.due) = (None, None);
-                    store.bury(&kept, &event).await
-                }
-                None => 0,
-            };
-            Happening::Buried { ticket, letter }
+            let Some((mut kept, event)) = known else { return Happening::Forgotten { ticket } };
+            kept.is_holding = is_holding;
+            (kept.held, kept.due) = (None, None);
+            let letter = store.bury(&kept, &event).await;
+            let fetched = is_fetched.then(|| Box::new((kept, event)));
+            Happening::Buried { ticket, letter, fetched }
         }));
     }
 
@@ -191,7 +187,10 @@ impl Delivering {
                 self.forget_body(ticket.sequence);
                 self.lanes.was_forgotten(ticket, now);
             }
-            Happening::Buried { ticket, letter } => {
+            Happening::Buried { ticket, letter, fetched } => {
+                if let Some(fetched) = fetched {
+                    self.remember(ticket.sequence, *fetched);
+                }
                 self.counting.reading.dead_lettered += 1;
                 self.lanes.was_buried(ticket, letter, now);
                 if self.lanes.parked_event(ticket).is_none() {
@@ -232,13 +231,7 @@ impl Delivering {
             && outcome != Outcome::Done
             && outcome != Outcome::Unreachable
         {
-            // What is written next is written from memory.
-            let (kept, event) = *fetched;
-            let bytes = event.data.len() + super::BODY_BYTES;
-            self.bytes += bytes;
-            let (topic, key) = (kept.topic.as_str().into(), kept.key.clone());
-            let body = Body { event, topic, key, kept: Some(Box::new(kept)), bytes };
-            self.bodies.insert(request.tickets[0].sequence, body);
+            self.remember(request.tickets[0].sequence, *fetched);
         }
         self.counting.attempted(request, outcome);
         if let [ticket] = &request.tickets[..]

@@ -64,15 +64,7 @@ pub(super) enum State {
 
 impl Parked {
     pub(super) fn new(due: Instant) -> Self {
-        Self {
-            state: State::Writing,
-            attempts: 0,
-            due,
-            is_exhausted: false,
-            is_redriven: false,
-            held: None,
-            change: 0,
-        }
+        Self { state: State::Writing, attempts: 0, due, is_exhausted: false, is_redriven: false, held: None, change: 0 }
     }
 
     /// As it was found.

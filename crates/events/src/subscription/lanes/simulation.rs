@@ -146,14 +146,23 @@ impl World {
                     continue;
                 }
                 let before = self.stream.range(..sequence).filter(|(_, other)| other.as_ref() == Some(&key));
-                let lost: Vec<_> = before.map(|(before, _)| *before).filter(|one| !self.done.contains(one) && !together.contains(one)).collect();
+                let lost: Vec<_> = before
+                    .map(|(before, _)| *before)
+                    .filter(|one| !self.done.contains(one) && !together.contains(one))
+                    .collect();
                 assert!(lost.is_empty(), "{lost:?}: all of {key} before {sequence} were done");
                 // After a crash there is a run from an older point, with none left out.
                 if let Some(last) = self.last.insert(key.clone(), sequence) {
                     assert!(last <= sequence, "{sequence} of {key} after {last}");
-                    let between = self.stream.range(last + 1..sequence.max(last + 1)).filter(|(_, other)| other.as_ref() == Some(&key));
+                    let between = self
+                        .stream
+                        .range(last + 1..sequence.max(last + 1))
+                        .filter(|(_, other)| other.as_ref() == Some(&key));
                     let skipped: Vec<_> = between.map(|(one, _)| *one).filter(|one| !self.is_dead(*one)).collect();
-                    assert!(skipped.is_empty(), "{skipped:?}: a run of {key} from {last} on has no holes before {sequence}");
+                    assert!(
+                        skipped.is_empty(),
+                        "{skipped:?}: a run of {key} from {last} on has no holes before {sequence}"
+                    );
                 }
             }
             self.requests.push(request);
@@ -317,9 +326,9 @@ fn run(seed: u64) {
 #[test]
 fn whatever_happens_none_is_lost_and_each_key_is_in_order() {
     if let Ok(seed) = std::env::var("SEED") {
-        return run(seed.parse().unwrap());
+        return run(seed.parse().expect("a number"));
     }
-    let count = std::env::var("SEEDS").ok().map_or(300, |count| count.parse().unwrap());
+    let count = std::env::var("SEEDS").ok().map_or(60, |count| count.parse().expect("a number"));
     for _ in 0..count {
         let seed = fastrand::u64(..);
         let result = std::panic::catch_unwind(|| run(seed));
