@@ -96,7 +96,8 @@ fn subscription(
     let (filter, key) = (filter(cx, table), table.text("key").and_then(|text| key(cx, text)));
     let on_dead_letter = on_dead_letter(cx, table);
     let dead_letter_topic = dead_letter_topic(cx, table, topics, topic.as_ref());
-    let batch = table.table("batch").map(|batch| Batch { size: batch.count("size").max(1), wait: batch.duration("wait") });
+    let batch =
+        table.table("batch").map(|batch| Batch { size: batch.count("size").max(1), wait: batch.duration("wait") });
     let backoff = match table.has("backoff") {
         true => table.list("backoff").iter().filter_map(|item| item.duration()).collect(),
         false => BACKOFF.to_vec(),
@@ -156,9 +157,8 @@ fn filter(cx: &Context<'_>, table: &Table<'_>) -> Option<String> {
 
 /// A dotted path in the data, or `attributes.` and the name of an attribute (CloudEvents 1.0.2, "Naming Conventions").
 fn key(cx: &Context<'_>, text: Text<'_>) -> Option<String> {
-    let is_attribute = |name: &str| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
+    let is_attribute =
+        |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let label = match text.value.strip_prefix("attributes.") {
         _ if text.value.len() > KEY_BYTES_MAX => "too long",
         Some(name) if !is_attribute(name) => "an attribute has lower-case letters and digits",

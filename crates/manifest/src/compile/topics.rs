@@ -426,7 +426,8 @@ pub(crate) fn check_store(
     if streams > broker.limits.streams {
         let place = root.table_or_default("broker").table_or_default("limits").place_of("streams");
         let of = if own_streams > 0 { " and streams of the platform's own" } else { "" };
-        let message = format!("there are {streams} topics{of}, and the broker may have {} streams", broker.limits.streams);
+        let message =
+            format!("there are {streams} topics{of}, and the broker may have {} streams", broker.limits.streams);
         let hint = format!("write `limits.streams = {streams}` under `[broker]`, or more");
         cx.report(Diagnostic::new(Code::StoreSmall, &place, message).label("less than that").hint(hint));
     }
