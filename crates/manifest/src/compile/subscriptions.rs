@@ -18,6 +18,8 @@ use crate::text::subject;
 const NAME_BYTES_MAX: usize = 100;
 /// Limit: bytes of a key.
 const KEY_BYTES_MAX: usize = 200;
+/// Limit: bytes of all filters together. The reading of one takes microseconds a byte.
+const FILTERS_BYTES_MAX: usize = 100_000;
 /// What `backoff` is where it is not written.
 const BACKOFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 
@@ -47,8 +49,11 @@ pub(crate) fn compile(
 ) -> BTreeMap<String, Subscription> {
     let mut places: BTreeMap<String, Place<'_>> = BTreeMap::new();
     let mut subscriptions = BTreeMap::new();
+    let mut filters_bytes = 0;
     for table in &declared.subscriptions {
+        let filter = filter(cx, table, &mut filters_bytes);
         let subscription = subscription(cx, declared, topics, table);
+        let subscription = subscription.map(|subscription| Subscription { filter, ..subscription });
         let Some(name) = name(table) else { continue };
         let place = if table.has("name") { table.place_of("name") } else { table.place_of("topic") };
         if !check_name(cx, table, &name, &place) {
@@ -93,7 +98,7 @@ fn subscription(
     });
     let topic = table.text("topic");
     let stream = topic.as_ref().and_then(|topic| topics::stream_of(cx, topics, topic));
-    let (filter, key) = (filter(cx, table), table.text("key").and_then(|text| key(cx, text)));
+    let key = table.text("key").and_then(|text| key(cx, text));
     let on_dead_letter = on_dead_letter(cx, table);
     let dead_letter_topic = dead_letter_topic(cx, table, topics, topic.as_ref());
     let batch =
@@ -111,7 +116,7 @@ fn subscription(
         stream: stream?,
         service: service?.value,
         path: path?.value,
-        filter,
+        filter: None,
         key,
         concurrency,
         max_deliver,
@@ -124,7 +129,8 @@ fn subscription(
     })
 }
 
-fn filter(cx: &Context<'_>, table: &Table<'_>) -> Option<String> {
+/// `bytes` are those of the filters before it, and then of this one, too.
+fn filter(cx: &Context<'_>, table: &Table<'_>, bytes: &mut usize) -> Option<String> {
     let item = table.get("filter")?;
     let text = item.text()?;
     let report = |code, place: &Place<'_>, message: &str, label: String, hint: &str| {
@@ -132,6 +138,11 @@ fn filter(cx: &Context<'_>, table: &Table<'_>) -> Option<String> {
         None
     };
     let shorter = "filter by what matters most, and leave the rest to the service";
+    *bytes += text.value.len().min(cel::EXPRESSION_BYTES_MAX);
+    if *bytes > FILTERS_BYTES_MAX {
+        let message = format!("the filters of all subscriptions have more than {FILTERS_BYTES_MAX} bytes");
+        return report(Code::Limit, &text.place, &message, "one too many".to_owned(), shorter);
+    }
     match cel::flaw(&text.value) {
         None => Some(text.value),
         Some(Flaw::Long) => {
