@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod consumer;
 mod daemon;
+mod dead_letter;
 mod describe;
 mod doctor;
 mod down;
@@ -25,6 +26,7 @@ mod plan;
 mod program;
 mod ps;
 mod publish;
+mod replay;
 mod routes;
 mod run;
 mod scale;
@@ -32,8 +34,10 @@ mod screen;
 mod stream;
 mod sub;
 mod subject;
+mod tail;
 mod target;
 mod top;
+mod topics;
 mod up;
 mod wait;
 
@@ -97,6 +101,13 @@ enum Command {
     Fault(fault::Fault),
     /// Say what happened to a request, and why
     Explain(explain::Explain),
+    /// Show who publishes what and who listens, and how far each subscription is
+    Topics(topics::Topics),
+    /// See events that could not be delivered, and deliver them again or give them up
+    #[command(subcommand)]
+    DeadLetter(dead_letter::DeadLetter),
+    /// Deliver events of a topic to a subscription once more
+    Replay(replay::Replay),
     /// Publish a message to a subject
     Publish(publish::Publish),
     /// Show messages as they come, or as a stream has kept them
@@ -174,6 +185,9 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Breaker(breaker) => breaker.run(context),
         Command::Fault(fault) => fault.run(context),
         Command::Explain(explain) => explain.run(context),
+        Command::Topics(topics) => topics.run(context),
+        Command::DeadLetter(dead_letter) => dead_letter.run(context),
+        Command::Replay(replay) => replay.run(context),
         Command::Publish(publish) => publish.run(context),
         Command::Sub(sub) => sub.run(context),
         Command::Stream(stream) => stream.run(context),

@@ -9,6 +9,7 @@ mod databases;
 mod drains;
 mod edges;
 mod endpoints;
+mod eventing;
 pub mod history;
 mod instances;
 mod log;
@@ -19,7 +20,7 @@ mod switches;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -150,6 +151,7 @@ struct Daemon {
     registry: registry::Handle,
     proxy: proxy::plane::Bound,
     supervisor: supervisor::Bound,
+    eventing: eventing::Bound,
     /// A broker that ended by itself.
     bus_losses: mpsc::Receiver<anyhow::Error>,
     api: UnixListener,
@@ -223,7 +225,8 @@ impl Daemon {
 
         let (open_files_soft, registry) = (raise_open_files(), registry::Handle::default());
         // What the data plane cannot serve must fail here, and not be 404 for ever.
-        proxy::Tables::compile(&served.snapshot(&registry.snapshot()))?;
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        proxy::Tables::compile(&served.snapshot(&registry.snapshot(), nowhere))?;
         let lost = planes.lost().to_vec();
         let proxy = proxy::plane::bind(plane::config(&project, served.listeners(), &lower::limits(&plan)), planes)?;
         let dashboard = Dashboard::bind(plan.dashboard.listen)?;
@@ -231,13 +234,15 @@ impl Daemon {
         let services = lower::services(&plan, &credentials);
         // Order: services find their streams when they start.
         let (bus, bus_losses) = Bus::open_for(&served, &project, credentials, history.clone(), tasks.clone()).await?;
+        let (eventing, eventing_bound) = eventing::bind(&served, &bus)?;
+        let eventing = Arc::new(eventing);
         let (prepare, prepares) = mpsc::channel(PREPARES_MAX);
         let (drain, drains) = mpsc::channel(DRAINS_MAX);
         let between = Between { registry: registry.clone(), prepare, drain };
         let supervisor =
             supervisor::bind(supervise(&project, services, (instances, before), open_files_soft, between))?;
         // Order: once the registry has what was taken over, so that a data plane that serves goes on serving all of it.
-        proxy.handle().apply(served.snapshot(&registry.snapshot()))?;
+        proxy.handle().apply(served.snapshot(&registry.snapshot(), eventing.address()))?;
         let switchboard = Switchboard::load(&project);
         proxy.handle().switch(switchboard.switches());
         let api = listen(&project).context("cannot open the daemon's socket")?;
@@ -256,6 +261,7 @@ impl Daemon {
             switchboard,
             dashboard,
             bus,
+            eventing,
             endpoints: registry.watch(),
             history,
             started_at: Timestamp::now(),
@@ -269,6 +275,7 @@ impl Daemon {
             registry,
             proxy,
             supervisor,
+            eventing: eventing_bound,
             bus_losses,
             api,
             prepares,
@@ -288,6 +295,7 @@ impl Daemon {
             registry,
             proxy,
             supervisor,
+            eventing,
             mut bus_losses,
             api,
             prepares,
@@ -304,6 +312,7 @@ impl Daemon {
         // Readiness of the engines: their sockets are open since `start`, and the parent was told then.
         let mut proxy = tasks.spawn(proxy.run(readiness::channel().0, proxy_watch));
         let mut supervisor = tasks.spawn(supervisor.run(readiness::channel().0, supervisor_watch));
+        let mut events = EventEngines::run(&control, eventing);
         tasks.spawn(endpoints::run(Arc::clone(&control), registry.watch()));
         attend(&control, &project, prepares, drains);
         // What a former manifest left is served until nothing of it runs.
@@ -324,17 +333,22 @@ impl Daemon {
             }
             result = &mut supervisor => (End::Stop, Some(engine_lost("supervisor", result))),
             result = &mut proxy => (End::Stop, Some(engine_lost("proxy", result))),
+            result = &mut events.running => (End::Stop, Some(engine_lost("events", result))),
             Some(error) = bus_losses.recv() => (End::Stop, Some(error)),
         };
         if end == End::Leave {
             control.supervisor.leave();
             control.proxy.leave().await;
         }
+        // Order: nothing is delivered to services that are about to stop; they may publish until they have.
+        control.eventing.rest(&control.served.borrow().clone(), &control.bus);
         finish("supervisor", supervisor, (end, supervisor_drain)).await;
         if lost.is_some() {
             // A supervisor that panicked has stopped nothing.
             supervisor::stop_all(supervisor::adopt(&project.run()).await).await;
         }
+        // Order: what services have published and written by now is taken; an engine that goes on has its own end.
+        events.end().await;
         // It ends within the bound that it was given.
         finish("proxy", proxy, (end, proxy_drain)).await;
         // Order: services publish until they have stopped. Those that go on connect again to the next daemon's.
@@ -354,6 +368,40 @@ impl Daemon {
                 std::process::exit(i32::from(crate::EXIT_BUG));
             }
         }
+    }
+}
+
+/// The engines of events and outboxes while they run.
+struct EventEngines {
+    running: JoinHandle<Result<(), events::Error>>,
+    relaying: JoinHandle<()>,
+    drain: drain::Trigger,
+    relay_drain: drain::Trigger,
+}
+
+impl EventEngines {
+    fn run(control: &Arc<Control>, bound: eventing::Bound) -> Self {
+        let eventing::Bound { events, outboxes, relays } = bound;
+        let (drain, watch) = drain::channel();
+        let (relay_drain, relay_watch) = drain::channel();
+        let tasks = &control.tasks;
+        let (eventing, publishing) = (Arc::clone(&control.eventing), tasks.clone());
+        tasks.spawn(async move { eventing.publish(relays, &publishing).await });
+        Self {
+            running: tasks.spawn(events.run(readiness::channel().0, watch)),
+            relaying: tasks.spawn(outboxes.run(readiness::channel().0, relay_watch)),
+            drain,
+            relay_drain,
+        }
+    }
+
+    /// Each of the two ends within the bound that it was given. Order: rows of outboxes need the other.
+    async fn end(self) {
+        self.relay_drain.start();
+        if let Err(panic) = self.relaying.await {
+            tracing::error!(engine = "outbox", error = %panic, "panicked while draining");
+        }
+        finish("events", self.running, (End::Stop, self.drain)).await;
     }
 }
 

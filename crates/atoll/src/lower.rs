@@ -5,6 +5,7 @@ mod broker;
 mod changes;
 mod drills;
 mod edges;
+mod eventing;
 mod events;
 mod metrics;
 mod names;
@@ -19,12 +20,16 @@ pub use broker::{ADMIN, Stream, broker, is_ours, is_same_engine, nats_url, reach
 pub use changes::changes;
 pub use drills::{breakers, effects, fault, forced, no_breaker, words};
 pub use edges::edges;
+pub use eventing::{Owners, cloud_event, dead_letter, outbox_event, outbox_owners, topics};
 pub use events::{events, outboxes};
 pub use metrics::{BrokerReading, Format as MetricsFormat, Usage, families, write as write_metrics};
 pub use names::{find_subject, find_target, is_declared};
 pub use program::program;
 pub use story::story;
-pub use streams::{BrokerSeen, ConsumerSeen, StreamSeen, broker_view, missing_stream, stream_view, weakness};
+pub use streams::{
+    BrokerSeen, ConsumerSeen, NATS_SYNC, StreamSeen, broker_view, is_engines_own, missing_stream, nats_view,
+    stream_view, weakness,
+};
 pub use traffic::{GATEWAY, ledger, limits, listeners, snapshot};
 pub use units::{databases, services};
 pub use view::{description, endpoint, event, given_up, hopeless, instances, line, services as service_views, skipped};

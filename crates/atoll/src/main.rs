@@ -6,6 +6,7 @@ mod api;
 mod cli;
 mod daemon;
 mod lower;
+mod nats;
 mod processes;
 mod project;
 mod scaffold;

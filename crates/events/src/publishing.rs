@@ -47,6 +47,8 @@ pub enum PublishError {
     InBatch { at: usize, source: Box<Self> },
     #[error("the event is larger than {max} bytes")]
     TooLarge { max: usize },
+    #[error("the event is larger than its stream takes")]
+    TooLargeForStream,
     #[error("{count} events are more than {max} in one request")]
     TooMany { count: usize, max: usize },
     #[error("the data is against the schema of the topic")]
@@ -187,7 +189,7 @@ impl Destination {
         for (at, event) in events.iter().enumerate() {
             self.check(event).map_err(|error| in_batch(at, error))?;
         }
-        let session = shared.link.session().map_err(|error| PublishError::unavailable(kit::Chain(&error)))?;
+        let session = shared.publishing.session().map_err(|error| PublishError::unavailable(kit::Chain(&error)))?;
         let until = Instant::now() + self.compiled.config.limits.publish_timeout;
         tokio::select! {
             biased;
@@ -206,11 +208,11 @@ impl Destination {
             let (mut headers, data) = nats::encode(event);
             headers.insert(async_nats::header::NATS_MESSAGE_ID, message_id(event));
             let publish = session.jetstream.publish_with_headers(self.subject.clone(), headers, data);
-            sent.push(publish.await.map_err(|error| (at, self.explain(&error)))?);
+            sent.push(publish.await.map_err(|error| (at, self.explain(session, &error)))?);
         }
         let mut published = Vec::with_capacity(events.len());
         for (at, (event, sent)) in events.iter().zip(sent).enumerate() {
-            let ack = sent.await.map_err(|error| (at, self.explain(&error)))?;
+            let ack = sent.await.map_err(|error| (at, self.explain(session, &error)))?;
             published.push(Published {
                 id: event.id().to_owned(),
                 source: event.source().to_owned(),
@@ -222,18 +224,15 @@ impl Destination {
         Ok(published)
     }
 
-    fn explain(&self, error: &jetstream::context::PublishError) -> PublishError {
+    fn explain(&self, session: &Session, error: &jetstream::context::PublishError) -> PublishError {
         let refused = std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
+        let is_too_large = |error: &jetstream::Error| error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM;
         match error.kind() {
-            PublishErrorKind::MaxPayloadExceeded => {
-                PublishError::TooLarge { max: self.compiled.config.limits.event_bytes_max }
-            }
-            _ if refused.is_some_and(|error| error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => {
-                PublishError::TooLarge { max: self.compiled.config.limits.event_bytes_max }
-            }
+            PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge { max: session.client.max_payload() },
             PublishErrorKind::StreamNotFound => {
                 PublishError::unavailable(format_args!("no stream takes {} at the moment", self.subject))
             }
+            _ if refused.is_some_and(is_too_large) => PublishError::TooLargeForStream,
             _ => PublishError::unavailable(kit::Chain(error)),
         }
     }

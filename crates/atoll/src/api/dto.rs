@@ -7,6 +7,13 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+mod eventing;
+
+pub use eventing::{
+    Attempt, DeadLetter, DeadLetterDone, DeadLetterQuery, DeadLetterWish, Event as CloudEvent, Replay, ReplayWish,
+    Since, Subscription, Topic, Topics,
+};
+
 /// `GET /v1/status`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {

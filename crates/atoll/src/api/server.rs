@@ -3,6 +3,7 @@
 mod broker;
 mod discovery;
 mod drills;
+mod eventing;
 mod instances;
 
 use std::convert::Infallible;
@@ -50,6 +51,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .merge(broker::router())
         .merge(discovery::router())
         .merge(drills::router())
+        .merge(eventing::router())
         .merge(instances::router())
         .fallback(async || refuse(StatusCode::NOT_FOUND, "the daemon knows no such path".into(), None))
         .with_state(control)
@@ -84,10 +86,7 @@ async fn gateway(State(control): Shared) -> Json<dto::Gateway> {
 }
 
 async fn edges(State(control): Shared) -> Response {
-    match control.edges().await {
-        Ok(edges) => Json(edges).into_response(),
-        Err(problem) => done(Err(problem)),
-    }
+    answer(control.edges().await)
 }
 
 async fn watch_services(State(control): Shared) -> Response {
@@ -119,16 +118,16 @@ async fn start(State(control): Shared, Json(selection): Json<dto::Selection>) ->
 }
 
 async fn apply(State(control): Shared, Json(wish): Json<dto::Apply>) -> Response {
-    changed(control.apply(wish).await)
+    answer(control.apply(wish).await)
 }
 
 async fn scale(State(control): Shared, Json(wish): Json<dto::Scale>) -> Response {
-    changed(control.scale(wish).await)
+    answer(control.scale(wish).await)
 }
 
-fn changed(result: Result<Vec<dto::Change>, dto::Problem>) -> Response {
+fn answer<T: Serialize>(result: Result<T, dto::Problem>) -> Response {
     match result {
-        Ok(changes) => Json(changes).into_response(),
+        Ok(value) => Json(value).into_response(),
         Err(problem) => done(Err(problem)),
     }
 }

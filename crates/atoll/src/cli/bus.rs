@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, ServerAddr};
+use async_nats::{Client, Event, HeaderMap, RequestErrorKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::api;
 use crate::api::dto::BrokerUrl;
 use crate::cli::Failure;
+use crate::nats;
 use crate::project::Project;
 
 /// How long the broker may take for an answer.
@@ -32,13 +33,10 @@ impl Bus {
     /// Asks the daemon where the broker is, and connects.
     pub async fn connect(project: &Project) -> Result<Self, Failure> {
         let BrokerUrl { url } = api::client::Client::new(project).get("/v1/broker/url").await.map_err(Failure::from)?;
-        let address: ServerAddr =
-            url.parse().map_err(|error| Failure::new("the broker's address cannot be read").because(error))?;
+        let (servers, options) =
+            nats::servers(&url).map_err(|error| Failure::new("the broker's address cannot be read").because(error))?;
         let (sender, closed) = watch::channel(false);
-        // The client does not take them from the address.
-        let part = |part: Option<&str>| part.unwrap_or_default().to_owned();
-        let options = ConnectOptions::with_user_and_password(part(address.username()), part(address.password()))
-            .name("atoll")
+        let options = options
             .connection_timeout(ANSWER_MAX)
             .request_timeout(Some(ANSWER_MAX))
             .max_reconnects(RECONNECTS_MAX)
@@ -53,8 +51,10 @@ impl Bus {
                 }
             });
         // Shown without its password.
-        let shown = format!("{}:{}", address.host(), address.port());
-        match options.connect(address).await {
+        let shown: Vec<String> =
+            servers.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect();
+        let shown = shown.join(", ");
+        match options.connect(servers).await {
             Ok(client) => Ok(Self { client, closed }),
             Err(error) => Err(Failure::new(format!("cannot connect to the broker at {shown}")).because(error)),
         }
@@ -201,33 +201,9 @@ pub fn nanoseconds(value: &Value) -> Option<String> {
     Some(manifest::format_duration(Duration::from_nanos(nanos)))
 }
 
-/// RFC 4648 §4.
-pub fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let part = |at: usize| u32::from(chunk.get(at).copied().unwrap_or_default());
-        let bits = part(0) << 16 | part(1) << 8 | part(2);
-        for place in 0..4 {
-            let index = (bits >> (18 - 6 * place)) & 63;
-            let is_padding = place > chunk.len();
-            text.push(if is_padding { '=' } else { char::from(ALPHABET[index as usize]) });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_are_written_as_rfc_4648_does() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-        assert_eq!(base64(&[0xff, 0xfe]), "//4=");
-    }
 
     #[test]
     fn subjects_patterns_and_names_are_told_apart() {

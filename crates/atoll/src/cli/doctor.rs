@@ -163,7 +163,12 @@ fn broker(project: &Project, plan: &Plan) -> Vec<Finding> {
             "write `sync = \"always\"` under [broker] where messages must not be lost",
         ));
     }
-    if !project.is_running() || plan.broker.is_none() {
+    if plan.nats.is_some() {
+        let hint =
+            "write it on each nats-server where messages must not be lost; users and their rights are theirs as well";
+        findings.push(Finding::doubtful(lower::NATS_SYNC, hint));
+    }
+    if !project.is_running() || plan.broker.is_none() && plan.nats.is_none() {
         return findings;
     }
     let seen = match block_on(Client::new(project).get::<dto::Broker>("/v1/broker")) {
@@ -188,7 +193,7 @@ fn broker(project: &Project, plan: &Plan) -> Vec<Finding> {
                 false => "change its topic back, or give the topic another name",
             };
             findings.push(Finding::bad(what, hint));
-        } else if stream.topic.is_none() && !is_bucket(&stream.name) {
+        } else if stream.topic.is_none() && !is_bucket(&stream.name) && !lower::is_engines_own(&stream.name) {
             let size = output::bytes_shown(stream.bytes);
             let what = format!(
                 "no topic declares the stream {}; its {} messages ({size}) are kept",

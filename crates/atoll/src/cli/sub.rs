@@ -5,6 +5,8 @@ use std::io::Write;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::{HeaderMap, Message};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -44,7 +46,22 @@ pub struct Sub {
 
 /// From where in a stream, as JetStream's API says it.
 #[derive(Clone, Debug, PartialEq)]
-struct From(Value);
+pub(super) struct From(Value);
+
+impl Default for From {
+    /// From what it has on.
+    fn default() -> Self {
+        Self(json!({ "deliver_policy": "all" }))
+    }
+}
+
+/// What is read of a stream, and on.
+pub(super) struct Reading {
+    pub(super) subject: String,
+    /// Found by the subject, if none is given.
+    pub(super) stream: Option<String>,
+    pub(super) from: From,
+}
 
 /// A message as it is shown.
 #[derive(Debug, Serialize)]
@@ -70,7 +87,11 @@ impl Sub {
         block_on(async {
             let bus = Bus::connect(&project).await?;
             match self.from.is_some() || self.stream.is_some() {
-                true => self.show(&bus, self.kept(&bus).await?, context.format).await,
+                true => {
+                    let (subject, stream) = (self.subject.clone(), self.stream.clone());
+                    let reading = Reading { subject, stream, from: self.from.clone().unwrap_or_default() };
+                    self.show(&bus, reading.messages(&bus).await?, context.format).await
+                }
                 false => self.show(&bus, self.live(&bus).await?, context.format).await,
             }
         })?
@@ -86,8 +107,37 @@ impl Sub {
         Ok(subscribed.map(|message| Ok((message, Origin { stream: None, time: Timestamp::now() }))).boxed())
     }
 
+    async fn show(
+        &self,
+        bus: &Bus,
+        messages: impl Stream<Item = Result<(Message, Origin), Failure>>,
+        format: Format,
+    ) -> anyhow::Result<()> {
+        let lost = stream::once(async { Err(bus.lost().await) });
+        let mut all = std::pin::pin!(stream::select(messages, lost));
+        let mut left = self.count.unwrap_or(u64::MAX);
+        while left > 0 {
+            let (message, origin) = match all.next().await {
+                Some(next) => next?,
+                None => return Err(bus.lost().await.into()),
+            };
+            match (self.raw, format) {
+                (true, _) => output::bytes(&[&message.payload, &b"\n"[..]].concat())?,
+                (false, Format::Json) => output::line(&serde_json::to_string(&shown(&message, origin))?)?,
+                (false, Format::Table) => print(&message, &origin)?,
+            }
+            left -= 1;
+        }
+        Ok(())
+    }
+}
+
+impl Reading {
     /// What a stream has, and what it gets.
-    async fn kept(&self, bus: &Bus) -> Result<impl Stream<Item = Result<(Message, Origin), Failure>> + use<>, Failure> {
+    pub(super) async fn messages(
+        &self,
+        bus: &Bus,
+    ) -> Result<impl Stream<Item = Result<(Message, Origin), Failure>> + use<>, Failure> {
         let name = match &self.stream {
             Some(name) => name.clone(),
             None => self.find(bus).await?,
@@ -95,7 +145,7 @@ impl Sub {
         // A stream that is missing is told of in the API's own words.
         bus.ask(&format!("STREAM.INFO.{name}"), &json!({})).await?;
         let failed = |name: &str| Failure::new(format!("cannot read the stream {name}"));
-        let From(place) = self.from.clone().unwrap_or(From(json!({ "deliver_policy": "all" })));
+        let From(place) = self.from.clone();
         let deliver_policy: DeliverPolicy =
             serde_json::from_value(place).map_err(|error| failed(&name).because(error))?;
         let config = pull::OrderedConfig { filter_subject: self.subject.clone(), deliver_policy, ..Default::default() };
@@ -129,37 +179,13 @@ impl Sub {
                 .hint(format!("name one with `--stream`: {}", many.join(", ")))),
         }
     }
-
-    async fn show(
-        &self,
-        bus: &Bus,
-        messages: impl Stream<Item = Result<(Message, Origin), Failure>>,
-        format: Format,
-    ) -> anyhow::Result<()> {
-        let lost = stream::once(async { Err(bus.lost().await) });
-        let mut all = std::pin::pin!(stream::select(messages, lost));
-        let mut left = self.count.unwrap_or(u64::MAX);
-        while left > 0 {
-            let (message, origin) = match all.next().await {
-                Some(next) => next?,
-                None => return Err(bus.lost().await.into()),
-            };
-            match (self.raw, format) {
-                (true, _) => output::bytes(&[&message.payload, &b"\n"[..]].concat())?,
-                (false, Format::Json) => output::line(&serde_json::to_string(&shown(&message, origin))?)?,
-                (false, Format::Table) => print(&message, &origin)?,
-            }
-            left -= 1;
-        }
-        Ok(())
-    }
 }
 
 /// Where a message comes from.
 #[derive(Debug)]
-struct Origin {
-    stream: Option<(String, u64)>,
-    time: Timestamp,
+pub(super) struct Origin {
+    pub(super) stream: Option<(String, u64)>,
+    pub(super) time: Timestamp,
 }
 
 fn shown(message: &Message, origin: Origin) -> Shown {
@@ -173,7 +199,7 @@ fn shown(message: &Message, origin: Origin) -> Shown {
         sequence,
         time: origin.time,
         headers: bus::headers(message.headers.as_ref()),
-        data_base64: text.is_none().then(|| bus::base64(&message.payload)),
+        data_base64: text.is_none().then(|| STANDARD.encode(&message.payload)),
         data: text,
     }
 }
@@ -199,7 +225,7 @@ fn print(message: &Message, origin: &Origin) -> anyhow::Result<()> {
     body.lines().try_for_each(|line| output::line(&format!("  {line}")))
 }
 
-fn from(text: &str) -> Result<From, String> {
+pub(super) fn from(text: &str) -> Result<From, String> {
     let policy = |policy: &str| Ok(From(json!({ "deliver_policy": policy })));
     match text {
         "first" => policy("all"),

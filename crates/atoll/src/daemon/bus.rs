@@ -1,5 +1,6 @@
-//! The broker within this process: opened where a plan needs it, opened anew where its own settings change, and told of
-//! users and streams with every change of the manifest. Streams are made and changed, never deleted.
+//! The broker: within this process, opened where a plan needs it, opened anew where its own settings change, and told of
+//! users with every change of the manifest; or somebody else's, which is asked by its API. Streams are made and changed in
+//! either, never deleted.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use crate::daemon::change::Served;
 use crate::daemon::history::History;
 use crate::daemon::{engine_lost, streams, unlistenable};
 use crate::lower::{self, StreamSeen};
+use crate::nats as elsewhere;
 use crate::project::{Credentials, Project};
 
 /// How long the broker may take to end: its last messages go to the disk.
@@ -36,6 +38,8 @@ pub enum Error {
     Broker(#[from] broker::Error),
     #[error("the broker ended while it started")]
     Ended,
+    #[error("the broker at {address} cannot be spoken to")]
+    Elsewhere { address: String, source: elsewhere::Error },
 }
 
 /// The broker, if there is one, and what is needed to open it.
@@ -55,15 +59,44 @@ pub struct Bus {
 }
 
 /// A broker that serves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Open {
-    pub address: SocketAddr,
-    pub monitor: Option<SocketAddr>,
-    pub handle: broker::Handle,
-    /// What it was opened with.
-    pub plan: plan::Broker,
+    pub place: Place,
+    pub api: streams::Api,
     /// Why streams are not as the manifest wants them.
     pub refused: BTreeMap<String, String>,
+}
+
+/// Whose it is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In this process.
+    Own {
+        address: SocketAddr,
+        monitor: Option<SocketAddr>,
+        handle: broker::Handle,
+        /// What it was opened with.
+        plan: plan::Broker,
+    },
+    Elsewhere(plan::Nats),
+}
+
+impl Open {
+    /// Where it is, without passwords.
+    pub fn address(&self) -> String {
+        match &self.place {
+            Place::Own { address, .. } => format!("nats://{}", lower::reached(*address)),
+            Place::Elsewhere(nats) => nats.address.clone(),
+        }
+    }
+
+    /// Where it is reached with every right: never for a log.
+    pub fn url(&self, credentials: &Credentials) -> String {
+        match &self.place {
+            Place::Own { address, .. } => lower::nats_url(*address, lower::ADMIN, credentials),
+            Place::Elsewhere(nats) => nats.url.clone(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -96,24 +129,40 @@ impl Bus {
         &self.credentials
     }
 
+    /// Where what serves now is reached with every right, if anything does: never for a log.
+    pub fn url(&self) -> Option<String> {
+        self.open().map(|open| open.url(&self.credentials))
+    }
+
     /// What serves now.
     pub fn open(&self) -> Option<Arc<Open>> {
         self.open.borrow().clone()
     }
 
-    /// Has a broker as the present plan needs it, or those before it as long as instances of them run, with the users and
+    /// Has the broker that the present plan names, or one of our own as that plan needs it, or those before it as long as instances of them run, with the users and
     /// the streams that are wanted: asked again, it makes good what failed before. Gives what is lost by it, in sentences.
     ///
     /// Addresses are opened before any is closed, and one that stays is never closed, so that what cannot be had changes
     /// nothing. Only other bounds of the engine need another engine, on the same sockets.
     pub async fn go_over(&self, served: &Served) -> Result<Vec<String>, Error> {
         let mut running = self.running.lock().await;
+        let mut said = self.go_over_own(&mut running, served).await?;
+        if let Some(nats) = &served.present.plan.nats {
+            self.reach(nats).await?;
+        }
+        said.extend(self.declare(&lower::streams(&served.present.plan)).await);
+        Ok(said)
+    }
+
+    async fn go_over_own(&self, running: &mut Option<Running>, served: &Served) -> Result<Vec<String>, Error> {
         let retiring = || served.retiring.iter().rev().map(|accepted| &*accepted.plan);
         let plans = || std::iter::once(&*served.present.plan).chain(retiring());
         let is_unsettled = |service: &str| served.unsettled.contains(service);
         let users = lower::users(&served.present.plan, retiring(), is_unsettled, &self.credentials);
         let Some((name, next)) = plans().find_map(|plan| Some((&plan.name, plan.broker.clone()?))) else {
-            self.close(&mut running).await;
+            if running.is_some() {
+                self.close(running).await;
+            }
             self.missing.send_replace(None);
             return Ok(Vec::new());
         };
@@ -125,7 +174,7 @@ impl Bus {
             (Ok(sockets), Some(running)) if lower::is_same_engine(&running.plan, &next.plan) => {
                 running.handle.set_users(&next.users)?;
                 running.handle.listen(&sockets);
-                self.show(running.handle.clone(), &sockets, &next.plan);
+                self.show_own(running.handle.clone(), &sockets, &next.plan);
                 (running.plan, running.sockets) = (next.plan, sockets);
             }
             // What is open on one of this machine's addresses and is to be on all of them closes first.
@@ -139,12 +188,23 @@ impl Bus {
                 said.extend(self.at_stake().await);
                 let open = if sockets.is_ok() { open } else { broker::Sockets::default() };
                 drop(sockets);
-                self.reopen(&mut running, next, open).await?;
+                self.reopen(running, next, open).await?;
             }
         }
         self.missing.send_replace(None);
-        said.extend(self.declare(&lower::streams(&served.present.plan)).await);
         Ok(said)
+    }
+
+    /// Shows somebody else's broker as the one that serves. The connection comes about by itself, and again when it breaks.
+    async fn reach(&self, nats: &plan::Nats) -> Result<(), Error> {
+        let is_known = |open: &Open| matches!(&open.place, Place::Elsewhere(known) if known == nats);
+        if self.open().is_some_and(|open| is_known(&open)) {
+            return Ok(());
+        }
+        let client = elsewhere::client(&nats.url).await;
+        let client = client.map_err(|source| Error::Elsewhere { address: nats.address.clone(), source })?;
+        self.show(Place::Elsewhere(nats.clone()), streams::Api::Elsewhere(client));
+        Ok(())
     }
 
     /// Has another engine, on sockets that are open; where that cannot be, the one before again.
@@ -188,14 +248,18 @@ impl Bus {
     /// What the broker counts and its streams hold, as far as it says so within this time.
     pub async fn read(&self, patience: Duration) -> Option<lower::BrokerReading> {
         let open = self.open()?;
-        let (counts, refused) = (open.handle.counts(), open.refused.len());
-        let mut reading = lower::BrokerReading { counts, refused, ..lower::BrokerReading::default() };
+        let counts = match &open.place {
+            Place::Own { handle, .. } => handle.counts(),
+            Place::Elsewhere(_) => broker::Counts::default(),
+        };
+        let mut reading =
+            lower::BrokerReading { counts, refused: open.refused.len(), ..lower::BrokerReading::default() };
         // What has come by then is better than nothing.
         let _ = tokio::time::timeout(patience, async {
-            reading.streams = streams::list(&open.handle).await.unwrap_or_default();
+            reading.streams = streams::list(&open.api).await.unwrap_or_default();
             for stream in reading.streams.iter().filter(|stream| stream.consumers() > 0) {
                 let name = stream.name().unwrap_or_default();
-                let consumers = streams::consumers(&open.handle, name).await.unwrap_or_default();
+                let consumers = streams::consumers(&open.api, name).await.unwrap_or_default();
                 reading.consumers.extend(consumers.into_iter().map(|consumer| (name.to_owned(), consumer)));
                 if reading.consumers.len() >= CONSUMERS_READ_MAX {
                     break;
@@ -231,7 +295,7 @@ impl Bus {
     /// What ends with the engine: messages in memory.
     async fn at_stake(&self) -> Option<String> {
         let open = self.open()?;
-        let streams = streams::list(&open.handle).await.unwrap_or_default();
+        let streams = streams::list(&open.api).await.unwrap_or_default();
         let lost: u64 = streams.iter().filter(|stream| stream.is_in_memory()).map(StreamSeen::messages).sum();
         let lost = if lost > 0 { format!("; {lost} messages in memory are gone") } else { String::new() };
         Some(format!("it is opened anew, clients connect again{lost}"))
@@ -289,23 +353,27 @@ impl Bus {
             }
         });
         tracing::info!(%address, sync = %plan.sync, "the broker listens");
-        self.show(handle.clone(), &sockets, &plan);
+        self.show_own(handle.clone(), &sockets, &plan);
         Ok(Running { plan, sockets, handle, drain, ended })
     }
 
     /// Shows what serves now.
-    fn show(&self, handle: broker::Handle, sockets: &broker::Sockets, plan: &plan::Broker) {
+    fn show_own(&self, handle: broker::Handle, sockets: &broker::Sockets, plan: &plan::Broker) {
         let address = sockets.address().unwrap_or(plan.listen);
+        let api = streams::Api::Own(handle.clone());
+        self.show(Place::Own { address, monitor: sockets.monitor_address(), handle, plan: plan.clone() }, api);
+    }
+
+    fn show(&self, place: Place, api: streams::Api) {
         let refused = self.open().map(|open| open.refused.clone()).unwrap_or_default();
-        let next = Open { address, monitor: sockets.monitor_address(), handle, plan: plan.clone(), refused };
-        self.open.send_replace(Some(Arc::new(next)));
+        self.open.send_replace(Some(Arc::new(Open { place, api, refused })));
     }
 
     /// Has the streams that the manifest wants. One that cannot be had stays as it is, and the reason is shown.
     /// Gives what services lose sight of.
     async fn declare(&self, wanted: &[lower::Stream]) -> Vec<String> {
         let Some(open) = self.open() else { return Vec::new() };
-        let streams::Outcome { said, retired, refused } = streams::declare(&open.handle, wanted).await;
+        let streams::Outcome { said, retired, refused } = streams::declare(&open.api, wanted).await;
         if !said.is_empty() || !retired.is_empty() {
             let all: Vec<&str> = said.iter().chain(&retired).map(String::as_str).collect();
             self.history.say("streams_changed", all.join("; "));
@@ -315,9 +383,7 @@ impl Bus {
             tracing::warn!(streams = all.join("; "), "streams are not as the manifest wants them");
             self.history.say("streams_refused", format!("not as the manifest wants them: {}", all.join("; ")));
         }
-        let Open { address, monitor, ref handle, ref plan, .. } = *open;
-        let next = Open { address, monitor, handle: handle.clone(), plan: plan.clone(), refused };
-        self.open.send_replace(Some(Arc::new(next)));
+        self.open.send_replace(Some(Arc::new(Open { refused, ..Open::clone(&open) })));
         retired
     }
 }
@@ -392,11 +458,11 @@ impl super::Control {
     /// The broker and its streams as they are now.
     pub async fn broker(&self) -> Result<dto::Broker, dto::Problem> {
         let open = self.bus.open().ok_or_else(absent)?;
-        let (plan, Open { handle, plan: settings, .. }) = (self.plan(), &*open);
+        let plan = self.plan();
         // Of a broker that does not answer the rest is worth showing.
-        let (found, silent) = match streams::list(handle).await {
+        let (found, silent) = match streams::list(&open.api).await {
             Ok(found) => (found, None),
-            Err(error) => (Vec::new(), Some(error.to_string())),
+            Err(error) => (Vec::new(), Some(kit::Chain(&error).to_string())),
         };
         let mut all: Vec<dto::Stream> =
             found.iter().map(|found| lower::stream_view(&plan, found, &open.refused)).collect();
@@ -404,26 +470,26 @@ impl super::Control {
         {
             all.push(lower::missing_stream(&plan, name, why));
         }
-        Ok(lower::broker_view(lower::BrokerSeen {
-            address: lower::reached(open.address),
-            monitor: open.monitor,
-            settings,
-            counts: handle.counts(),
-            users: plan
-                .services
-                .iter()
-                .filter(|(_, service)| lower::uses_broker(service))
-                .map(|(name, _)| name.clone())
-                .collect(),
-            streams: all,
-            silent,
-        }))
+        let users = plan.services.iter().filter(|(_, service)| lower::uses_broker(service));
+        let users = users.map(|(name, _)| name.clone()).collect();
+        Ok(match &open.place {
+            Place::Own { address, monitor, handle, plan: settings } => lower::broker_view(lower::BrokerSeen {
+                address: lower::reached(*address),
+                monitor: *monitor,
+                settings,
+                counts: handle.counts(),
+                users,
+                streams: all,
+                silent,
+            }),
+            Place::Elsewhere(nats) => lower::nats_view(nats, users, all, silent),
+        })
     }
 
     /// Where the broker is reached with every right: for the socket of this user alone, never for a log.
     pub fn broker_url(&self) -> Result<dto::BrokerUrl, dto::Problem> {
         let open = self.bus.open().ok_or_else(absent)?;
-        Ok(dto::BrokerUrl { url: lower::nats_url(open.address, lower::ADMIN, self.bus.credentials()) })
+        Ok(dto::BrokerUrl { url: open.url(self.bus.credentials()) })
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kit::Chain;
-use manifest::{Plan, Severity};
+use manifest::{Plan, Severity, plan};
 use supervisor::{Effect, Refused, Standing};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -36,9 +36,13 @@ pub struct Served {
 }
 
 impl Served {
-    /// What the data plane serves with these endpoints.
-    pub fn snapshot(&self, endpoints: &registry::Snapshot) -> proxy::Snapshot {
-        lower::snapshot(&self.present.plan, self.retiring.iter().map(|retiring| &*retiring.plan), endpoints)
+    /// What the data plane serves with these endpoints, and with the engine of events at its own.
+    pub fn snapshot(&self, endpoints: &registry::Snapshot, events: SocketAddr) -> proxy::Snapshot {
+        let retiring = self.retiring.iter().map(|retiring| &*retiring.plan);
+        let mut snapshot = lower::snapshot(&self.present.plan, retiring, endpoints);
+        let endpoint = proxy::Endpoint { instance: 0, address: events, state: proxy::State::Ready };
+        snapshot.services.insert(plan::EVENTS.to_owned(), vec![endpoint]);
+        snapshot
     }
 
     /// Listeners of the present plan, and what only those before it have; of one that has moved, the newest address.
@@ -156,6 +160,7 @@ impl Control {
             // What was taken back may be tried once more, and what the broker fell short of; nothing else differs.
             let served = self.served.borrow().clone();
             self.bus.go_over(&served).await.map_err(|error| Problem { hint: bus::hint(&error), ..engine(&error) })?;
+            self.eventing.go_over(&served, &self.bus).map_err(|error| engine(&error))?;
             changes.extend(self.bus.refusals(&plan));
             let applied = self
                 .supervisor
@@ -166,7 +171,9 @@ impl Control {
         // What cannot be served or run fails here, before anything has changed.
         let standing = self.supervisor.snapshot().standing();
         let served = self.served.borrow().clone().followed_by(next, &standing, self.bus.credentials());
-        proxy::Tables::compile(&served.snapshot(&self.endpoints.clone().current())).map_err(|error| engine(&error))?;
+        let snapshot = served.snapshot(&self.endpoints.clone().current(), self.eventing.address());
+        proxy::Tables::compile(&snapshot).map_err(|error| engine(&error))?;
+        self.eventing.check(&served, &self.bus).map_err(|error| engine(&error))?;
         let kept = ground.project.store_ports(&plan.ports);
         kept.map_err(|error| refused(format!("cannot keep the port ledger: {error}")))?;
         let (told, lost) = match self.switch(served, named, refused_before).await {
@@ -218,6 +225,10 @@ impl Control {
                 return Err(Problem { hint, ..engine(&error) });
             }
         };
+        // What cannot be was found out before anything changed.
+        if let Err(error) = self.eventing.go_over(&next, &self.bus) {
+            tracing::error!(error = %Chain(&error), "events go on as before");
+        }
         // Order: rules first, so that a service that goes is no longer sent requests, and one that comes has its
         // databases known when it is prepared.
         self.served.send_replace(next);
@@ -235,6 +246,9 @@ impl Control {
                 self.move_dashboard_back(&before.present.plan);
                 if let Err(error) = self.bus.go_over(&before).await {
                     tracing::error!(error = %Chain(&error), "cannot go back to the broker of before");
+                }
+                if let Err(error) = self.eventing.go_over(&before, &self.bus) {
+                    tracing::error!(error = %Chain(&error), "cannot go back to the events of before");
                 }
                 self.served.send_replace(before);
                 if let Err(error) = self.proxy.listen(&listeners) {

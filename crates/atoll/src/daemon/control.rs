@@ -17,6 +17,7 @@ use crate::daemon::End;
 use crate::daemon::bus::Bus;
 use crate::daemon::change::{Grounds, Served};
 use crate::daemon::dashboard::Dashboard;
+use crate::daemon::eventing::Eventing;
 use crate::daemon::history::History;
 use crate::daemon::switches::Switchboard;
 use crate::lower;
@@ -35,6 +36,7 @@ pub struct Control {
     pub switchboard: Switchboard,
     pub dashboard: Dashboard,
     pub bus: Bus,
+    pub eventing: Arc<Eventing>,
     /// What is ready, to be cloned by whoever looks. No handle: that would keep the registry alive.
     pub endpoints: registry::Watcher,
     pub history: History,
@@ -64,7 +66,7 @@ impl Control {
             manifest: self.manifest.display().to_string(),
             gateway: format!("http://{}", self.gateway_address()),
             dashboard: Some(format!("http://{}", self.dashboard.address())),
-            broker: self.bus.open().map(|open| format!("nats://{}", lower::reached(open.address))),
+            broker: self.bus.open().map(|open| open.address()),
             access_log: self.plan().gateway.access_log,
             started_at: self.started_at,
             uptime_seconds: Timestamp::now().duration_since(self.started_at).as_secs_f64(),

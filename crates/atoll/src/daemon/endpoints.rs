@@ -22,7 +22,7 @@ pub(super) async fn run(control: Arc<Control>, mut watcher: registry::Watcher) {
             Ok(()) = served.changed() => watcher.current(),
         };
         let begun = Instant::now();
-        let snapshot = served.borrow_and_update().snapshot(&endpoints);
+        let snapshot = served.borrow_and_update().snapshot(&endpoints, control.eventing.address());
         match control.proxy.apply(snapshot) {
             Ok(()) => {
                 let next = in_rotation(&endpoints);

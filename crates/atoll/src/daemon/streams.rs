@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use broker::{Handle, Outgoing};
+use broker::Outgoing;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -13,6 +13,8 @@ use crate::lower::{self, ConsumerSeen, Stream, StreamSeen};
 
 /// How long one answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// The same of somebody else's broker, which may not be there at all.
+const ELSEWHERE_ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Limit: pages of a list.
 const PAGES_MAX: usize = 1_000;
 /// "subjects overlap with an existing stream".
@@ -25,9 +27,36 @@ pub enum Error {
     #[error("the stream {stream}, which is not Atoll's, has subjects of it")]
     Taken { stream: String },
     #[error("the broker does not answer for its streams")]
-    Silent { source: broker::Error },
+    Silent { source: Box<dyn std::error::Error + Send + Sync> },
     #[error("the broker's answer cannot be read")]
     Answer { source: serde_json::Error },
+}
+
+/// Who answers for streams.
+#[derive(Clone, Debug)]
+pub enum Api {
+    /// The broker in this process.
+    Own(broker::Handle),
+    /// Another, over its protocol.
+    Elsewhere(async_nats::Client),
+}
+
+impl Api {
+    async fn request(&self, subject: String, payload: String) -> Result<Vec<u8>, Error> {
+        match self {
+            Self::Own(handle) => {
+                let question =
+                    Outgoing { subject: subject.as_bytes(), payload: payload.as_bytes(), ..Outgoing::default() };
+                let answer = handle.request(&question, ANSWER_MAX).await;
+                answer.map(|answer| answer.payload().to_vec()).map_err(|error| Error::Silent { source: error.into() })
+            }
+            Self::Elsewhere(client) => {
+                let answer = tokio::time::timeout(ELSEWHERE_ANSWER_MAX, client.request(subject, payload.into())).await;
+                let answer = answer.map_err(|error| Error::Silent { source: error.into() })?;
+                answer.map(|answer| answer.payload.to_vec()).map_err(|error| Error::Silent { source: error.into() })
+            }
+        }
+    }
 }
 
 /// What came of it.
@@ -42,10 +71,10 @@ pub struct Outcome {
 }
 
 /// Has every stream as it is wanted. Room is made before it is taken: streams that shrink come first.
-pub async fn declare(handle: &Handle, wanted: &[Stream]) -> Outcome {
+pub async fn declare(api: &Api, wanted: &[Stream]) -> Outcome {
     let mut outcome = Outcome::default();
     let mut order: Vec<&Stream> = wanted.iter().collect();
-    let found = match list(handle).await {
+    let found = match list(api).await {
         Ok(found) => found,
         Err(error) => {
             let why = kit::Chain(&error).to_string();
@@ -63,7 +92,7 @@ pub async fn declare(handle: &Handle, wanted: &[Stream]) -> Outcome {
     for stream in order {
         let had = match &silent {
             Some(why) => Err(String::clone(why)),
-            None => match ensure(handle, stream, existing(stream), wanted, &mut outcome).await {
+            None => match ensure(api, stream, existing(stream), wanted, &mut outcome).await {
                 Err(error @ Error::Silent { .. }) => Err(silent.insert(kit::Chain(&error).to_string()).clone()),
                 had => had.map_err(|error| kit::Chain(&error).to_string()),
             },
@@ -76,7 +105,7 @@ pub async fn declare(handle: &Handle, wanted: &[Stream]) -> Outcome {
 }
 
 async fn ensure(
-    handle: &Handle,
+    api: &Api,
     stream: &Stream,
     existing: Option<&StreamSeen>,
     all: &[Stream],
@@ -96,16 +125,16 @@ async fn ensure(
             (format!("STREAM.UPDATE.{name}"), next, format!("the stream {name} is changed"))
         }
     };
-    let answer = match ask(handle, &request, &config).await {
+    let answer = match ask(api, &request, &config).await {
         Err(Error::Refused { err_code: OVERLAP, .. }) => {
-            let retired = retire(handle, stream, all).await?;
-            match ask(handle, &request, &config).await {
+            let retired = retire(api, stream, all).await?;
+            match ask(api, &request, &config).await {
                 Ok(answer) => {
                     outcome.retired.extend(retired.into_iter().map(|(_, said)| said));
                     answer
                 }
                 Err(error) => {
-                    give_back(handle, &retired).await;
+                    give_back(api, &retired).await;
                     return Err(error);
                 }
             }
@@ -120,9 +149,9 @@ async fn ensure(
 
 /// Streams of topics that are declared no more give up what another one is to have: they keep their messages and what else
 /// they get. Gives them as they were, and what is to be said of each. Streams that somebody else made are left alone.
-async fn retire(handle: &Handle, stream: &Stream, all: &[Stream]) -> Result<Vec<(StreamSeen, String)>, Error> {
+async fn retire(api: &Api, stream: &Stream, all: &[Stream]) -> Result<Vec<(StreamSeen, String)>, Error> {
     let overlaps = |of: &&str| broker::subject::overlaps(of.as_bytes(), stream.subject.as_bytes());
-    let mut rivals = list(handle).await?;
+    let mut rivals = list(api).await?;
     rivals.retain(|found| {
         found.name().is_some_and(|name| !all.iter().any(|wanted| wanted.name == name))
             && found.subjects().any(|of| overlaps(&of))
@@ -139,11 +168,11 @@ async fn retire(handle: &Handle, stream: &Stream, all: &[Stream]) -> Result<Vec<
             kept.push(name);
         }
         let config = merged(&found.config, &json!({ "subjects": kept }));
-        if let Err(error) = ask(handle, &format!("STREAM.UPDATE.{name}"), &config).await {
-            give_back(handle, &retired).await;
+        if let Err(error) = ask(api, &format!("STREAM.UPDATE.{name}"), &config).await {
+            give_back(api, &retired).await;
             return Err(error);
         }
-        let unread = unread(handle, &found).await;
+        let unread = unread(api, &found).await;
         let said = format!(
             "the stream {name}, which no topic declares, gives its subjects to {}; its {} messages stay in it{unread}",
             stream.name,
@@ -155,13 +184,13 @@ async fn retire(handle: &Handle, stream: &Stream, all: &[Stream]) -> Result<Vec<
 }
 
 /// What consumers of a stream have not got or acknowledged yet, in words.
-async fn unread(handle: &Handle, stream: &StreamSeen) -> String {
+async fn unread(api: &Api, stream: &StreamSeen) -> String {
     let name = stream.name().unwrap_or_default();
     if stream.consumers() == 0 {
         return String::new();
     }
     let mut words = String::new();
-    for consumer in consumers(handle, name).await.unwrap_or_default() {
+    for consumer in consumers(api, name).await.unwrap_or_default() {
         let left = consumer.num_pending + consumer.num_ack_pending;
         if left > 0 {
             words.push_str(&format!(", {left} of them not processed by the consumer {}", consumer.name));
@@ -171,10 +200,10 @@ async fn unread(handle: &Handle, stream: &StreamSeen) -> String {
 }
 
 /// Lets retired streams have their subjects again.
-async fn give_back(handle: &Handle, retired: &[(StreamSeen, String)]) {
+async fn give_back(api: &Api, retired: &[(StreamSeen, String)]) {
     for (stream, _) in retired {
         let name = stream.name().unwrap_or_default();
-        if let Err(error) = ask(handle, &format!("STREAM.UPDATE.{name}"), &stream.config).await {
+        if let Err(error) = ask(api, &format!("STREAM.UPDATE.{name}"), &stream.config).await {
             tracing::warn!(stream = name, error = %kit::Chain(&error), "a stream does not get its subjects back");
         }
     }
@@ -197,7 +226,7 @@ fn merged(existing: &Value, wanted: &Value) -> Value {
 }
 
 /// Every stream that there is, in the order of names.
-pub async fn list(handle: &Handle) -> Result<Vec<StreamSeen>, Error> {
+pub async fn list(api: &Api) -> Result<Vec<StreamSeen>, Error> {
     #[derive(Deserialize)]
     struct Page {
         total: usize,
@@ -205,7 +234,7 @@ pub async fn list(handle: &Handle) -> Result<Vec<StreamSeen>, Error> {
     }
     let mut all: Vec<StreamSeen> = Vec::new();
     for _ in 0..PAGES_MAX {
-        let answer = ask(handle, "STREAM.LIST", &json!({ "offset": all.len() })).await?;
+        let answer = ask(api, "STREAM.LIST", &json!({ "offset": all.len() })).await?;
         let page: Page = serde_json::from_value(answer).map_err(|source| Error::Answer { source })?;
         let streams = page.streams.unwrap_or_default();
         let is_last = streams.is_empty() || all.len() + streams.len() >= page.total;
@@ -219,16 +248,14 @@ pub async fn list(handle: &Handle) -> Result<Vec<StreamSeen>, Error> {
 }
 
 /// The first page of a stream's consumers.
-pub async fn consumers(handle: &Handle, stream: &str) -> Result<Vec<ConsumerSeen>, Error> {
-    let mut answer = ask(handle, &format!("CONSUMER.LIST.{stream}"), &json!({})).await?;
+pub async fn consumers(api: &Api, stream: &str) -> Result<Vec<ConsumerSeen>, Error> {
+    let mut answer = ask(api, &format!("CONSUMER.LIST.{stream}"), &json!({})).await?;
     serde_json::from_value(answer["consumers"].take()).map_err(|source| Error::Answer { source })
 }
 
-async fn ask(handle: &Handle, what: &str, body: &Value) -> Result<Value, Error> {
-    let (subject, payload) = (format!("$JS.API.{what}"), body.to_string());
-    let question = Outgoing { subject: subject.as_bytes(), payload: payload.as_bytes(), ..Outgoing::default() };
-    let answer = handle.request(&question, ANSWER_MAX).await.map_err(|source| Error::Silent { source })?;
-    let answer: Value = serde_json::from_slice(&answer.payload()).map_err(|source| Error::Answer { source })?;
+async fn ask(api: &Api, what: &str, body: &Value) -> Result<Value, Error> {
+    let answer = api.request(format!("$JS.API.{what}"), body.to_string()).await?;
+    let answer: Value = serde_json::from_slice(&answer).map_err(|source| Error::Answer { source })?;
     let Some(error) = answer.get("error") else { return Ok(answer) };
     let description = error["description"].as_str().unwrap_or("it says no reason").to_owned();
     Err(Error::Refused { err_code: error["err_code"].as_u64().unwrap_or_default(), description })

@@ -3,6 +3,7 @@
 //! plane tells apart: methods are those of the registry, statuses those that came, at most 25 of both a route and core.
 
 mod broker;
+mod eventing;
 mod guards;
 mod text;
 
@@ -35,12 +36,14 @@ pub fn families(
     snapshot: &Snapshot,
     usages: &[Usage],
     broker: Option<&BrokerReading>,
+    eventing: &(events::Reading, database::outbox::Reading),
 ) -> Vec<Family> {
     let mut all = traffic(readings);
     all.extend(guards::families(readings));
     all.extend(data_plane(readings));
     all.extend(instances(snapshot));
     all.extend(broker.into_iter().flat_map(broker::families));
+    all.extend(eventing::families(&eventing.0, &eventing.1));
     all.extend(processes(usages));
     let labels = vec![("version", version.to_owned())];
     all.push(

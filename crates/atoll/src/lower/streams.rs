@@ -55,6 +55,10 @@ impl StreamSeen {
         self.state.messages
     }
 
+    pub fn last_sequence(&self) -> u64 {
+        self.state.last_seq
+    }
+
     pub fn consumers(&self) -> u64 {
         self.state.consumer_count
     }
@@ -109,6 +113,44 @@ pub fn broker_view(seen: BrokerSeen<'_>) -> dto::Broker {
     }
 }
 
+/// Somebody else's broker: what it counts and how it keeps things is not ours to know.
+pub fn nats_view(
+    nats: &plan::Nats,
+    users: Vec<String>,
+    streams: Vec<dto::Stream>,
+    silent: Option<String>,
+) -> dto::Broker {
+    let stored =
+        |storage: &str| streams.iter().filter(|stream| stream.storage == storage).map(|stream| stream.bytes).sum();
+    dto::Broker {
+        address: nats.address.clone(),
+        url: None,
+        monitor: None,
+        sync: "its own".to_owned(),
+        warnings: std::iter::once(NATS_SYNC.to_owned()).chain(silent).collect(),
+        max_payload: nats.max_payload,
+        file_bytes: stored("file"),
+        file_bytes_max: 0,
+        memory_bytes: stored("memory"),
+        memory_bytes_max: 0,
+        connections: 0,
+        connections_total: 0,
+        subscriptions: 0,
+        slow_consumers: 0,
+        pending_bytes: 0,
+        in_messages: 0,
+        in_bytes: 0,
+        out_messages: 0,
+        out_bytes: 0,
+        users,
+        streams,
+    }
+}
+
+/// What a nats-server does not promise unless it is told to.
+pub const NATS_SYNC: &str = "it is not Atoll's: by default nats-server syncs its files every two minutes, so that a power cut \
+loses what it has acknowledged since; `sync_interval: always` in its `jetstream` section makes it durable";
+
 /// What a policy of syncing does not promise, if anything.
 pub fn weakness(sync: plan::Sync) -> Option<String> {
     match sync {
@@ -156,6 +198,11 @@ pub fn missing_stream(plan: &Plan, name: &str, why: &str) -> dto::Stream {
         consumers: 0,
         refused: Some(why.to_owned()),
     }
+}
+
+/// Whether the engine of events keeps things of its own in a stream.
+pub fn is_engines_own(stream: &str) -> bool {
+    stream.starts_with("ATOLL_")
 }
 
 fn topic_of(plan: &Plan, stream: &str) -> Option<String> {

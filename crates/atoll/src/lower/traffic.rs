@@ -142,12 +142,17 @@ fn edge_listener(caller: &str, upstream: &str, edge: &plan::Edge) -> proxy::List
         }
         _ => Vec::new(),
     };
+    // A daemon that is away is followed by the next, and who publishes again publishes nothing twice.
+    let absence = match upstream {
+        plan::EVENTS => proxy::Absence::Passing,
+        _ => proxy::Absence::Failure,
+    };
     let route = proxy::Route {
         name: edge_name(caller, upstream),
         hostnames: Vec::new(),
         matches: vec![everything],
         filters,
-        policy: policy(&edge.policy),
+        policy: proxy::Policy { absence, ..policy(&edge.policy) },
         backends: vec![proxy::Backend { service: upstream.to_owned(), weight: 1 }],
     };
     let role = proxy::Role::Edge { caller: caller.to_owned(), upstream: upstream.to_owned() };

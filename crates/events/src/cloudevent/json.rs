@@ -325,7 +325,7 @@ mod tests {
         let one = format!("{{{HEAD}}}");
         let two = format!(" [ {one} , {one} ] ");
         assert_eq!(batch(&two).unwrap().len(), 2);
-        assert_eq!(batch(&format!("[{}]", vec![one.as_str(); 9].join(","))).unwrap().len(), 4);
+        assert_eq!(batch(&format!("[{}]", [one.as_str(); 9].join(","))).unwrap().len(), 4);
         for (text, at) in [
             (format!("[{one},[{one}]]"), Some(1)),
             (format!("[{one},{{\"a\":[]}}]"), Some(1)),

@@ -106,7 +106,9 @@ fn status(error: &PublishError) -> StatusCode {
         PublishError::Undeclared { .. } => StatusCode::FORBIDDEN,
         PublishError::Malformed { .. } => StatusCode::BAD_REQUEST,
         PublishError::InBatch { source, .. } => status(source),
-        PublishError::TooLarge { .. } | PublishError::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        PublishError::TooLarge { .. } | PublishError::TooLargeForStream | PublishError::TooMany { .. } => {
+            StatusCode::PAYLOAD_TOO_LARGE
+        }
         PublishError::Schema { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         PublishError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }

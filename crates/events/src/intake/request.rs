@@ -81,9 +81,9 @@ async fn publish(
         Ok(events) => Ok(destination.publish(&intake.shared, &events).await?),
         Err(refusal) => {
             if refusal.is_lasting() {
-                destination.count_refused()
+                destination.count_refused();
             } else {
-                destination.count_failed()
+                destination.count_failed();
             }
             Err(refusal)
         }

@@ -17,7 +17,7 @@ mod lane;
 #[cfg(test)]
 mod simulation;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use kit::backoff::Backoff;
 pub(crate) use lane::{Lane, Parked};
 use lane::{Flight, State};
 
-use super::progress::Window;
+use super::progress::{Record, Window};
 use crate::{Batch, OnDeadLetter};
 
 /// How long a head may be in flight before those behind it make room for others.
@@ -173,6 +173,31 @@ impl Lanes {
             held: 0,
             random: fastrand::Rng::with_seed(seed),
         }
+    }
+
+    /// With the same rules, and another window.
+    pub(crate) fn renewed(&mut self, window: Window) -> Self {
+        Self::new(self.rules.clone(), window, self.random.u64(..))
+    }
+
+    /// When an event aside is tried again.
+    pub(crate) fn due_of(&self, ticket: Ticket) -> Option<Instant> {
+        self.parked_event(ticket).map(|parked| parked.due)
+    }
+
+    /// Read, not done, and not on its way aside.
+    pub(crate) fn open_in_memory(&self) -> usize {
+        let is_writing = |lane: &&Lane| lane.aside.values().any(|parked| parked.state == State::Writing);
+        let writing = |lane: &Lane| lane.aside.keys().filter(|one| self.window.is_open(**one)).count();
+        let both: usize = self.lanes.values().filter(is_writing).map(writing).sum();
+        self.window.open() - both
+    }
+
+    /// Tells of each later sequence whether it was done.
+    pub(crate) fn done_beyond(&self, sequence: u64) -> impl Fn(u64) -> bool + Send + use<> {
+        let aside: HashSet<u64> = self.aside.keys().copied().filter(|one| *one > sequence).collect();
+        let is_done = self.window.done_then();
+        move |one| is_done(one) && !aside.contains(&one)
     }
 
     pub(crate) fn take_actions(&mut self) -> Vec<Action> {
@@ -508,6 +533,23 @@ impl Lanes {
     /// Begins again at `from`, with nothing under way.
     pub(crate) fn set_back(&mut self, from: u64, now: Instant) {
         self.window.set_back(from);
+        self.begin_again(now);
+    }
+
+    /// Goes on with what was given up by [`Self::recede`], which is read again.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        self.window = Window::new(&self.window.record());
+        self.begin_again(now);
+    }
+
+    /// The stream has other events than before: those that are aside stay.
+    pub(crate) fn begin_behind(&mut self, sequence: u64, now: Instant) {
+        self.window = Window::new(&Record::after(sequence));
+        self.begin_again(now);
+    }
+
+    fn begin_again(&mut self, now: Instant) {
+        self.changes += 1;
         self.is_receding = false;
         self.ready.clear();
         self.due = Due::default();

@@ -24,6 +24,9 @@ pub(crate) struct Record {
     pub(crate) highest: u64,
     /// First and last sequence of the replay that is on.
     pub(crate) replay: Option<(u64, u64)>,
+    /// When the stream was made, in nanoseconds: another stream of the same name is not this one.
+    #[serde(default)]
+    created: Option<i64>,
 }
 
 impl Record {
@@ -67,6 +70,7 @@ pub(crate) struct Window {
     through: u64,
     highest: u64,
     replay: Option<(u64, u64)>,
+    created: Option<i64>,
     /// What the record says of sequences beyond `read`.
     kept_through: u64,
     kept_pending: BTreeSet<u64>,
@@ -81,6 +85,7 @@ impl Window {
             through: record.floor,
             highest: record.highest.max(record.through),
             replay: record.replay,
+            created: record.created,
             kept_through: record.through,
             kept_pending: record.pending().collect(),
         }
@@ -88,7 +93,7 @@ impl Window {
 
     /// Begins again at `from`; what was done is done no more.
     pub(crate) fn set_back(&mut self, from: u64) {
-        let record = Record { highest: self.highest, ..Record::after(from.saturating_sub(1)) };
+        let record = Record { highest: self.highest, created: self.created, ..Record::after(from.saturating_sub(1)) };
         let replay = (from <= self.highest).then_some((from, self.highest));
         *self = Self::new(&Record { replay, ..record });
     }
@@ -115,6 +120,24 @@ impl Window {
 
     pub(crate) fn highest(&self) -> u64 {
         self.highest
+    }
+
+    /// When the stream was made that the sequences are of.
+    pub(crate) fn created(&self) -> Option<i64> {
+        self.created
+    }
+
+    pub(crate) fn set_created(&mut self, created: i64) {
+        self.created = Some(created);
+    }
+
+    /// Tells of a sequence, whenever it is asked, whether it is done now.
+    pub(crate) fn done_then(&self) -> impl Fn(u64) -> bool + Send + use<> {
+        let (read, kept_through, kept_pending) = (self.read, self.kept_through, self.kept_pending.clone());
+        let open: BTreeSet<u64> = self.entries.iter().filter(|(_, is_done)| !is_done).map(|(one, _)| *one).collect();
+        move |one| {
+            if one <= read { !open.contains(&one) } else { one <= kept_through && !kept_pending.contains(&one) }
+        }
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -174,7 +197,7 @@ impl Window {
             step
         });
         let pending = pending.collect();
-        Record { version: VERSION, floor, through, pending, highest: self.highest, replay: self.replay() }
+        Record { version: VERSION, floor, through, pending, highest: self.highest, replay: self.replay(), created: self.created }
     }
 }
 

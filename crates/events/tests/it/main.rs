@@ -4,5 +4,7 @@ mod formats;
 mod outage;
 mod publishing;
 mod sdks;
+mod subscriber;
+mod subscriptions;
 mod support;
 mod wire;

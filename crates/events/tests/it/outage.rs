@@ -1,13 +1,15 @@
 //! A broker that is away: at the start, for a while, for good, and in the middle of a publish.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use events::{Config, Limits};
 use testkit::client::Client;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::support::{BOUND, Broker, Engine, config, count, json};
@@ -123,32 +125,34 @@ async fn nothing_acknowledged_is_lost_when_the_broker_goes_and_comes() {
     }
 }
 
+/// Passes everything on in both directions, until it is told to be silent: then only what clients say.
+async fn relay(listener: TcpListener, target: SocketAddr, silent: Arc<AtomicBool>) {
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = TcpStream::connect(target).await.unwrap().into_split();
+        let silent = Arc::clone(&silent);
+        tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 65536];
+            while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
+                if !silent.load(Ordering::Relaxed) && to_client.write_all(&buffer[..count]).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
 #[tokio::test]
 async fn a_broker_that_does_not_answer_in_time_is_given_up() {
-    // Takes everything, answers what a client wants at first, and then is silent.
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start(folder.path());
     broker.with_stream("ORDERS", "orders.>").await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("nats://{}", listener.local_addr().unwrap());
-    let (target, silent) = (broker.address, Arc::new(AtomicBool::new(false)));
-    let is_silent = Arc::clone(&silent);
-    let relay = tokio::spawn(async move {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let (mut client, _) = listener.accept().await.unwrap();
-        let mut server = tokio::net::TcpStream::connect(target).await.unwrap();
-        let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
-        loop {
-            tokio::select! {
-                read = client.read(&mut up) => match read { Ok(0) | Err(_) => return, Ok(count) => server.write_all(&up[..count]).await.unwrap() },
-                read = server.read(&mut down) => match read {
-                    Ok(0) | Err(_) => return,
-                    Ok(count) if !is_silent.load(Ordering::Relaxed) => client.write_all(&down[..count]).await.unwrap(),
-                    Ok(_) => {}
-                },
-            }
-        }
-    });
+    let silent = Arc::new(AtomicBool::new(false));
+    let relay = tokio::spawn(relay(listener, broker.address, Arc::clone(&silent)));
     let limits = Limits { publish_timeout: Duration::from_millis(300), ..config(String::new()).limits };
     let engine = Engine::connected(Config { limits, ..config(url) }).await;
     assert_eq!(engine.post("/cart/orders.placed", &[], b"1").await.status(), 202);
@@ -159,4 +163,28 @@ async fn a_broker_that_does_not_answer_in_time_is_given_up() {
     assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(3));
     assert!(json(&answer)["detail"].as_str().unwrap().contains("in time"), "{answer:?}");
     relay.abort();
+}
+
+#[tokio::test]
+async fn the_streams_of_the_engine_are_made_and_changed_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path());
+    let context = broker.jetstream().await;
+    let engine = Engine::connected(config(broker.url())).await;
+    let of = async |name: &str| context.get_stream(name).await.unwrap().cached_info().config.clone();
+    let aside = of("ATOLL_SHOP_ASIDE").await;
+    assert_eq!((aside.subjects, aside.max_bytes), (vec!["atoll.shop.aside.>".to_owned()], 1 << 30));
+    assert_eq!(of("ATOLL_SHOP_PROGRESS").await.max_messages_per_subject, 1);
+    context.publish("atoll.shop.dead.x", "kept".into()).await.unwrap().await.unwrap();
+    let limits = Limits { dead_letters_bytes_max: 1 << 20, ..config(String::new()).limits };
+    engine.handle.apply(Config { limits, ..config(broker.url()) }).unwrap();
+    testkit::wait::until("the limit", BOUND, || async {
+        (of("ATOLL_SHOP_DEAD").await.max_bytes == 1 << 20).then_some(())
+    })
+    .await;
+    assert_eq!(count(&context, "ATOLL_SHOP_DEAD").await, 1);
+    engine.ended().await;
+    // Once more with nothing to do.
+    Engine::connected(config(broker.url())).await.ended().await;
+    assert_eq!(count(&context, "ATOLL_SHOP_DEAD").await, 1);
 }

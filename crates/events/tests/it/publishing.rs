@@ -269,3 +269,25 @@ async fn the_process_itself_publishes_by_the_same_rules() {
     assert!(matches!(failed, PublishError::Unavailable { .. }) && !failed.is_refusal());
     drop(context);
 }
+
+#[tokio::test]
+async fn what_is_larger_than_the_broker_or_the_stream_takes_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path());
+    let context = broker.jetstream().await;
+    let small = stream::Config {
+        name: "ORDERS".into(),
+        subjects: vec!["orders.>".into()],
+        max_message_size: 2000,
+        ..Default::default()
+    };
+    context.create_stream(small).await.unwrap();
+    let limits = Limits { event_bytes_max: 4 << 20, ..Limits::standard() };
+    let engine = Engine::connected(Config { limits, ..config(broker.url()) }).await;
+    for (count, said) in [(3000, "than its stream takes"), (2 << 20, "than 1048576 bytes")] {
+        let answer = engine.post("/cart/orders.placed", &[], &vec![b'x'; count]).await;
+        assert_eq!(answer.status(), 413);
+        assert!(json(&answer)["detail"].as_str().unwrap().contains(said), "{answer:?}");
+    }
+    assert_eq!(engine.post("/cart/orders.placed", &[], b"x").await.status(), 202);
+}

@@ -27,6 +27,8 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 const SYNC_INTERVAL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(60));
 /// What the streams of NATS's buckets are called.
 const BUCKETS: [&str; 2] = ["KV_", "OBJ_"];
+/// Below it the engine of events keeps what it needs for itself.
+const OWN: &str = "atoll";
 /// The first word of what the engine of events keeps for itself.
 const PLATFORM: &str = "atoll";
 /// What that is at least, and its streams.
@@ -119,6 +121,12 @@ pub(crate) fn check_name(cx: &Context<'_>, name: &Text<'_>) {
         let message = format!("`{}` begins as the subjects of the platform's own do", name.value);
         let diagnostic = Diagnostic::new(Code::ReservedName, &name.place, message).label("reserved");
         cx.report(diagnostic.hint("begin it with a word of the application's"));
+        return;
+    }
+    if name.value.split('.').next() == Some(OWN) {
+        let message = format!("`{}` is a subject of Atoll's own", name.value);
+        let diagnostic = Diagnostic::new(Code::ReservedName, &name.place, message);
+        cx.report(diagnostic.label(format!("begins with `{OWN}`")).hint("begin it with another word"));
         return;
     }
     let stream = subject::stream(&name.value);

@@ -60,13 +60,16 @@ fn a_supervisor_that_is_gone_without_a_word_is_followed_by_the_next() {
     let services = vec![world.server("a")];
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let first = runtime();
-    let before = first.block_on(async {
+    let (first_running, before) = first.block_on(async {
         let running = world.run(services.clone());
         running.start().await;
-        running.ready("a").await
+        let before = running.ready("a").await;
+        (running, before)
     });
-    // A process that is killed has nothing left that acts; this waits for the same.
+    // A process that is killed has nothing left that acts; this waits for the same. Order: a handle that is let go of
+    // before asks the supervisor to drain.
     first.shutdown_timeout(BOUND);
+    drop(first_running);
     runtime().block_on(async {
         let running = world.run_after_death(services).await;
         let after = running.ready("a").await;

@@ -1,5 +1,7 @@
 //! Finding: which products match, in which order, how many of each kind there are, and the page that was asked for.
 
+use std::collections::BTreeMap;
+
 use axum::http::StatusCode;
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
@@ -175,8 +177,8 @@ impl Wanted {
         matches.retain(|found| self.has_category(found) && self.has_price(found) && self.has_availability(found));
         let total = matches.len();
         let from = (self.page - 1) * self.limit;
-        let items = matches.iter().skip(from).take(self.limit).map(|found| item(connection, found.number, expression));
-        let items: Vec<Item> = items.collect::<rusqlite::Result<_>>()?;
+        let numbers: Vec<i64> = matches.iter().skip(from).take(self.limit).map(|found| found.number).collect();
+        let items = load_items(connection, &numbers, expression)?;
         let next = (from + items.len() < total && !items.is_empty()).then(|| self.reference(self.page + 1));
         let Question { corrected, ignored, .. } = question;
         Ok(Found { items, total, next, corrected, ignored, relaxed, facets })
@@ -267,32 +269,43 @@ fn bands() -> Vec<Band> {
     starts.zip(ends).map(|(min, max)| Band { min, max, count: 0 }).collect()
 }
 
-fn item(connection: &Connection, number: i64, expression: Option<&str>) -> rusqlite::Result<Item> {
-    let columns = "id, slug, products.name, products.category, products.brand, price, currency, image, is_available";
-    let read = |row: &Row<'_>| {
-        let (name, description): (String, String) = (row.get(9)?, row.get(10)?);
-        Ok(Item {
-            id: row.get(0)?,
-            slug: row.get(1)?,
-            name: row.get(2)?,
-            category: row.get(3)?,
-            brand: row.get(4)?,
-            price: row.get(5)?,
-            currency: row.get(6)?,
-            image: row.get(7)?,
-            available: row.get(8)?,
-            marked: Marked { name: mark::html(&name), description: mark::html(&description) },
-        })
+/// Loads products in this order, marked where the expression is found in them.
+fn load_items(connection: &Connection, numbers: &[i64], expression: Option<&str>) -> rusqlite::Result<Vec<Item>> {
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let marked = match expression {
+        Some(_) => format!("highlight(texts, 0, ?3, ?4), snippet(texts, 4, ?3, ?4, '…', {EXCERPT_WORDS})"),
+        None => "texts.name, texts.description".to_owned(),
     };
-    let from = "FROM texts JOIN products ON products.number = texts.rowid WHERE texts.rowid = ?1";
-    let Some(expression) = expression else {
-        let sql = format!("SELECT {columns}, texts.name, texts.description {from}");
-        return connection.prepare_cached(&sql)?.query_row([number], read);
-    };
+    // With the sign before `texts.rowid`, the index is asked once for all that match and not once for each row.
+    let matching = expression.map_or("?2 IS NULL AND texts.rowid", |_| "texts MATCH ?2 AND +texts.rowid");
+    // The last condition always holds: without marks, their parameters have no other place.
     let sql = format!(
-        "SELECT {columns}, highlight(texts, 0, ?3, ?4), snippet(texts, 4, ?3, ?4, '…', {EXCERPT_WORDS}) \
-         {from} AND texts MATCH ?2"
+        "SELECT p.number, p.id, p.slug, p.name, p.category, p.brand, p.price, p.currency, p.image, p.is_available, \
+         {marked} FROM texts JOIN products p ON p.number = texts.rowid \
+         WHERE {matching} IN (SELECT value FROM json_each(?1)) AND ?3 <> ?4"
     );
-    let values = params![number, expression, BEGIN.to_string(), END.to_string()];
-    connection.prepare_cached(&sql)?.query_row(values, read)
+    let list = numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+    let values = params![format!("[{list}]"), expression, BEGIN.to_string(), END.to_string()];
+    let mut statement = connection.prepare_cached(&sql)?;
+    let items = statement.query_map(values, |row| Ok((row.get(0)?, read_item(row)?)))?;
+    let mut items = items.collect::<rusqlite::Result<BTreeMap<i64, Item>>>()?;
+    Ok(numbers.iter().filter_map(|number| items.remove(number)).collect())
+}
+
+fn read_item(row: &Row<'_>) -> rusqlite::Result<Item> {
+    let (name, description): (String, String) = (row.get(10)?, row.get(11)?);
+    Ok(Item {
+        id: row.get(1)?,
+        slug: row.get(2)?,
+        name: row.get(3)?,
+        category: row.get(4)?,
+        brand: row.get(5)?,
+        price: row.get(6)?,
+        currency: row.get(7)?,
+        image: row.get(8)?,
+        available: row.get(9)?,
+        marked: Marked { name: mark::html(&name), description: mark::html(&description) },
+    })
 }

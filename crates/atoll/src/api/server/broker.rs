@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Query, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
-use axum::{Json, Router};
-use serde::Serialize;
 
-use super::{Shared, done};
+use super::{Shared, answer};
 use crate::api::dto;
 use crate::daemon::Control;
 
@@ -26,11 +25,4 @@ async fn broker(State(control): Shared, Query(query): Query<dto::BrokerQuery>) -
 
 async fn url(State(control): Shared) -> Response {
     answer(control.broker_url())
-}
-
-fn answer<T: Serialize>(result: Result<T, dto::Problem>) -> Response {
-    match result {
-        Ok(value) => Json(value).into_response(),
-        Err(problem) => done(Err(problem)),
-    }
 }

@@ -8,9 +8,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
 use http::StatusCode;
-use serde::Serialize;
 
-use super::{Shared, done, refuse};
+use super::{Shared, answer, refuse};
 use crate::api::dto;
 use crate::daemon::Control;
 
@@ -62,11 +61,4 @@ async fn newest(State(control): Shared, Query(query): Query<dto::Explain>) -> Re
 
 async fn explain(State(control): Shared, Path(id): Path<String>, Query(query): Query<dto::Explain>) -> Response {
     answer(control.explain(&id, query.max).await)
-}
-
-fn answer<T: Serialize>(result: Result<T, dto::Problem>) -> Response {
-    match result {
-        Ok(value) => Json(value).into_response(),
-        Err(problem) => done(Err(problem)),
-    }
 }

@@ -201,7 +201,7 @@ fn usages() -> Vec<Usage> {
 
 #[test]
 fn what_is_written_is_well_formed_and_says_the_same_in_both_formats() {
-    let families = families("1.2.3", &readings(), &Snapshot::default(), &usages(), Some(&reading()));
+    let families = families("1.2.3", &readings(), &Snapshot::default(), &usages(), Some(&reading()), &eventing());
     let prometheus = parse(&write(&families, Format::Prometheus), Format::Prometheus);
     let open = parse(&write(&families, Format::OpenMetrics), Format::OpenMetrics);
     let samples = |parsed: Parsed| -> Vec<_> { parsed.into_values().flat_map(|(_, samples)| samples).collect() };

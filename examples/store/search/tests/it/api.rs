@@ -46,7 +46,7 @@ async fn whatever_comes_twice_or_late_the_newest_version_stays() {
 async fn a_replay_onto_what_is_there_changes_nothing() {
     let world = World::full().await;
     let before = world.find("sage lamp", "&limit=100").await;
-    world.tell_all(&catalog_events()).await;
+    world.tell_all(catalog_events()).await;
     assert_eq!(world.find("sage lamp", "&limit=100").await, before);
     assert!(before["total"].as_u64().unwrap() > 5);
 }

@@ -66,12 +66,12 @@ const TOP: usize = 5;
 #[tokio::test]
 async fn fifty_queries_find_what_is_meant() {
     let world = World::full().await;
-    let products: Vec<Value> = catalog_events().into_iter().map(|(_, product)| product).collect();
+    let products: Vec<&Value> = catalog_events().iter().map(|(_, product)| product).collect();
     let (mut precision, mut reciprocal) = (0.0, 0.0);
     println!("{:>5} {:>5} {:>5}  query", "P@5", "RR", "meant");
     for (query, meant) in QUERIES {
         let relevant: Vec<&Value> =
-            products.iter().filter(|product| is_meant(product, meant)).map(|p| &p["id"]).collect();
+            products.iter().copied().filter(|product| is_meant(product, meant)).map(|p| &p["id"]).collect();
         assert!(!relevant.is_empty(), "nothing is meant by {query}");
         let found = world.find(query, "&limit=10").await;
         let hits: Vec<bool> =

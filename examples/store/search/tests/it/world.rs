@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use axum::Router;
 use axum::body::Body;
@@ -41,7 +42,7 @@ impl World {
     /// With everything that the catalog sells.
     pub(crate) async fn full() -> Self {
         let world = Self::new();
-        world.tell_all(&catalog_events()).await;
+        world.tell_all(catalog_events()).await;
         world
     }
 
@@ -91,7 +92,12 @@ async fn answer(router: Router, request: Request<Body>) -> (StatusCode, Value) {
 }
 
 /// What the catalog tells when it opens.
-pub(crate) fn catalog_events() -> Vec<Event> {
+pub(crate) fn catalog_events() -> &'static [Event] {
+    static EVENTS: LazyLock<Vec<Event>> = LazyLock::new(open_catalog);
+    &EVENTS
+}
+
+fn open_catalog() -> Vec<Event> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.db");
     migrate(&path, &Path::new(env!("CARGO_MANIFEST_DIR")).join("../catalog"));

@@ -1,0 +1,251 @@
+//! The engine of events and the relay of outboxes within this process: told of topics, publishers, subscriptions and outboxes
+//! with every change of the manifest, and joined: rows of an outbox are published as an event of its service would be.
+//! Called by the daemon and the API. The engine's socket is open for as long as the daemon lives, whether anybody publishes
+//! or not.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use database::outbox::{self, Refusal, Relay};
+use kit::tasks::Tasks;
+use tokio::sync::mpsc;
+
+use super::change::Served;
+use crate::api::dto;
+use crate::daemon::Control;
+use crate::daemon::bus::Bus;
+use crate::daemon::streams;
+use crate::lower::{self, Owners};
+
+/// Rows of all outboxes that are on their way from the relay to whoever publishes them.
+const RELAYS_MAX: usize = 256;
+/// The most dead letters of one answer.
+const DEAD_LETTERS_MAX: usize = 10_000;
+
+/// Why what the manifest says of events cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Events(#[from] events::Error),
+    #[error(transparent)]
+    Outbox(#[from] database::Error),
+}
+
+/// Handles to both engines.
+#[derive(Debug)]
+pub struct Eventing {
+    events: events::Handle,
+    address: SocketAddr,
+    outboxes: outbox::Handle,
+    /// Whose event a row of an outbox is.
+    owners: Arc<RwLock<Owners>>,
+}
+
+/// Both engines, before they run.
+#[derive(Debug)]
+pub struct Bound {
+    pub events: events::Bound,
+    pub outboxes: outbox::Bound,
+    pub relays: mpsc::Receiver<Relay>,
+}
+
+/// Opens what is needed for what is served.
+pub fn bind(served: &Served, bus: &Bus) -> Result<(Eventing, Bound), Error> {
+    let (sender, relays) = mpsc::channel(RELAYS_MAX);
+    let plan = &served.present.plan;
+    let events = events::bind(lower::events(plan, bus.url()))?;
+    let outboxes = outbox::bind(lower::outboxes(plan), sender)?;
+    let eventing = Eventing {
+        events: events.handle(),
+        address: events.address(),
+        outboxes: outboxes.handle(),
+        owners: Arc::new(RwLock::new(lower::outbox_owners(plan))),
+    };
+    Ok((eventing, Bound { events, outboxes, relays }))
+}
+
+impl Eventing {
+    /// Where the edges of those who publish lead.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether what a plan says of events can be.
+    pub fn check(&self, served: &Served, bus: &Bus) -> Result<(), Error> {
+        Ok(events::check(&lower::events(&served.present.plan, bus.url()))?)
+    }
+
+    /// Goes over to what is served now.
+    pub fn go_over(&self, served: &Served, bus: &Bus) -> Result<(), Error> {
+        let plan = &served.present.plan;
+        // Order: what is published first, then who publishes.
+        self.events.apply(lower::events(plan, bus.url()))?;
+        *self.owners.write().unwrap_or_else(PoisonError::into_inner) = lower::outbox_owners(plan);
+        self.outboxes.apply(&lower::outboxes(plan))?;
+        Ok(())
+    }
+
+    /// Delivers nothing more, while it still takes what is published: services are about to stop.
+    pub fn rest(&self, served: &Served, bus: &Bus) {
+        let config = lower::events(&served.present.plan, bus.url());
+        let quiet = events::Config { subscriptions: Vec::new(), ..config };
+        if let Err(error) = self.events.apply(quiet) {
+            tracing::warn!(error = %kit::Chain(&error), "deliveries go on while services stop");
+        }
+    }
+
+    /// How topics, subscriptions and outboxes stand, for metrics.
+    pub fn read(&self) -> (events::Reading, outbox::Reading) {
+        (self.events.read(), self.outboxes.read())
+    }
+
+    /// Takes rows of outboxes to the broker until the relay has ended.
+    pub async fn publish(self: &Arc<Self>, mut relays: mpsc::Receiver<Relay>, tasks: &Tasks) {
+        let mut queues: BTreeMap<(String, String), mpsc::Sender<Relay>> = BTreeMap::new();
+        while let Some(relay) = relays.recv().await {
+            let name = (relay.database.clone(), relay.table.clone());
+            let queue = queues.entry(name).or_insert_with(|| {
+                let (sender, queue) = mpsc::channel(RELAYS_MAX);
+                tasks.spawn(Arc::clone(self).publish_in_order(queue));
+                sender
+            });
+            // Limit: an outbox has no more rows in flight than its queue has places, so that this does not wait.
+            if queue.send(relay).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Those of one outbox, each after the one before it is durable: the order of its rows is that of the stream.
+    async fn publish_in_order(self: Arc<Self>, mut queue: mpsc::Receiver<Relay>) {
+        while let Some(Relay { database, topic, event, ticket, .. }) = queue.recv().await {
+            if !ticket.is_wanted() {
+                continue;
+            }
+            let owner = self.owners.read().unwrap_or_else(PoisonError::into_inner).publisher(&database, &topic);
+            let Some(service) = owner else {
+                let why = format!("no service that has the database {database} has `{topic}` in its `publishes`");
+                ticket.settle(Err(Refusal::Refused(why)));
+                continue;
+            };
+            let published = self.events.publish(&service, &topic, lower::outbox_event(&service, &topic, event)).await;
+            ticket.settle(published.map(drop).map_err(|error| {
+                let why = kit::Chain(&error).to_string();
+                if error.is_refusal() { Refusal::Refused(why) } else { Refusal::Away(why) }
+            }));
+        }
+    }
+}
+
+impl Control {
+    /// Topics with who publishes and who listens, as they are now.
+    pub async fn topics(&self) -> Result<dto::Topics, dto::Problem> {
+        let (plan, open) = (self.plan(), self.bus.open());
+        let (streams, refused) = match &open {
+            Some(open) => (streams::list(&open.api).await.unwrap_or_default(), open.refused.clone()),
+            None => Default::default(),
+        };
+        let (reading, _) = self.eventing.read();
+        Ok(lower::topics(&plan, &streams, &refused, &reading))
+    }
+
+    pub async fn replay(&self, wish: dto::ReplayWish) -> Result<dto::Replay, dto::Problem> {
+        let since = match wish.since {
+            dto::Since::First => events::Since::First,
+            dto::Since::Time(at) => events::Since::Time(at),
+            dto::Since::Sequence(sequence) => events::Since::Sequence(sequence),
+        };
+        self.known(&wish.subscription)?;
+        let begun = self.eventing.events.replay(&wish.subscription, since).await.map_err(|error| problem(&error))?;
+        let events::Replay { from, to, left } = begun;
+        let said = format!("{} delivers again, from {from} to {to} of its stream", wish.subscription);
+        self.history.say("replay", said);
+        Ok(dto::Replay { from, to, left })
+    }
+
+    pub async fn dead_letters(&self, query: dto::DeadLetterQuery) -> Result<Vec<dto::DeadLetter>, dto::Problem> {
+        let limit = query.limit.unwrap_or(DEAD_LETTERS_MAX).min(DEAD_LETTERS_MAX);
+        let query = events::Query { subscription: query.subscription, limit, ..events::Query::default() };
+        let found = self.eventing.events.dead_letters(query).await.map_err(|error| problem(&error))?;
+        Ok(found.into_iter().map(lower::dead_letter).collect())
+    }
+
+    pub async fn dead_letter(&self, id: u64) -> Result<dto::DeadLetter, dto::Problem> {
+        let found = self.eventing.events.dead_letter(id).await;
+        found.map(lower::dead_letter).map_err(|error| problem(&error))
+    }
+
+    pub async fn redrive(&self, wish: dto::DeadLetterWish) -> Result<dto::DeadLetterDone, dto::Problem> {
+        let events = &self.eventing.events;
+        if wish.all {
+            let count = events.redrive_all(wish.subscription.as_deref()).await.map_err(|error| problem(&error))?;
+            self.history.say("dead_letters_redriven", format!("{count} dead letters are due again"));
+            return Ok(dto::DeadLetterDone { count });
+        }
+        let mut count = 0;
+        for id in &wish.ids {
+            let edited = match &wish.data {
+                None => None,
+                Some(data) => {
+                    let found = events.dead_letter(*id).await.map_err(|error| problem(&error))?;
+                    Some(events::Event { data: data.clone().into(), ..found.event })
+                }
+            };
+            events.redrive(*id, edited).await.map_err(|error| partly(problem(&error), count, "due again"))?;
+            self.history.say("dead_letter_redriven", format!("the dead letter {id} is due again"));
+            count += 1;
+        }
+        Ok(dto::DeadLetterDone { count })
+    }
+
+    pub async fn drop_dead_letters(&self, wish: dto::DeadLetterWish) -> Result<dto::DeadLetterDone, dto::Problem> {
+        let events = &self.eventing.events;
+        let ids = match wish.all {
+            false => wish.ids,
+            true => {
+                let query = events::Query {
+                    subscription: wish.subscription,
+                    limit: DEAD_LETTERS_MAX,
+                    ..events::Query::default()
+                };
+                let all = events.dead_letters(query).await.map_err(|error| problem(&error))?;
+                all.into_iter().map(|found| found.id).collect()
+            }
+        };
+        let mut count = 0;
+        for id in ids {
+            events.drop_dead_letter(id).await.map_err(|error| partly(problem(&error), count, "dropped"))?;
+            self.history.say("dead_letter_dropped", format!("the dead letter {id} was dropped"));
+            count += 1;
+        }
+        Ok(dto::DeadLetterDone { count })
+    }
+
+    /// Whether there is such a subscription.
+    fn known(&self, subscription: &str) -> Result<(), dto::Problem> {
+        let plan = self.plan();
+        if plan.subscriptions.contains_key(subscription) {
+            return Ok(());
+        }
+        let names: Vec<&str> = plan.subscriptions.keys().map(String::as_str).collect();
+        let hint = match names.is_empty() {
+            true => "the manifest has no `[[subscriptions]]`".to_owned(),
+            false => format!("there are {}", names.join(", ")),
+        };
+        let detail = format!("there is no subscription `{subscription}`");
+        Err(dto::Problem { title: "unknown subscription".into(), status: 404, detail, hint: Some(hint) })
+    }
+}
+
+fn problem(error: &events::Error) -> dto::Problem {
+    dto::Problem { title: "refused".into(), status: 409, detail: kit::Chain(error).to_string(), hint: None }
+}
+
+/// With what was done before it failed.
+fn partly(problem: dto::Problem, count: u64, became: &str) -> dto::Problem {
+    match count {
+        0 => problem,
+        count => dto::Problem { detail: format!("{}; {count} before it are {became}", problem.detail), ..problem },
+    }
+}
