@@ -46,12 +46,8 @@ pub(crate) fn compile(cx: &Context<'_>) -> Option<Plan> {
     let nats = nats::compile(cx, &declared);
     let topics = topics::compile(cx, &declared, &wired);
     let subscriptions = subscriptions::compile(cx, &declared, &topics);
-    let settled = services::Settled {
-        ledger: &ports,
-        databases: &databases,
-        subscriptions: &subscriptions,
-        nats: nats.as_ref(),
-    };
+    let settled =
+        services::Settled { ledger: &ports, databases: &databases, subscriptions: &subscriptions, nats: nats.as_ref() };
     let services = wired.values().map(|unit| (unit.name.value.clone(), services::compile(cx, unit, &settled)));
     let services = services.collect();
     folders::check(cx, &declared, &wired, &services, &databases);

@@ -345,9 +345,10 @@ impl Plan {
             let publish = service.events.publish.iter().map(|edge| (EVENTS, edge));
             upstreams.chain(publish).map(move |(upstream, edge)| (name.as_str(), upstream, edge))
         });
-        let deliveries = self.services.iter().filter_map(|(name, service)| {
-            Some((EVENTS, name.as_str(), service.events.deliver.as_ref()?))
-        });
+        let deliveries = self
+            .services
+            .iter()
+            .filter_map(|(name, service)| Some((EVENTS, name.as_str(), service.events.deliver.as_ref()?)));
         calls.chain(deliveries)
     }
 }

@@ -28,7 +28,9 @@ impl Plan {
         for (name, value) in &sections {
             match value {
                 Value::Array(items) => items.iter().for_each(|item| section(&mut out, &format!("[[{name}]]"), item)),
-                Value::Table(entries) if matches!(name.as_str(), "services" | "databases" | "topics" | "subscriptions") => {
+                Value::Table(entries)
+                    if matches!(name.as_str(), "services" | "databases" | "topics" | "subscriptions") =>
+                {
                     entries.iter().for_each(|(key, item)| section(&mut out, &format!("[{name}.{}]", bare(key)), item));
                 }
                 Value::Table(_) => section(&mut out, &format!("[{name}]"), value),

@@ -14,9 +14,7 @@ pub(crate) mod url;
 pub(crate) use command::{Shell, shell_syntax, split};
 pub(crate) use dotenv::parse_dotenv;
 pub use duration::{format_duration, parse_duration};
-pub(crate) use duration::{
-    serialize as duration, serialize_all as durations, serialize_optional as duration_optional,
-};
+pub(crate) use duration::{serialize as duration, serialize_all as durations, serialize_optional as duration_optional};
 pub(crate) use expand::{Lookup, Problem, expand};
 pub use nearest::nearest;
 pub(crate) use path::normal_path;

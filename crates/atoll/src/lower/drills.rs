@@ -120,7 +120,8 @@ pub fn no_breaker(named: &Named<'_>) -> dto::Problem {
     let hint = match (named.route, named.to.as_slice()) {
         (Some(route), _) => format!("add to the route with `name = \"{route}\"`:\n{key}"),
         (None, to) if named.from == EVENTS || to.iter().any(|to| to == EVENTS) => {
-            "an edge of the engine of events has none: deliveries wait by themselves while no instance is ready".to_owned()
+            "an edge of the engine of events has none: deliveries wait by themselves while no instance is ready"
+                .to_owned()
         }
         (None, to) => format!("add to the manifest:\n[services.{}.edges.{}]\n{key}", named.from, to.join(",")),
     };

@@ -29,7 +29,8 @@ pub fn events(plan: &Plan, url: Option<String>) -> Config {
 }
 
 fn topic(subject: &str, of: &plan::Topic) -> Topic {
-    let schema = of.schema.as_ref().map(|plan::Schema { path, text }| Schema { path: path.clone(), text: text.clone() });
+    let schema =
+        of.schema.as_ref().map(|plan::Schema { path, text }| Schema { path: path.clone(), text: text.clone() });
     Topic { subject: subject.to_owned(), stream: of.stream.clone(), schema }
 }
 
@@ -149,6 +150,9 @@ mod tests {
         assert_eq!(limits.event_bytes_max, 1536);
         let limits = small("url = \"nats://127.0.0.1\"\nmax_payload = \"64MiB\"");
         assert_eq!(limits.parked_bytes_max, Limits::standard().parked_bytes_max);
-        assert_eq!((limits.event_bytes_max, limits.buffer_bytes_max), ((64 << 20) - (16 << 10), (128 << 20) - (32 << 10)));
+        assert_eq!(
+            (limits.event_bytes_max, limits.buffer_bytes_max),
+            ((64 << 20) - (16 << 10), (128 << 20) - (32 << 10))
+        );
     }
 }

@@ -49,7 +49,9 @@ fn outbox(cx: &Context<'_>, table: &Table<'_>, database: &str, wired: &Wired<'_>
     if users.all(|unit| unit.publishes.is_empty()) {
         let message = format!("no service of the database `{database}` publishes anything");
         let hint = format!("name in `[services.{of}]` what stands in it, as in `publishes = [\"orders.placed\"]`");
-        cx.report(Diagnostic::new(Code::OutboxSilent, &text.place, message).label("its rows would go nowhere").hint(hint));
+        cx.report(
+            Diagnostic::new(Code::OutboxSilent, &text.place, message).label("its rows would go nowhere").hint(hint),
+        );
     }
     Some(text.value)
 }

@@ -52,11 +52,8 @@ impl Environment {
 }
 
 pub(crate) fn compile(cx: &Context<'_>, unit: &Unit<'_>, settled: &Settled<'_>) -> Environment {
-    let mut out = Environment {
-        variables: given(cx, unit, settled),
-        incomplete: false,
-        uses_broker: unit.uses_broker(),
-    };
+    let mut out =
+        Environment { variables: given(cx, unit, settled), incomplete: false, uses_broker: unit.uses_broker() };
     for file in env_files(unit) {
         read_file(cx, &file, &mut out);
     }

@@ -44,7 +44,11 @@ fn check(cx: &Context<'_>, written: &Text<'_>, path: &Path, text: &str) -> bool 
     };
     match serde_json::from_str::<Value>(text) {
         Ok(Value::Object(_) | Value::Bool(_)) => true,
-        Ok(_) => report(&Place { file: path, span: 0..0 }, format!("{shown} is no schema"), "neither an object nor a boolean"),
+        Ok(_) => report(
+            &Place { file: path, span: 0..0 },
+            format!("{shown} is no schema"),
+            "neither an object nor a boolean",
+        ),
         Err(error) => {
             // The position stands apart, so that the words need not have it in them.
             let words = error.to_string();

@@ -80,10 +80,8 @@ pub(crate) fn compile(cx: &Context<'_>, unit: &Unit<'_>, settled: &Settled<'_>) 
 
 fn event_edges(unit: &Unit<'_>, settled: &Settled<'_>) -> EventEdges {
     let name = unit.name.value.as_str();
-    let edge = |(caller, upstream), timeout| Edge {
-        port: settled.port(caller, upstream),
-        policy: policies::plain(timeout),
-    };
+    let edge =
+        |(caller, upstream), timeout| Edge { port: settled.port(caller, upstream), policy: policies::plain(timeout) };
     let subscriptions = settled.subscriptions.values().filter(|subscription| subscription.service == name);
     let longest = subscriptions.map(|subscription| subscription.ack_wait).max();
     EventEdges {

@@ -18,6 +18,8 @@ use crate::text::subject;
 const NAME_BYTES_MAX: usize = 100;
 /// Limit: bytes of a key.
 const KEY_BYTES_MAX: usize = 200;
+/// Limit: bytes of all filters together. The reading of one takes microseconds a byte.
+const FILTERS_BYTES_MAX: usize = 100_000;
 /// What `backoff` is where it is not written.
 const BACKOFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 
@@ -47,8 +49,11 @@ pub(crate) fn compile(
 ) -> BTreeMap<String, Subscription> {
     let mut places: BTreeMap<String, Place<'_>> = BTreeMap::new();
     let mut subscriptions = BTreeMap::new();
+    let mut filters_bytes = 0;
     for table in &declared.subscriptions {
+        let filter = filter(cx, table, &mut filters_bytes);
         let subscription = subscription(cx, declared, topics, table);
+        let subscription = subscription.map(|subscription| Subscription { filter, ..subscription });
         let Some(name) = name(table) else { continue };
         let place = if table.has("name") { table.place_of("name") } else { table.place_of("topic") };
         if !check_name(cx, table, &name, &place) {
@@ -93,10 +98,11 @@ fn subscription(
     });
     let topic = table.text("topic");
     let stream = topic.as_ref().and_then(|topic| topics::stream_of(cx, topics, topic));
-    let (filter, key) = (filter(cx, table), table.text("key").and_then(|text| key(cx, text)));
+    let key = table.text("key").and_then(|text| key(cx, text));
     let on_dead_letter = on_dead_letter(cx, table);
     let dead_letter_topic = dead_letter_topic(cx, table, topics, topic.as_ref());
-    let batch = table.table("batch").map(|batch| Batch { size: batch.count("size").max(1), wait: batch.duration("wait") });
+    let batch =
+        table.table("batch").map(|batch| Batch { size: batch.count("size").max(1), wait: batch.duration("wait") });
     let backoff = match table.has("backoff") {
         true => table.list("backoff").iter().filter_map(|item| item.duration()).collect(),
         false => BACKOFF.to_vec(),
@@ -110,7 +116,7 @@ fn subscription(
         stream: stream?,
         service: service?.value,
         path: path?.value,
-        filter,
+        filter: None,
         key,
         concurrency,
         max_deliver,
@@ -123,7 +129,8 @@ fn subscription(
     })
 }
 
-fn filter(cx: &Context<'_>, table: &Table<'_>) -> Option<String> {
+/// `bytes` are those of the filters before it, and then of this one, too.
+fn filter(cx: &Context<'_>, table: &Table<'_>, bytes: &mut usize) -> Option<String> {
     let item = table.get("filter")?;
     let text = item.text()?;
     let report = |code, place: &Place<'_>, message: &str, label: String, hint: &str| {
@@ -131,6 +138,11 @@ fn filter(cx: &Context<'_>, table: &Table<'_>) -> Option<String> {
         None
     };
     let shorter = "filter by what matters most, and leave the rest to the service";
+    *bytes += text.value.len().min(cel::EXPRESSION_BYTES_MAX);
+    if *bytes > FILTERS_BYTES_MAX {
+        let message = format!("the filters of all subscriptions have more than {FILTERS_BYTES_MAX} bytes");
+        return report(Code::Limit, &text.place, &message, "one too many".to_owned(), shorter);
+    }
     match cel::flaw(&text.value) {
         None => Some(text.value),
         Some(Flaw::Long) => {
@@ -156,9 +168,8 @@ fn filter(cx: &Context<'_>, table: &Table<'_>) -> Option<String> {
 
 /// A dotted path in the data, or `attributes.` and the name of an attribute (CloudEvents 1.0.2, "Naming Conventions").
 fn key(cx: &Context<'_>, text: Text<'_>) -> Option<String> {
-    let is_attribute = |name: &str| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
+    let is_attribute =
+        |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let label = match text.value.strip_prefix("attributes.") {
         _ if text.value.len() > KEY_BYTES_MAX => "too long",
         Some(name) if !is_attribute(name) => "an attribute has lower-case letters and digits",

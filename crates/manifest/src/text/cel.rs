@@ -45,7 +45,9 @@ fn plainly(message: &str) -> String {
     match unexpected.iter().find_map(|words| message.strip_prefix(words)) {
         Some(found) if found.contains("<EOF>") => "it ends too early".to_owned(),
         Some(found) => format!("{found} is not expected here"),
-        None => message.strip_prefix(unread).map_or_else(|| message.to_owned(), |found| format!("{found} means nothing")),
+        None => {
+            message.strip_prefix(unread).map_or_else(|| message.to_owned(), |found| format!("{found} means nothing"))
+        }
     }
 }
 
@@ -74,7 +76,9 @@ mod tests {
         ] {
             assert_eq!(flaw(good), None, "{good}");
         }
-        for (bad, at) in [("", 0), ("data.total >", 12), ("a == 'ä' &&& b", 12), ("a\n  && ]", 7), ("99999999999999999999", 0)] {
+        for (bad, at) in
+            [("", 0), ("data.total >", 12), ("a == 'ä' &&& b", 12), ("a\n  && ]", 7), ("99999999999999999999", 0)]
+        {
             let Some(Flaw::Syntax(message, found)) = flaw(bad) else { panic!("{bad}") };
             assert_eq!(found, at, "{bad}: {message}");
         }
@@ -86,7 +90,8 @@ mod tests {
     #[test]
     fn what_makes_the_parser_recurse_leaves_stack() {
         let deep = ["(", "[", "f(", "{1:", "a[", "a.exists(x, ", "!([-a ? b : "].map(|open| open.repeat(12));
-        let wide = ["1+", "!", "-", "a.", "a && ", "a == ", "a ? b : ", "f().", "a[0]"].map(|part| part.repeat(990 / part.len()));
+        let wide = ["1+", "!", "-", "a.", "a && ", "a == ", "a ? b : ", "f().", "a[0]"]
+            .map(|part| part.repeat(990 / part.len()));
         for text in deep.into_iter().chain(wide) {
             flaw(&text);
             flaw(&format!("{text}a"));

@@ -80,7 +80,11 @@ mod tests {
         for (text, url, address) in [
             ("nats://localhost", "nats://localhost:4222", "nats://localhost:4222"),
             ("tls://a:b%40c@nats.internal:4443/", "tls://a:b%40c@nats.internal:4443", "tls://nats.internal:4443"),
-            ("nats://token@[::1]:1, nats://10.0.0.1", "nats://token@[::1]:1,nats://10.0.0.1:4222", "nats://[::1]:1,nats://10.0.0.1:4222"),
+            (
+                "nats://token@[::1]:1, nats://10.0.0.1",
+                "nats://token@[::1]:1,nats://10.0.0.1:4222",
+                "nats://[::1]:1,nats://10.0.0.1:4222",
+            ),
             ("nats://[::1]", "nats://[::1]:4222", "nats://[::1]:4222"),
         ] {
             let expected = Servers { url: url.to_owned(), address: address.to_owned() };
@@ -91,9 +95,30 @@ mod tests {
     #[test]
     fn what_is_no_url_of_nats_is_refused() {
         for text in [
-            "", "localhost", "localhost:4222", "http://a", "nats://", "nats://@a", "nats://:4222", "nats://a:0", "nats://a:65536",
-            "nats://a:+1", "nats://a:", "nats://a/b", "nats://a b", "nats://a,", ",", "nats://a@b@c:x", "nats://ü", "nats://[::1",
-            "nats://::1", "nats://a?x", "nats://u:p#@a", "nats://a/@b", "nats://a//", &format!("nats://{}", "a".repeat(2_000)),
+            "",
+            "localhost",
+            "localhost:4222",
+            "http://a",
+            "nats://",
+            "nats://@a",
+            "nats://:4222",
+            "nats://a:0",
+            "nats://a:65536",
+            "nats://a:+1",
+            "nats://a:",
+            "nats://a/b",
+            "nats://a b",
+            "nats://a,",
+            ",",
+            "nats://a@b@c:x",
+            "nats://ü",
+            "nats://[::1",
+            "nats://::1",
+            "nats://a?x",
+            "nats://u:p#@a",
+            "nats://a/@b",
+            "nats://a//",
+            &format!("nats://{}", "a".repeat(2_000)),
         ] {
             assert!(servers(text).is_err(), "{text}");
         }

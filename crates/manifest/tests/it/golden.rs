@@ -155,7 +155,7 @@ fn a_schema_tells_plans_apart() {
 
 #[test]
 fn every_edge_of_a_plan_is_told_by_caller_and_upstream() {
-    let text = std::fs::read_to_string(folder().join("events.toml")).unwrap();
+    let text = fs::read_to_string(folder().join("events.toml")).unwrap();
     let plan = Compiled::of(&text).plan.expect("a plan");
     let edges: Vec<(&str, &str)> = plan.edges().map(|(caller, upstream, _)| (caller, upstream)).collect();
     assert_eq!(edges, [("ordering", "@events"), ("warehouse", "@events"), ("@events", "warehouse")]);

@@ -37,6 +37,16 @@ fn every_page_shows_its_mistake_and_how_to_mend_it() {
 }
 
 #[test]
+fn the_examples_of_the_reference_compile() {
+    let page = fs::read_to_string(repository().join("docs/manifest.md")).unwrap();
+    let around = "#- folder migrations\n#- file order-placed.schema.json\n{ \"type\": \"object\" }\n";
+    for example in examples(&page).into_iter().filter(|example| example.contains("[[subscriptions]]")) {
+        let compiled = Compiled::of(&format!("name = \"store\"\n{example}{around}"));
+        assert!(compiled.diagnostics.is_empty(), "{}", compiled.rendered());
+    }
+}
+
+#[test]
 fn every_page_and_every_golden_has_its_code() {
     let codes: BTreeSet<&str> = Code::all().iter().map(|code| code.as_str()).collect();
     assert_eq!(codes.len(), Code::all().len(), "a code is used twice");

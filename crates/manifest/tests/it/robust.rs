@@ -243,6 +243,11 @@ fn a_hostile_manifest_of_the_largest_size_is_answered_in_time() {
         .map(|n| format!("[[routes]]\nname = \"r{n}\"\nmatches = [{{ path = {{ regex = \"(a{{99}}){{9}}\" }} }}]\n"))
         .collect();
     check(&alone(&format!("name = \"x\"\n{routes}")));
+    let filter = "1+".repeat(495);
+    let subscriptions: String = (0..900)
+        .map(|n| format!("[[subscriptions]]\ntopic = \"t\"\nservice = \"s\"\npath = \"/\"\nfilter = \"{filter}{n}\"\n"))
+        .collect();
+    check(&alone(&format!("name = \"x\"\n{subscriptions}")));
     check(&alone(&format!("name = \"{}\"", "x".repeat(1_000_000))));
     check(&alone(&"x".repeat(2_000_000)));
 }

@@ -44,12 +44,7 @@ fn published(plan: &Plan) -> Published<'_> {
     published
 }
 
-fn check_one<'l>(
-    lint: &Lint<'l, '_>,
-    published: &Published<'_>,
-    (service, wanted): (&str, &Text<'_>),
-    site: Site<'l>,
-) {
+fn check_one<'l>(lint: &Lint<'l, '_>, published: &Published<'_>, (service, wanted): (&str, &Text<'_>), site: Site<'l>) {
     let subjects: Vec<&BTreeSet<&str>> =
         kept_by(&lint.plan.topics, &wanted.value).filter_map(|(topic, _)| published.get(topic)).collect();
     let comes = |subject: &&str| subject::overlap(subject, &wanted.value);
