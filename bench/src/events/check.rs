@@ -8,11 +8,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::publisher::{self, TOPIC, Wish};
+use super::publisher::{TOPIC, Wish, acknowledged};
+use super::record;
 use super::stand::{INTERVAL, Stand, command};
 use super::verify::{Deed, Incident, Verdict, verify};
 use super::wire::now;
-use super::{publisher::acknowledged, record};
 use crate::options::Events;
 
 const SUBSCRIPTION: &str = "checked";
@@ -67,11 +67,10 @@ pub(crate) async fn run(options: &Events, folder: &Path, seed: u64) -> Result<Ou
     let dead_letters = stand.json(&["dead-letter", "ls"]).await?;
     let dead_letters = dead_letters.as_array().map_or(0, Vec::len);
     let acknowledged = acknowledged(folder)?;
-    let planned: Vec<u32> = acknowledged.clone();
     let sum: u64 = acknowledged.iter().map(|last| u64::from(*last)).sum();
     ensure!(sum == options.events, "{sum} events were acknowledged");
     let deliveries = record::read(folder)?;
-    let verdict = verify(&acknowledged, &planned, &deliveries, &incidents);
+    let verdict = verify(&acknowledged, &acknowledged, &deliveries, &incidents);
     for finding in verdict.findings.iter().take(SHOWN_MAX) {
         eprintln!("bench: check: {finding:?}");
         show(finding.key, finding.at, &deliveries, &incidents);
@@ -144,7 +143,7 @@ async fn publish(stand: &Stand, wish: Wish) -> Result<u64> {
                 return Ok(tried_again);
             }
             Err(error) => {
-                let sum = publisher::acknowledged(&stand.folder)?.iter().map(|last| u64::from(*last)).sum();
+                let sum = acknowledged(&stand.folder)?.iter().map(|last| u64::from(*last)).sum();
                 if sum > last.1 {
                     last = (Instant::now(), sum);
                 }

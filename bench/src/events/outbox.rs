@@ -228,7 +228,7 @@ fn find_database(folder: &Path) -> Result<PathBuf> {
     bail!("there is no database")
 }
 
-fn count(database: &Path, table: &str) -> Result<u64> {
+fn count(database: &Path, table: &str) -> Result<i64> {
     Ok(ledger::open(database)?.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?)
 }
 
