@@ -3,8 +3,8 @@
 
     python3 examples/store/shopper.py --shop http://127.0.0.1:8080 --sessions 200
 
-The same seed makes the same shoppers, as far as the shop answers the same. `recommendation/evaluate.py` has them shop without a
-shop. Python 3.9 and newer; nothing to install.
+The same seed makes the same shoppers for the same products. `recommendation/evaluate.py` has them shop without a shop.
+Python 3.9 and newer; nothing to install.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from urllib.parse import quote, urlencode, urlsplit
 
-# Whom the shop is for: what they look for, how often compared, the colours that they like, and whether they mind the price.
+# Whom the shop is for: what they look for, how often each compared with the others, and where in the prices.
 PERSONAS = (
     ("tea drinker", {"teapots": 5, "mugs": 4, "cookware": 1}, 0.4),
     ("commuter", {"bags": 5, "bottles": 3, "headphones": 3}, 0.6),
@@ -111,7 +111,8 @@ def range_of(products: list[dict], persona) -> list[tuple]:
     prices: dict[str, list[int]] = {}
     for product in products:
         prices.setdefault(product["category"], []).append(product["price"])
-    places = {category: {price: place for place, price in enumerate(sorted(set(all_of)))} for category, all_of in prices.items()}
+    ranks = {category: sorted(set(all_of)) for category, all_of in prices.items()}
+    places = {category: {price: place for place, price in enumerate(ranked)} for category, ranked in ranks.items()}
     found = []
     for product in products:
         category, price = product["category"], product["price"]
@@ -199,7 +200,8 @@ class Tally:
         for does, times in sorted(self._times.items()):
             times = sorted(times)
             p50, p99 = (1000 * times[min(len(times) - 1, int(len(times) * part))] for part in (0.5, 0.99))
-            seen = ", ".join(f"{status}: {count}" for (what, status), count in sorted(self._statuses.items()) if what == does)
+            statuses = sorted((status, count) for (what, status), count in self._statuses.items() if what == does)
+            seen = ", ".join(f"{status}: {count}" for status, count in statuses)
             lines.append(f"{does:8} {len(times):7} {p50:8.1f} {p99:8.1f}  {seen}")
         return "\n".join(lines)
 
@@ -222,7 +224,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Simulated shoppers at the running shop.")
     parser.add_argument("--shop", default="http://127.0.0.1:8080", help="address of the gateway (%(default)s)")
     parser.add_argument("--sessions", type=int, default=100, help="how many shoppers come (%(default)s)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first: others are other shoppers (%(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first; others are others (%(default)s)")
     parser.add_argument("--concurrency", type=int, default=4, help="how many at a time (%(default)s)")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds between two steps of one (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="other tastes (%(default)s)")

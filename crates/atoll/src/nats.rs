@@ -2,6 +2,7 @@
 //! they are there. They log nothing: a server that is away is told of by whoever asks it.
 
 use async_nats::{Client, ConnectOptions, ServerAddr};
+use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -20,7 +21,7 @@ pub fn servers(url: &str) -> Result<(Vec<ServerAddr>, ConnectOptions), Error> {
     let all = all.map_err(|source| Error::Address { source })?;
     let first = all.first().ok_or(Error::Nowhere)?;
     // The client does not take them from the address.
-    let part = |part: Option<&str>| part.unwrap_or_default().to_owned();
+    let part = |part: Option<&str>| percent_decode_str(part.unwrap_or_default()).decode_utf8_lossy().into_owned();
     let options = match first.has_user_pass() {
         true => ConnectOptions::with_user_and_password(part(first.username()), part(first.password())),
         false => ConnectOptions::new(),

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::handle::{Handle, Shared};
 use crate::intake;
-use crate::link::{self, Keeper, Link};
+use crate::link::{self, Keeper, Link, Purpose};
 use crate::subscription::{self, Remote, Running, Surroundings};
 
 /// An engine whose socket is open and that does not serve yet. Publishers wait in the backlog.
@@ -24,7 +24,7 @@ use crate::subscription::{self, Remote, Running, Surroundings};
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
-    keeper: Keeper,
+    keepers: [Keeper; 2],
     remotes: watch::Sender<BTreeMap<String, Remote>>,
     shared: Arc<Shared>,
 }
@@ -48,11 +48,12 @@ pub fn bind(config: Config) -> Result<Bound, Error> {
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let (keeper, link) = link::channel();
+    let (publishing_keeper, publishing) = link::channel(Purpose::Publishing);
+    let (keeper, link) = link::channel(Purpose::Reading);
     let (remotes, watched) = watch::channel(BTreeMap::new());
     let (compiled, _) = watch::channel(Arc::new(compiled));
-    let shared = Arc::new(Shared { compiled, link, remotes: watched });
-    Ok(Bound { listener, address, keeper, remotes, shared })
+    let shared = Arc::new(Shared { compiled, publishing, link, remotes: watched });
+    Ok(Bound { listener, address, keepers: [publishing_keeper, keeper], remotes, shared })
 }
 
 impl Bound {
@@ -74,14 +75,17 @@ impl Bound {
     /// # Errors
     /// [`Error::Listen`].
     pub async fn run(self, readiness: readiness::Token, mut drain: drain::Watch) -> Result<(), Error> {
-        let Self { listener, address, keeper, remotes, shared } = self;
+        let Self { listener, address, keepers, remotes, shared } = self;
         let listener =
             tokio::net::TcpListener::from_std(listener).map_err(|source| Error::Listen { address, source })?;
         let mut compiled = shared.compiled.subscribe();
         let (linked, intake_tasks) = (Tasks::default(), Tasks::default());
         let (link_drain, link_watch) = drain::channel();
         let (intake_drain, intake_watch) = drain::channel();
-        linked.spawn(keeper.run(shared.compiled.subscribe(), link_watch));
+        for keeper in keepers {
+            linked.spawn(keeper.run(shared.compiled.subscribe(), link_watch.clone()));
+        }
+        drop(link_watch);
         intake_tasks.spawn(intake::serve(listener, Arc::clone(&shared), intake_watch));
         readiness.ready();
 

@@ -21,6 +21,9 @@ pub enum Error {
     NoSubscription { subscription: String },
     #[error("there is no dead letter {id}")]
     NoDeadLetter { id: u64 },
+    /// It may be asked again.
+    #[error("not now: {reason}")]
+    Busy { reason: &'static str },
     /// It may be tried again.
     #[error("the broker is away: {reason}")]
     Away { reason: String },

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::cloudevent::{json, nats};
 use crate::Stored;
+use crate::cloudevent::{json, nats};
 
 /// One event. Every context attribute, extensions among them, is in its canonical text (CloudEvents 1.0.2, "Type System").
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -20,6 +20,8 @@ use crate::subscription::Remote;
 pub(crate) struct Shared {
     /// What the engine goes by; everybody watches it.
     pub(crate) compiled: watch::Sender<Arc<Compiled>>,
+    /// What publishes by this only: a message that cannot be read does not stop it.
+    pub(crate) publishing: Link,
     pub(crate) link: Link,
     /// The subscriptions that run, by name.
     pub(crate) remotes: watch::Receiver<BTreeMap<String, Remote>>,
@@ -80,6 +82,7 @@ impl Handle {
         let topics = topics.iter().map(|topic| (topic.config.subject.clone(), topic.counts.read())).collect();
         let remotes = self.shared.remotes.borrow().clone();
         let subscriptions = remotes.into_iter().map(|(name, remote)| (name, remote.reading.borrow().clone())).collect();
-        Reading { is_connected: self.shared.link.session().is_ok(), topics, subscriptions }
+        let is_connected = self.shared.publishing.session().is_ok() && self.shared.link.session().is_ok();
+        Reading { is_connected, topics, subscriptions }
     }
 }

@@ -1,6 +1,6 @@
-//! The connection to the NATS server: made again for ever, with the engine's own streams made before anybody uses it.
-//! What uses it holds a [`Link`] and is given a [`Session`], which ends with the connection; nothing is carried over from
-//! one session to the next.
+//! Connections to the NATS server, one for each [`Purpose`]: made again for ever, with the engine's own streams made before
+//! anybody reads. What uses one holds a [`Link`] and is given a [`Session`], which ends with the connection; nothing is
+//! carried over from one session to the next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use async_nats::jetstream::context::{Context, ContextBuilder};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use kit::backoff::Backoff;
 use kit::drain;
+use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -29,8 +30,8 @@ const QUEUE_MAX: usize = 4096;
 /// Limit: what was published and has no answer yet, in messages; beyond it publishers wait.
 const UNANSWERED_MAX: usize = 16 * 1024;
 
-/// One connection, from when it can be used until it is lost. Clones are the same one.
-#[derive(Clone, Debug)]
+/// One connection, from when it can be used until it is lost.
+#[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) jetstream: Context,
@@ -55,7 +56,7 @@ impl Session {
 enum State {
     /// Why, in words.
     Away(Arc<str>),
-    Connected(Session),
+    Connected(Arc<Session>),
     /// Nothing will come any more.
     Ended,
 }
@@ -69,9 +70,9 @@ impl Link {
     ///
     /// # Errors
     /// [`Error::Away`], [`Error::Ended`].
-    pub(crate) fn session(&self) -> Result<Session, Error> {
+    pub(crate) fn session(&self) -> Result<Arc<Session>, Error> {
         match &*self.0.borrow() {
-            State::Connected(session) if !session.is_lost() => Ok(session.clone()),
+            State::Connected(session) if !session.is_lost() => Ok(Arc::clone(session)),
             State::Connected(_) => Err(Error::Away { reason: LOST.to_owned() }),
             State::Away(reason) => Err(Error::Away { reason: reason.to_string() }),
             State::Ended => Err(Error::Ended),
@@ -82,14 +83,14 @@ impl Link {
     ///
     /// # Errors
     /// [`Error::Ended`].
-    pub(crate) async fn connected(&mut self) -> Result<Session, Error> {
+    pub(crate) async fn connected(&mut self) -> Result<Arc<Session>, Error> {
         let is_settled = |state: &State| match state {
             State::Away(_) => false,
             State::Connected(session) => !session.is_lost(),
             State::Ended => true,
         };
         match self.0.wait_for(is_settled).await.as_deref() {
-            Ok(State::Connected(session)) => Ok(session.clone()),
+            Ok(State::Connected(session)) => Ok(Arc::clone(session)),
             _ => Err(Error::Ended),
         }
     }
@@ -97,13 +98,24 @@ impl Link {
 
 const LOST: &str = "the connection was lost";
 
+/// What a connection is for. Publishing has its own: a message that the client cannot read ends the connection that reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Publishing,
+    /// And what the engine keeps for itself: its streams are made first.
+    Reading,
+}
+
 /// Keeps the connection.
 #[derive(Debug)]
-pub(crate) struct Keeper(watch::Sender<State>);
+pub(crate) struct Keeper {
+    purpose: Purpose,
+    state: watch::Sender<State>,
+}
 
-pub(crate) fn channel() -> (Keeper, Link) {
-    let (sender, receiver) = watch::channel(State::Away("not connected yet".into()));
-    (Keeper(sender), Link(receiver))
+pub(crate) fn channel(purpose: Purpose) -> (Keeper, Link) {
+    let (state, watched) = watch::channel(State::Away("not connected yet".into()));
+    (Keeper { purpose, state }, Link(watched))
 }
 
 /// Checks that a server can be spoken to at all: one or more URLs with commas.
@@ -120,36 +132,36 @@ impl Keeper {
         while !drain.is_started() {
             let wanted = Arc::clone(&compiled.borrow_and_update());
             let Some(server) = &wanted.config.server else {
-                self.0.send_replace(State::Away("the application has no broker".into()));
+                self.state.send_replace(State::Away("the application has no broker".into()));
                 tokio::select! {
                     () = drain.started() => break,
-                    () = replaced(&mut compiled, &wanted) => continue,
+                    () = replaced(self.purpose, &mut compiled, &wanted) => continue,
                 }
             };
             let opened = tokio::select! {
                 () = drain.started() => break,
-                opened = open(&wanted, server) => opened,
+                opened = open(self.purpose, &wanted, server) => opened,
             };
             match opened {
                 Ok(session) => {
                     if attempt > 0 {
-                        tracing::info!("the broker is there again");
+                        tracing::info!(purpose = ?self.purpose, "the broker is there again");
                     }
                     attempt = 0;
-                    self.0.send_replace(State::Connected(session.clone()));
+                    self.state.send_replace(State::Connected(Arc::clone(&session)));
                     tokio::select! {
                         () = drain.started() => break,
                         () = session.lost() => {}
-                        () = replaced(&mut compiled, &wanted) => session.lost.cancel(),
+                        () = replaced(self.purpose, &mut compiled, &wanted) => session.lost.cancel(),
                     }
-                    self.0.send_replace(State::Away(LOST.into()));
+                    self.state.send_replace(State::Away(LOST.into()));
                 }
                 Err(error) => {
                     let reason: Arc<str> = kit::Chain(&error).to_string().into();
                     if attempt == 0 {
-                        tracing::warn!(%reason, "the broker is away");
+                        tracing::warn!(%reason, purpose = ?self.purpose, "the broker is away");
                     }
-                    self.0.send_replace(State::Away(reason));
+                    self.state.send_replace(State::Away(reason));
                 }
             }
             tokio::select! {
@@ -159,30 +171,41 @@ impl Keeper {
             attempt = attempt.saturating_add(1);
         }
         // Order: those who drain finish with the session first; this task is drained last.
-        if let State::Connected(session) = self.0.send_replace(State::Ended) {
+        if let State::Connected(session) = self.state.send_replace(State::Ended) {
             session.lost.cancel();
         }
     }
 }
 
 /// Returns when what the session was made for is not wanted any more.
-async fn replaced(compiled: &mut watch::Receiver<Arc<Compiled>>, was: &Compiled) {
+async fn replaced(purpose: Purpose, compiled: &mut watch::Receiver<Arc<Compiled>>, was: &Compiled) {
     let is_other = |now: &Arc<Compiled>| {
-        now.config.server != was.config.server
-            || now.config.application != was.config.application
-            || now.config.limits != was.config.limits
+        let (now, was) = (&now.config, &was.config);
+        let is_other = now.server != was.server || now.application != was.application;
+        is_other || purpose == Purpose::Reading && now.limits != was.limits
     };
     if compiled.wait_for(is_other).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-async fn open(compiled: &Compiled, server: &Server) -> Result<Session, Error> {
+/// The client does not take user and password from an address; those of the first are for all.
+fn authenticated(servers: &[ServerAddr]) -> ConnectOptions {
+    let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let first = servers.first().and_then(|server| Some((server.username()?, server.password().unwrap_or_default())));
+    match first {
+        Some((user, password)) => ConnectOptions::with_user_and_password(decoded(user), decoded(password)),
+        None => ConnectOptions::new(),
+    }
+}
+
+async fn open(purpose: Purpose, compiled: &Compiled, server: &Server) -> Result<Arc<Session>, Error> {
+    let config = &compiled.config;
     let servers = parse_servers(&server.url)?;
     let lost = CancellationToken::new();
     let told = lost.clone();
-    let options = ConnectOptions::new()
-        .name(format!("atoll events of {}", compiled.config.application))
+    let options = authenticated(&servers)
+        .name(format!("atoll events of {}", config.application))
         .connection_timeout(REQUEST_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .ping_interval(PING_INTERVAL)
@@ -191,29 +214,27 @@ async fn open(compiled: &Compiled, server: &Server) -> Result<Session, Error> {
         .max_reconnects(servers.len())
         .reconnect_delay_callback(|_| Duration::ZERO)
         .event_callback(move |event| {
-            let told = told.clone();
-            async move {
-                if matches!(event, Event::Disconnected | Event::Closed) {
-                    told.cancel();
-                }
+            if matches!(event, Event::Disconnected | Event::Closed) {
+                told.cancel();
             }
+            std::future::ready(())
         });
     let client = options.connect(servers).await.map_err(|error| broker("connect", error))?;
-    let context = |timeout| {
-        ContextBuilder::new()
-            .timeout(timeout)
-            .ack_timeout(timeout)
-            .max_ack_inflight(UNANSWERED_MAX)
-            .backpressure_on_inflight(true)
-            .build(client.clone())
-    };
-    let names = Arc::new(Names::of(&compiled.config.application));
-    let session = Session { client: client.clone(), jetstream: context(REQUEST_TIMEOUT), names, lost };
-    tokio::select! {
-        () = session.lost() => return Err(Error::Away { reason: LOST.to_owned() }),
-        made = streams::make(&session.jetstream, &session.names, &compiled.config.limits) => made?,
+    let patience = REQUEST_TIMEOUT.max(config.limits.publish_timeout);
+    let jetstream = ContextBuilder::new()
+        .timeout(patience)
+        .ack_timeout(patience)
+        .max_ack_inflight(UNANSWERED_MAX)
+        .backpressure_on_inflight(true)
+        .build(client.clone());
+    let session = Session { client, jetstream, names: Arc::new(Names::of(&config.application)), lost };
+    if purpose == Purpose::Reading {
+        tokio::select! {
+            () = session.lost() => return Err(Error::Away { reason: LOST.to_owned() }),
+            made = streams::make(&session.jetstream, &session.names, &config.limits) => made?,
+        }
     }
-    Ok(session)
+    Ok(Arc::new(session))
 }
 
 fn broker(operation: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
 use aws_lc_rs::digest;
+use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cloudevent::{self, attribute, nats};
@@ -46,6 +47,8 @@ pub enum PublishError {
     InBatch { at: usize, source: Box<Self> },
     #[error("the event is larger than {max} bytes")]
     TooLarge { max: usize },
+    #[error("the event is larger than its stream takes")]
+    TooLargeForStream,
     #[error("{count} events are more than {max} in one request")]
     TooMany { count: usize, max: usize },
     #[error("the data is against the schema of the topic")]
@@ -137,10 +140,17 @@ impl Destination {
         Ok(Self { compiled, subject: subject.to_owned(), topic })
     }
 
-    /// Where it is counted: what was refused before it was an event is one.
-    pub(crate) fn count(&self, result: &Result<Vec<Published>, PublishError>, count: usize) {
+    /// Counts what came to nothing before it was an event, as one.
+    pub(crate) fn count_refused(&self) {
         if let Some(topic) = &self.topic {
-            topic.counts.add(result, count);
+            topic.counts.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The same of what may be tried again.
+    pub(crate) fn count_failed(&self) {
+        if let Some(topic) = &self.topic {
+            topic.counts.failed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -160,6 +170,14 @@ impl Destination {
 
     /// Publishes all of them in their order, or says why not all of them; some may be there then.
     pub(crate) async fn publish(&self, shared: &Shared, events: &[Event]) -> Result<Vec<Published>, PublishError> {
+        let result = self.check_and_send(shared, events).await;
+        if let Some(topic) = &self.topic {
+            topic.counts.add(&result, events.len());
+        }
+        result
+    }
+
+    async fn check_and_send(&self, shared: &Shared, events: &[Event]) -> Result<Vec<Published>, PublishError> {
         let max = self.compiled.config.limits.batch_events_max;
         if events.len() > max {
             return Err(PublishError::TooMany { count: events.len(), max });
@@ -171,7 +189,7 @@ impl Destination {
         for (at, event) in events.iter().enumerate() {
             self.check(event).map_err(|error| in_batch(at, error))?;
         }
-        let session = shared.link.session().map_err(|error| PublishError::unavailable(kit::Chain(&error)))?;
+        let session = shared.publishing.session().map_err(|error| PublishError::unavailable(kit::Chain(&error)))?;
         let until = Instant::now() + self.compiled.config.limits.publish_timeout;
         tokio::select! {
             biased;
@@ -190,11 +208,11 @@ impl Destination {
             let (mut headers, data) = nats::encode(event);
             headers.insert(async_nats::header::NATS_MESSAGE_ID, message_id(event));
             let publish = session.jetstream.publish_with_headers(self.subject.clone(), headers, data);
-            sent.push(publish.await.map_err(|error| (at, self.explain(&error)))?);
+            sent.push(publish.await.map_err(|error| (at, self.explain(session, &error)))?);
         }
         let mut published = Vec::with_capacity(events.len());
         for (at, (event, sent)) in events.iter().zip(sent).enumerate() {
-            let ack = sent.await.map_err(|error| (at, self.explain(&error)))?;
+            let ack = sent.await.map_err(|error| (at, self.explain(session, &error)))?;
             published.push(Published {
                 id: event.id().to_owned(),
                 source: event.source().to_owned(),
@@ -206,18 +224,15 @@ impl Destination {
         Ok(published)
     }
 
-    fn explain(&self, error: &jetstream::context::PublishError) -> PublishError {
+    fn explain(&self, session: &Session, error: &jetstream::context::PublishError) -> PublishError {
         let refused = std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
+        let is_too_large = |error: &jetstream::Error| error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM;
         match error.kind() {
-            PublishErrorKind::MaxPayloadExceeded => {
-                PublishError::TooLarge { max: self.compiled.config.limits.event_bytes_max }
-            }
-            _ if refused.is_some_and(|error| error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => {
-                PublishError::TooLarge { max: self.compiled.config.limits.event_bytes_max }
-            }
+            PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge { max: session.client.max_payload() },
             PublishErrorKind::StreamNotFound => {
                 PublishError::unavailable(format_args!("no stream takes {} at the moment", self.subject))
             }
+            _ if refused.is_some_and(is_too_large) => PublishError::TooLargeForStream,
             _ => PublishError::unavailable(kit::Chain(error)),
         }
     }
@@ -228,17 +243,12 @@ pub(crate) async fn publish_one(
     shared: &Shared,
     service: &str,
     topic: &str,
-    event: Event,
+    mut event: Event,
 ) -> Result<Published, PublishError> {
     let destination = Destination::find(shared.compiled(), service, topic)?;
-    let mut result = destination.publish(shared, std::slice::from_ref(&event)).await;
-    destination.count(&result, 1);
-    let published = result.as_mut().ok().and_then(Vec::pop);
-    match (published, result) {
-        (Some(published), _) => Ok(published),
-        (None, Err(error)) => Err(error),
-        (None, Ok(_)) => Err(PublishError::unavailable("the broker has not said that it is there")),
-    }
+    attribute::fill(&mut event, Timestamp::now());
+    let mut published = destination.publish(shared, std::slice::from_ref(&event)).await?;
+    Ok(published.pop().expect("one event gives one answer"))
 }
 
 /// Bytes of head and data.

@@ -77,7 +77,7 @@ pub use message::Head;
 pub use meters::{Histogram, Outcome, Reading, Readings, Series, Subject, bounds_seconds};
 pub use path::check_pattern;
 pub use policy::{
-    Algorithm, Balance, Breaker, Concurrency, Ejection, Fallback, Key, Policy, RateLimit, Retry, Share, Window,
+    Absence, Algorithm, Balance, Breaker, Concurrency, Ejection, Fallback, Key, Policy, RateLimit, Retry, Share, Window,
 };
 pub use reason::Reason;
 pub use route::{Considered, Decision, Verdict, explain, route};

@@ -26,6 +26,18 @@ pub struct Policy {
     pub concurrency: Option<Concurrency>,
     pub rate_limit: Option<RateLimit>,
     pub fallback: Option<Fallback>,
+    #[serde(default)]
+    pub absence: Absence,
+}
+
+/// What it means that no instance answers at all: that none could be connected to, or the connection broke before an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Absence {
+    /// A failure like others: 502.
+    #[default]
+    Failure,
+    /// A part of the platform that is started anew and repeats nothing twice: 503 with `retry-after`.
+    Passing,
 }
 
 impl Policy {
@@ -44,6 +56,7 @@ impl Policy {
             concurrency: None,
             rate_limit: None,
             fallback: None,
+            absence: Absence::Failure,
         }
     }
 }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::admission::CROWDED;
 use crate::attempt::{Fault, refused};
 use crate::breaker::{self, Breaker, Permit, Refused};
@@ -12,13 +14,16 @@ use crate::endpoint::Occupied;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::outlier::{self, Verdict};
-use crate::policy::Retry;
+use crate::policy::{Absence, Retry};
 use crate::reason::{Reason, Refusal};
 use crate::retry::{self, Failure, Next, Outcome, Unsent};
 use crate::story::{BreakerState, Event, NoMore, Tried};
 use crate::table::Compiled;
 use crate::tally::Tally;
 use crate::timers::Moment;
+
+/// How soon a part of the platform that is absent may be there again.
+const PASSING: Duration = Duration::from_secs(1);
 
 /// The tries of one request.
 struct Tries {
@@ -211,7 +216,7 @@ impl Exchange<'_> {
         match outcome {
             Outcome::Answered { .. } => (tries.is_kept, tries.failure) = (true, None),
             Outcome::Failed(failed) => {
-                (tries.is_kept, tries.failure) = (false, Some(refused(failed)));
+                (tries.is_kept, tries.failure) = (false, Some(self.refusal_of(failed)));
                 self.line = None;
                 if next == Next::Anew {
                     self.client.core.pool.forget(endpoint);
@@ -233,6 +238,18 @@ impl Exchange<'_> {
             }
         }
         next
+    }
+
+    /// What is answered if no other try comes about.
+    fn refusal_of(&self, failed: Failure) -> Refusal {
+        let is_absence = matches!(failed, Failure::Unsent(_) | Failure::Broken | Failure::BrokenReused);
+        let is_passing = |route: &Compiled| route.policy.absence == Absence::Passing;
+        match refused(failed) {
+            refusal if is_absence && self.route().is_some_and(is_passing) => {
+                refusal.with_status(StatusCode::SERVICE_UNAVAILABLE).with_retry_after(PASSING)
+            }
+            refusal => refusal,
+        }
     }
 
     pub(crate) fn retry_policy(&self) -> &Retry {

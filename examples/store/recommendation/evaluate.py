@@ -3,9 +3,9 @@
 
     python3 examples/store/recommendation/evaluate.py [--shop http://127.0.0.1:8080]
 
-Of each held-out session every product but the first is foreseen, from the one before it and what was seen till then. It is a hit
-when it is among six. Beside the model stand what is popular, and what is popular in the category of the product looked at.
-Without a shop the products are made up, in the shop's own categories.
+Of each held-out session every product but the first is foreseen, from the one before it and what was seen till then. It
+is a hit when it is among six. Beside the model stand what is popular, and what is popular in the category of the product
+that is looked at. Without a shop the products are made up, in the shop's own categories.
 """
 
 from __future__ import annotations

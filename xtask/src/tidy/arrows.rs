@@ -40,6 +40,8 @@ const ARROWS: &[(&str, Arrows)] = &[
 const FUZZ: &str = "fuzz/Cargo.toml";
 /// A crate for tests: everyone's, but only there.
 const FOR_TESTS: &str = "testkit";
+/// Beside what they speak to over the network, in their tests only.
+const PEERS_IN_TESTS: &[(&str, &str)] = &[("events", "broker")];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -64,6 +66,8 @@ pub(super) fn check(tree: &Tree) -> Result<Vec<Violation>> {
         for (kind, dependency) in dependencies(&root, &load(tree, path)?) {
             // Fuzz targets are a package of their own, outside the workspace, that calls whatever reads hostile input.
             let allowed = path == FUZZ || row.is_some_and(|(_, arrows)| is_allowed(arrows, kind, &dependency));
+            let is_peer = PEERS_IN_TESTS.iter().any(|(from, to)| name == Some(*from) && dependency == *to);
+            let allowed = allowed || is_peer && kind == Kind::Tests;
             if allowed || !crates.contains(dependency.as_str()) {
                 continue;
             }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 mod eventing;
 
 pub use eventing::{
-    Attempt, DeadLetter, DeadLetterDone, DeadLetterQuery, DeadLetterWish, Event as CloudEvent, Replay, ReplayWish, Since,
-    Subscription, Topic, Topics,
+    Attempt, DeadLetter, DeadLetterDone, DeadLetterQuery, DeadLetterWish, Event as CloudEvent, Replay, ReplayWish,
+    Since, Subscription, Topic, Topics,
 };
 
 /// `GET /v1/status`

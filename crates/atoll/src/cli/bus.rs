@@ -51,7 +51,8 @@ impl Bus {
                 }
             });
         // Shown without its password.
-        let shown: Vec<String> = servers.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect();
+        let shown: Vec<String> =
+            servers.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect();
         let shown = shown.join(", ");
         match options.connect(servers).await {
             Ok(client) => Ok(Self { client, closed }),

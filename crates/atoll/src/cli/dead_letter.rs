@@ -67,7 +67,9 @@ pub struct Redrive {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  atoll dead-letter drop 7 8\n  atoll dead-letter drop --all --subscription warehouse-orders-placed")]
+#[command(
+    after_help = "Examples:\n  atoll dead-letter drop 7 8\n  atoll dead-letter drop --all --subscription warehouse-orders-placed"
+)]
 pub struct Drop {
     #[command(flatten)]
     which: Which,
@@ -200,7 +202,8 @@ fn edited(seen: &Seen) -> Result<String, Failure> {
     let words = shlex::split(&editor).filter(|words| !words.is_empty());
     let words = words.ok_or_else(|| Failure::new(format!("`{editor}` is no command")).hint(hint()))?;
     let path = std::env::temp_dir().join(format!("atoll-dead-letter-{}-{}.json", seen.id, std::process::id()));
-    let failed = |what: &str, error: std::io::Error| Failure::new(format!("cannot {what} {}", path.display())).because(error);
+    let failed =
+        |what: &str, error: std::io::Error| Failure::new(format!("cannot {what} {}", path.display())).because(error);
     write_new(&path, &before).map_err(|error| failed("write", error))?;
     let status = Command::new(&words[0]).args(&words[1..]).arg(&path).status();
     let after = std::fs::read_to_string(&path);
@@ -253,10 +256,8 @@ fn short(reason: &str) -> String {
 /// One dead letter: what it is, the event, and a paragraph an attempt.
 fn told(seen: &Seen) -> String {
     let zone = TimeZone::system();
-    let mut text = format!(
-        "dead letter {} of {}, for {}\n  {}\n",
-        seen.id, seen.subscription, seen.service, seen.reason
-    );
+    let mut text =
+        format!("dead letter {} of {}, for {}\n  {}\n", seen.id, seen.subscription, seen.service, seen.reason);
     let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<14}{value}\n"));
     line("since", &seen.at.to_zoned(zone.clone()).strftime("%F %T").to_string());
     line("topic", &format!("{}, number {} of its stream", seen.topic, seen.sequence));

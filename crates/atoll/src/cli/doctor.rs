@@ -164,7 +164,8 @@ fn broker(project: &Project, plan: &Plan) -> Vec<Finding> {
         ));
     }
     if plan.nats.is_some() {
-        let hint = "write it on each nats-server where messages must not be lost; users and their rights are theirs as well";
+        let hint =
+            "write it on each nats-server where messages must not be lost; users and their rights are theirs as well";
         findings.push(Finding::doubtful(lower::NATS_SYNC, hint));
     }
     if !project.is_running() || plan.broker.is_none() && plan.nats.is_none() {

@@ -15,7 +15,9 @@ use crate::lower;
 /// A line of each event and its data. With `-o json` a line each in CloudEvents' JSON format, with its number in the stream as
 /// `sequence`. It ends when it is told to.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  atoll topics tail orders.placed\n  atoll topics tail 'orders.>' --from first -o json")]
+#[command(
+    after_help = "Examples:\n  atoll topics tail orders.placed\n  atoll topics tail 'orders.>' --from first -o json"
+)]
 pub struct Tail {
     /// A topic, or a pattern of subjects within one
     #[arg(value_name = "TOPIC", value_parser = bus::pattern)]

@@ -112,7 +112,16 @@ fn show(rows: &[Row], connected: bool) -> anyhow::Result<()> {
     if !subscriptions.is_empty() {
         output::line("")?;
         let headings = [
-            "subscription", "service", "deliveries/s", "lag", "in flight", "delivered", "failed", "aside", "dead letters", "state",
+            "subscription",
+            "service",
+            "deliveries/s",
+            "lag",
+            "in flight",
+            "delivered",
+            "failed",
+            "aside",
+            "dead letters",
+            "state",
         ];
         output::table(&headings, subscriptions.into_iter().map(|subscription| cells(subscription, connected)))?;
     }
@@ -138,7 +147,8 @@ fn state(subscription: &Subscription, connected: bool) -> String {
         (!connected).then(|| "the broker is away".to_owned()).filter(|_| subscription.paused.is_none()),
         replay.map(|replay| format!("replays, {} left", replay.left)),
         (subscription.keys_held > 0).then(|| format!("{} keys wait for dead letters", subscription.keys_held)),
-        (subscription.filter_errors > 0).then(|| format!("{} events its filter cannot judge", subscription.filter_errors)),
+        (subscription.filter_errors > 0)
+            .then(|| format!("{} events its filter cannot judge", subscription.filter_errors)),
     ];
     let words: Vec<String> = words.into_iter().flatten().collect();
     if words.is_empty() { "-".to_owned() } else { words.join("; ") }

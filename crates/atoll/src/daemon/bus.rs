@@ -19,8 +19,8 @@ use crate::api::dto;
 use crate::daemon::change::Served;
 use crate::daemon::history::History;
 use crate::daemon::{engine_lost, streams, unlistenable};
-use crate::nats as elsewhere;
 use crate::lower::{self, StreamSeen};
+use crate::nats as elsewhere;
 use crate::project::{Credentials, Project};
 
 /// How long the broker may take to end: its last messages go to the disk.
@@ -252,7 +252,8 @@ impl Bus {
             Place::Own { handle, .. } => handle.counts(),
             Place::Elsewhere(_) => broker::Counts::default(),
         };
-        let mut reading = lower::BrokerReading { counts, refused: open.refused.len(), ..lower::BrokerReading::default() };
+        let mut reading =
+            lower::BrokerReading { counts, refused: open.refused.len(), ..lower::BrokerReading::default() };
         // What has come by then is better than nothing.
         let _ = tokio::time::timeout(patience, async {
             reading.streams = streams::list(&open.api).await.unwrap_or_default();

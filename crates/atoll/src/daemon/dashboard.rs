@@ -191,7 +191,14 @@ async fn metrics(control: &Control, request: &Request<Incoming>) -> Answer {
     let readings = timeout(READ_MAX, control.proxy.read()).await.unwrap_or_default();
     let broker = control.bus.read(READ_MAX).await;
     let (snapshot, usages) = (control.supervisor.snapshot(), usages(control));
-    let families = lower::families(env!("CARGO_PKG_VERSION"), &readings, &snapshot, &usages, broker.as_ref(), &control.eventing.read());
+    let families = lower::families(
+        env!("CARGO_PKG_VERSION"),
+        &readings,
+        &snapshot,
+        &usages,
+        broker.as_ref(),
+        &control.eventing.read(),
+    );
     let mut answer = text(StatusCode::OK, lower::write_metrics(&families, format));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));

@@ -166,7 +166,7 @@ impl Control {
 
     pub async fn dead_letters(&self, query: dto::DeadLetterQuery) -> Result<Vec<dto::DeadLetter>, dto::Problem> {
         let limit = query.limit.unwrap_or(DEAD_LETTERS_MAX).min(DEAD_LETTERS_MAX);
-        let query = events::Query { subscription: query.subscription, before: None, limit };
+        let query = events::Query { subscription: query.subscription, limit, ..events::Query::default() };
         let found = self.eventing.events.dead_letters(query).await.map_err(|error| problem(&error))?;
         Ok(found.into_iter().map(lower::dead_letter).collect())
     }
@@ -204,8 +204,11 @@ impl Control {
         let ids = match wish.all {
             false => wish.ids,
             true => {
-                let query =
-                    events::Query { subscription: wish.subscription, before: None, limit: DEAD_LETTERS_MAX };
+                let query = events::Query {
+                    subscription: wish.subscription,
+                    limit: DEAD_LETTERS_MAX,
+                    ..events::Query::default()
+                };
                 let all = events.dead_letters(query).await.map_err(|error| problem(&error))?;
                 all.into_iter().map(|found| found.id).collect()
             }

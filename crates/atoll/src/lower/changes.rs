@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use manifest::Plan;
-use manifest::plan::{Broker, Database, Edge, Policy, Route, Service, Topic};
+use manifest::plan::{Broker, Database, Edge, Nats, Policy, Route, Service, Subscription, Topic};
 
 use crate::api::dto::{Change, Verb};
 
@@ -28,10 +28,14 @@ pub fn changes(before: &Plan, after: &Plan) -> Vec<Change> {
     let alone = |broker: &Option<Broker>| broker.iter().map(|broker| ("broker".to_owned(), broker.clone())).collect();
     let (old, new): (BTreeMap<_, _>, BTreeMap<_, _>) = (alone(&before.broker), alone(&after.broker));
     all.extend(compare("broker", &old, &new, broker));
+    let alone = |nats: &Option<Nats>| nats.iter().map(|nats| ("nats".to_owned(), nats.clone())).collect();
+    let (old, new): (BTreeMap<_, _>, BTreeMap<_, _>) = (alone(&before.nats), alone(&after.nats));
+    all.extend(compare("broker", &old, &new, nats));
     all.extend(compare("service", &before.services, &after.services, service));
     all.extend(compare("route", &by_name(&before.routes), &by_name(&after.routes), route));
     all.extend(compare("database", &before.databases, &after.databases, database));
     all.extend(compare("topic", &before.topics, &after.topics, topic));
+    all.extend(compare("subscription", &before.subscriptions, &after.subscriptions, subscription));
     let names = |plan: &Plan| plan.routes.iter().map(|route| route.name.clone()).collect::<Vec<_>>();
     let (old, new) = (names(before), names(after));
     if old != new && old.iter().collect::<BTreeSet<_>>() == new.iter().collect::<BTreeSet<_>>() {
@@ -95,6 +99,7 @@ fn service(before: &Service, after: &Service) -> Vec<String> {
     let variables: BTreeSet<&String> = before.environment.keys().chain(after.environment.keys()).collect();
     let changed = variables.into_iter().filter(|name| before.environment.get(*name) != after.environment.get(*name));
     details.extend(changed.map(|name| format!("environment.{name}")));
+    // What an edge of events agrees on follows from subscriptions, and its address is a variable of the service.
     details.extend(compare("edge", &before.edges, &after.edges, edge).map(|change| match change.verb {
         Verb::Added => format!("upstreams + {}", change.name),
         Verb::Removed => format!("upstreams - {}", change.name),
@@ -164,6 +169,45 @@ fn broker(before: &Broker, after: &Broker) -> Vec<String> {
     details
 }
 
+fn nats(before: &Nats, after: &Nats) -> Vec<String> {
+    differing(&[("url", before.url != after.url), ("max_payload", before.max_payload != after.max_payload)])
+}
+
+/// A key that is new does not compile before it is here.
+fn subscription(before: &Subscription, after: &Subscription) -> Vec<String> {
+    let Subscription {
+        topic,
+        stream,
+        service,
+        path,
+        filter,
+        key,
+        concurrency,
+        max_deliver,
+        backoff,
+        ack_wait,
+        dead_letter_topic,
+        on_dead_letter,
+        batch,
+        from,
+    } = before;
+    differing(&[
+        ("topic", *topic != after.topic || *stream != after.stream),
+        ("service", *service != after.service),
+        ("path", *path != after.path),
+        ("filter", *filter != after.filter),
+        ("key", *key != after.key),
+        ("concurrency", *concurrency != after.concurrency),
+        ("max_deliver", *max_deliver != after.max_deliver),
+        ("backoff", *backoff != after.backoff),
+        ("ack_wait", *ack_wait != after.ack_wait),
+        ("dead_letter_topic", *dead_letter_topic != after.dead_letter_topic),
+        ("on_dead_letter", *on_dead_letter != after.on_dead_letter),
+        ("batch", *batch != after.batch),
+        ("from", *from != after.from),
+    ])
+}
+
 fn topic(before: &Topic, after: &Topic) -> Vec<String> {
     differing(&[
         ("description", before.description != after.description),
@@ -171,6 +215,7 @@ fn topic(before: &Topic, after: &Topic) -> Vec<String> {
         ("discard", before.discard != after.discard),
         ("storage", before.storage != after.storage),
         ("duplicate_window", before.duplicate_window != after.duplicate_window),
+        ("schema", before.schema != after.schema),
     ])
 }
 
@@ -179,6 +224,7 @@ fn database(before: &Database, after: &Database) -> Vec<String> {
         ("engine", before.engine != after.engine),
         ("path", before.path != after.path),
         ("migrations", before.migrations != after.migrations),
+        ("outbox", before.outbox != after.outbox),
     ])
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use manifest::Plan;
+use manifest::plan::EVENTS;
 use proxy::{BreakerReading, BreakerState, Effect, Fault, Forced, Readings, Share, Subject};
 
 use crate::api::dto::{self, BreakerAction};
@@ -118,6 +119,9 @@ pub fn no_breaker(named: &Named<'_>) -> dto::Problem {
     let key = "circuit_breaker = { failure_rate = 0.5, window = \"10s\", open_for = \"5s\" }";
     let hint = match (named.route, named.to.as_slice()) {
         (Some(route), _) => format!("add to the route with `name = \"{route}\"`:\n{key}"),
+        (None, to) if named.from == EVENTS || to.iter().any(|to| to == EVENTS) => {
+            "an edge of the engine of events has none: deliveries wait by themselves while no instance is ready".to_owned()
+        }
         (None, to) => format!("add to the manifest:\n[services.{}.edges.{}]\n{key}", named.from, to.join(",")),
     };
     let detail = format!("`{}` has no circuit breaker", named.name());

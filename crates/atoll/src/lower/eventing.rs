@@ -86,9 +86,10 @@ pub fn topics(
                 .map(|(name, of)| subscription(name, of, reading.subscriptions.get(name)))
                 .collect(),
             readers: services(|service| &service.subscribes),
-            schema: topic.schema.as_ref().map(|schema| {
-                schema.path.strip_prefix(&plan.root).unwrap_or(&schema.path).display().to_string()
-            }),
+            schema: topic
+                .schema
+                .as_ref()
+                .map(|schema| schema.path.strip_prefix(&plan.root).unwrap_or(&schema.path).display().to_string()),
             messages: seen.map(StreamSeen::messages).unwrap_or_default(),
             bytes: seen.map(StreamSeen::bytes).unwrap_or_default(),
             last_sequence: seen.map(StreamSeen::last_sequence).unwrap_or_default(),

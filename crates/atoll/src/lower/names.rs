@@ -36,14 +36,12 @@ pub fn named(plan: &Plan) -> impl Iterator<Item = Named<'_>> {
         route: Some(&route.name),
         policy: &route.policy,
     });
-    let edges = plan.services.iter().flat_map(|(caller, service)| {
-        service.edges.iter().map(move |(upstream, edge)| Named {
-            subject: Subject::Edge { caller: caller.clone(), upstream: upstream.clone() },
-            from: caller,
-            to: vec![upstream.clone()],
-            route: None,
-            policy: &edge.policy,
-        })
+    let edges = plan.edges().map(|(caller, upstream, edge)| Named {
+        subject: Subject::Edge { caller: caller.to_owned(), upstream: upstream.to_owned() },
+        from: caller,
+        to: vec![upstream.to_owned()],
+        route: None,
+        policy: &edge.policy,
     });
     routes.chain(edges)
 }
@@ -229,6 +227,11 @@ replicas = 2
 [services.cart]
 command = "x"
 upstreams = ["catalog"]
+publishes = ["cart.filled"]
+[[subscriptions]]
+topic = "cart.filled"
+service = "catalog"
+path = "/events"
 "#;
 
     fn found(word: &str) -> Result<String, String> {
@@ -248,6 +251,8 @@ upstreams = ["catalog"]
         for (word, name) in [
             ("cart->catalog", "cart → catalog"),
             ("cart→catalog", "cart → catalog"),
+            ("cart->@events", "cart → @events"),
+            ("@events → catalog", "@events → catalog"),
             (" cart -> catalog ", "cart → catalog"),
             ("products", "gateway → catalog (route products)"),
             ("route cart", "gateway → cart (route cart)"),
@@ -277,8 +282,8 @@ upstreams = ["catalog"]
             ),
             (
                 "",
-                "there is no route, edge or service `` in this application; there are products, cart, cart→catalog, cart, \
-                 catalog",
+                "there is no route, edge or service `` in this application; there are products, cart, cart→catalog, \
+                 cart→@events, @events→catalog, cart, catalog",
             ),
         ] {
             assert_eq!(found(word), Err(said.to_owned()), "{word}");

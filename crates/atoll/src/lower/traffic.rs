@@ -15,12 +15,14 @@ pub const GATEWAY: &str = "gateway";
 
 /// Name and address of every listener that the plan asks for: the gateway and one an edge.
 pub fn listeners(plan: &Plan) -> Vec<(String, SocketAddr)> {
-    let edges = plan.services.iter().flat_map(|(caller, service)| {
-        service.edges.iter().map(move |(upstream, edge)| {
-            (edge_name(caller, upstream), SocketAddr::from((Ipv4Addr::LOCALHOST, edge.port)))
-        })
-    });
+    let edges = plan.edges();
+    let edges = edges.map(|(caller, upstream, edge)| (edge_name(caller, upstream), edge_address(edge)));
     std::iter::once((GATEWAY.to_owned(), plan.gateway.listen)).chain(edges).collect()
+}
+
+/// Where an edge is reached.
+pub(super) fn edge_address(edge: &plan::Edge) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, edge.port))
 }
 
 /// What the data plane is told of `[gateway.limits]`. A limit that is new on either side does not compile before it is here.
@@ -100,12 +102,7 @@ pub fn snapshot<'p>(
 }
 
 fn edges(of: &Plan) -> impl Iterator<Item = (String, proxy::Listener)> + '_ {
-    of.services.iter().flat_map(|(caller, service)| {
-        let of = |(upstream, edge): (&String, &plan::Edge)| {
-            (edge_name(caller, upstream), edge_listener(caller, upstream, edge))
-        };
-        service.edges.iter().map(of).collect::<Vec<_>>()
-    })
+    of.edges().map(|(caller, upstream, edge)| (edge_name(caller, upstream), edge_listener(caller, upstream, edge)))
 }
 
 fn edge_name(caller: &str, upstream: &str) -> String {
@@ -130,7 +127,7 @@ pub fn ledger(
     instances.iter().map(of_instance).chain(listeners.iter().map(of_listener)).collect()
 }
 
-/// An edge is a listener with one route that takes everything.
+/// An edge is a listener with one route that takes everything. The engine of events is told who calls by the path.
 fn edge_listener(caller: &str, upstream: &str, edge: &plan::Edge) -> proxy::Listener {
     let everything = proxy::Match {
         path: proxy::PathMatch::Prefix("/".into()),
@@ -138,12 +135,24 @@ fn edge_listener(caller: &str, upstream: &str, edge: &plan::Edge) -> proxy::List
         headers: Vec::new(),
         query: Vec::new(),
     };
+    let filters = match upstream {
+        plan::EVENTS => {
+            let path = Some(proxy::PathRewrite::Prefix(format!("/{caller}/")));
+            vec![proxy::Filter::UrlRewrite { hostname: None, path }]
+        }
+        _ => Vec::new(),
+    };
+    // A daemon that is away is followed by the next, and who publishes again publishes nothing twice.
+    let absence = match upstream {
+        plan::EVENTS => proxy::Absence::Passing,
+        _ => proxy::Absence::Failure,
+    };
     let route = proxy::Route {
         name: edge_name(caller, upstream),
         hostnames: Vec::new(),
         matches: vec![everything],
-        filters: Vec::new(),
-        policy: policy(&edge.policy),
+        filters,
+        policy: proxy::Policy { absence, ..policy(&edge.policy) },
         backends: vec![proxy::Backend { service: upstream.to_owned(), weight: 1 }],
     };
     let role = proxy::Role::Edge { caller: caller.to_owned(), upstream: upstream.to_owned() };

@@ -86,7 +86,6 @@ pub fn description(plan: &Plan, snapshot: &Snapshot, name: &str) -> Option<dto::
     let service = plan.services.get(name)?;
     let status = snapshot.service(name);
     let takes = |route: &&manifest::plan::Route| route.backends.iter().any(|backend| backend.service == name);
-    let calls = |(_, caller): &(&String, &manifest::plan::Service)| caller.edges.contains_key(name);
     let databases = service.databases.iter().filter_map(|name| Some((name, plan.databases.get(name)?)));
     let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Some(dto::Description {
@@ -105,16 +104,20 @@ pub fn description(plan: &Plan, snapshot: &Snapshot, name: &str) -> Option<dto::
         .to_owned(),
         readiness: check(&service.probes.readiness.check),
         routes: plan.routes.iter().filter(takes).map(|route| route.name.clone()).collect(),
-        upstreams: service
-            .edges
-            .iter()
-            .map(|(upstream, edge)| dto::Upstream {
-                service: upstream.clone(),
+        upstreams: plan
+            .edges()
+            .filter(|(caller, _, _)| *caller == name)
+            .map(|(_, upstream, edge)| dto::Upstream {
+                service: upstream.to_owned(),
                 url: format!("http://127.0.0.1:{}", edge.port),
                 timeout_ms: ms(edge.policy.timeout),
             })
             .collect(),
-        callers: plan.services.iter().filter(calls).map(|(caller, _)| caller.clone()).collect(),
+        callers: plan
+            .edges()
+            .filter(|(_, upstream, _)| *upstream == name)
+            .map(|(caller, _, _)| caller.to_owned())
+            .collect(),
         depends_on: service.depends_on.keys().cloned().collect(),
         databases: databases
             .map(|(name, database)| dto::Database {

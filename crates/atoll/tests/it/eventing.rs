@@ -54,8 +54,10 @@ backoff = ["50ms"]
 ack_wait = "2s"
 "#;
 
-const MIGRATION: &str = "CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, data TEXT NOT NULL);";
-const SCHEMA: &str = r#"{ "type": "object", "required": ["order_id"], "properties": { "order_id": { "type": "string" } } }"#;
+const MIGRATION: &str =
+    "CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, data TEXT NOT NULL);";
+const SCHEMA: &str =
+    r#"{ "type": "object", "required": ["order_id"], "properties": { "order_id": { "type": "string" } } }"#;
 
 fn application(broker: &str) -> Application {
     let app = Application::with_manifest(&MANIFEST.replace("{BROKER}", broker));
@@ -149,15 +151,17 @@ fn tour(app: &Application) {
     // A poisoned one: given up, changed, delivered.
     app.place(&json!({ "order_id": "d", "fail": 100 }));
     let dead = until_blocking("a dead letter", BOUND, || app.dead_letters().pop());
-    assert_eq!((&dead["attempts_count"], &dead["subscription"], &dead["key"]), (&json!(3), &json!("placed"), &json!("d")));
+    assert_eq!(
+        (&dead["attempts_count"], &dead["subscription"], &dead["key"]),
+        (&json!(3), &json!("placed"), &json!("d"))
+    );
     let id = dead["id"].to_string();
     let shown = app.atoll(&["dead-letter", "show", &id]).succeeded().stdout;
     assert!(shown.contains("attempt 3") && shown.contains("told so") && shown.contains("500"), "{shown}");
     let edited = r#"{"order_id":"d","edited":true}"#;
     app.atoll(&["dead-letter", "redrive", &id, "--data", edited]).succeeded();
-    let last = until_blocking("the redriven one", BOUND, || {
-        app.seen().into_iter().find(|one| one["data"]["edited"] == true)
-    });
+    let last =
+        until_blocking("the redriven one", BOUND, || app.seen().into_iter().find(|one| one["data"]["edited"] == true));
     assert_eq!(last["headers"]["atoll-redriven"], "true", "{last}");
     assert_eq!(last["headers"]["atoll-out-of-order"], Value::Null, "{last}");
     assert_eq!(app.dead_letters(), Vec::<Value>::new());
@@ -188,7 +192,8 @@ fn tour(app: &Application) {
     let begun = app.atoll(&["replay", "--since", "first", "--subscription", "placed", "-o", "json"]).succeeded().json();
     assert!(begun["left"].as_u64().unwrap() > 20, "{begun}");
     let again = until_blocking("the replay", BOUND, || {
-        Some(app.seen()).filter(|seen| seen[total..].iter().filter(|one| one["data"]["order_id"] == "outbox").count() == 20)
+        Some(app.seen())
+            .filter(|seen| seen[total..].iter().filter(|one| one["data"]["order_id"] == "outbox").count() == 20)
     });
     assert!(again[total..].iter().all(|one| one["headers"]["atoll-replayed"] == "true"), "{:#?}", &again[total..]);
     let unknown = app.atoll(&["replay", "--since", "first", "--subscription", "nobody"]);

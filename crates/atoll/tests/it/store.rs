@@ -9,7 +9,7 @@ use testkit::wait::until_blocking;
 use crate::application::{Application, BOUND, curl, ended, tools};
 
 /// The store's own manifest with another gateway address, in a folder of its own so that nobody's data is touched.
-fn store() -> Application {
+pub fn store() -> Application {
     let store = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/store");
     let manifest = std::fs::read_to_string(format!("{store}/atoll.toml")).unwrap();
     assert!(manifest.contains("[gateway]"), "the test writes its own address there");
@@ -24,7 +24,7 @@ fn the_shop_sells() {
     let app = store();
     app.atoll(&["up", "-d", "--wait"]).succeeded();
     let instances = app.instances();
-    assert_eq!(instances.len(), 4);
+    assert_eq!(instances.len(), 6);
     assert!(instances.iter().all(|instance| instance["ready"] == true));
 
     let (status, body) = app.get("/api/catalog/products?limit=3");
@@ -71,6 +71,7 @@ fn its_pages_fit_a_desk_and_a_phone_and_are_accessible() {
         format!("product=/product/{product}"),
         "search=/search?q=lamp".to_owned(),
         "cart=/cart".to_owned(),
+        "mails=/mail".to_owned(),
         "missing=/nowhere".to_owned(),
     ];
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/pages.mjs");

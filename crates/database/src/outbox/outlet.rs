@@ -21,8 +21,11 @@ const POLL: Duration = Duration::from_secs(1);
 /// Two looks have at least this between them: a service may write other tables all the time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// The pause after nobody took an event, or the database could not be used.
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(5) };
+/// The pause after nobody took an event.
+const TAKER_BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(5) };
+
+/// The pause after the table could not be used: whoever makes or mends it does not tell.
+const TABLE_BACKOFF: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
 
 #[derive(Debug)]
 pub(super) struct Outlet {
@@ -177,7 +180,7 @@ impl Outlet {
         self.window.restart();
         self.is_dirty = true;
         if self.drain_until.is_none() {
-            self.back_off(now);
+            self.back_off(TAKER_BACKOFF, now);
         }
         self.update_gauges();
     }
@@ -260,7 +263,7 @@ impl Outlet {
         }
         self.is_dirty = true;
         self.pause(Pause::Table(Chain(error).to_string()));
-        self.back_off(Instant::now());
+        self.back_off(TABLE_BACKOFF, Instant::now());
     }
 
     fn abandon(&mut self) {
@@ -269,8 +272,8 @@ impl Outlet {
         self.update_gauges();
     }
 
-    fn back_off(&mut self, now: Instant) {
-        self.retry_at = Some(now + BACKOFF.delay(self.failures, fastrand::f64()));
+    fn back_off(&mut self, backoff: Backoff, now: Instant) {
+        self.retry_at = Some(now + backoff.delay(self.failures, fastrand::f64()));
         self.failures = self.failures.saturating_add(1);
     }
 

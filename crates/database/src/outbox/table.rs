@@ -66,8 +66,11 @@ impl Table {
             connection.busy_timeout(BUSY_MAX)?;
             // The last one to close a database takes away its log, by name: never that of a successor.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-            // What is deleted here may come back after a power cut: it is published again with the same id.
-            connection.pragma_update(None, "synchronous", "normal")?;
+            let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+            if mode == "wal" {
+                // What is deleted here may come back after a power cut: it is published again with the same id.
+                connection.pragma_update(None, "synchronous", "normal")?;
+            }
             Ok(connection)
         };
         let connection = open().map_err(|error| classify(path, error))?;
@@ -77,7 +80,12 @@ impl Table {
     /// Reads the rows behind `after`, in their order, at least one if there is any.
     pub(super) fn read(&mut self, after: Option<i64>, room: Room, data_bytes_max: usize) -> Result<Batch, Error> {
         self.check_in_place()?;
+        let known = self.layout.as_ref().map(|layout| layout.schema_version);
         let layout = self.understand()?;
+        if after.is_some() && known != Some(layout.schema_version) {
+            // The rows before may be those of another table: who wants what is behind them begins anew.
+            return Err(Error::Replaced { path: self.path.clone() });
+        }
         let result = read_rows(&self.connection, &self.name, &layout, after, room, data_bytes_max);
         let batch = result.map_err(|error| classify(&self.path, error))?;
         if after.is_none() && batch.rows.first().is_some_and(|row| row.id <= layout.relayed) {

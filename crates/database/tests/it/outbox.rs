@@ -83,13 +83,19 @@ impl World {
 
     /// Runs the relay, with what `taker` makes of each event.
     fn start(&self, taker: impl Fn(&Stream, &Relay) -> Result<(), Refusal> + Send + 'static) -> Running {
-        let (relays, receiver) = mpsc::channel(64);
+        let (running, receiver) = self.start_untaken();
         tokio::spawn(take_all(receiver, self.stream.clone(), taker));
+        running
+    }
+
+    /// Runs the relay, and leaves to the test what becomes of each event.
+    fn start_untaken(&self) -> (Running, mpsc::Receiver<Relay>) {
+        let (relays, receiver) = mpsc::channel(64);
         let bound = outbox::bind(self.config(), relays).expect("bound");
         let handle = bound.handle();
         let (trigger, drain) = drain::channel();
         let (token, _) = readiness::channel();
-        Running { handle, trigger, engine: tokio::spawn(bound.run(token, drain)) }
+        (Running { handle, trigger, engine: tokio::spawn(bound.run(token, drain)) }, receiver)
     }
 
     async fn drained(&self) {
@@ -430,4 +436,76 @@ async fn outboxes_are_replaced_while_the_relay_runs() {
     let error = running.handle.apply(&bad).expect_err("refused");
     assert_eq!(error.to_string(), "\"sqlite_master\" cannot be the name of the outbox of shop");
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_table_made_anew_while_rows_are_on_their_way_loses_none_of_its_own() {
+    let world = World::with_table();
+    insert(&world.open(), "old");
+    let (running, mut relays) = world.start_untaken();
+    let old = relays.recv().await.expect("the old row");
+    // The same number, in another table; woken, the relay looks there while the old row is still on its way.
+    let anew =
+        format!("BEGIN; DROP TABLE outbox; {TABLE}; INSERT INTO outbox (topic, data) VALUES ('a', 'new'); COMMIT");
+    world.open().execute_batch(&anew).expect("made anew");
+    let new = relays.recv().await.expect("the new row");
+    assert_eq!((old.event.data.as_slice(), new.event.data.as_slice()), (&b"old"[..], &b"new"[..]));
+    assert_ne!(old.event.id, new.event.id);
+    old.ticket.settle(Ok(()));
+    until("the table to be looked into again", BOUND, || async { (running.reading().in_flight == 1).then_some(()) })
+        .await;
+    assert_eq!(count(&world.open(), "outbox"), 1, "what was said of the old row is not said of the new one");
+    new.ticket.settle(Ok(()));
+    world.drained().await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_taker_that_lets_go_of_events_or_ends_delays_them() {
+    let world = World::with_table();
+    for number in numbers(0..10) {
+        insert(&world.open(), &number);
+    }
+    let (running, mut relays) = world.start_untaken();
+    let first = relays.recv().await.expect("a row");
+    let second = relays.recv().await.expect("a row");
+    drop(first);
+    assert!(!second.ticket.is_wanted());
+    drop(second);
+    running.paused("nobody took it").await;
+    let again = loop {
+        let relay = relays.recv().await.expect("a row");
+        if relay.ticket.is_wanted() {
+            break relay;
+        }
+    };
+    assert_eq!(again.event.data, b"0");
+    drop((again, relays));
+    running.paused("nobody took it").await;
+    assert_eq!(count(&world.open(), "outbox"), 10);
+    // Nor does it keep the relay from ending.
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn at_the_end_what_was_acknowledged_is_deleted_and_the_rest_kept() {
+    let world = World::with_table();
+    for number in numbers(0..10) {
+        insert(&world.open(), &number);
+    }
+    let (running, mut relays) = world.start_untaken();
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        taken.push(relays.recv().await.expect("a row"));
+    }
+    let engine = tokio::spawn(running.stop());
+    for relay in taken {
+        relay.ticket.settle(Ok(()));
+    }
+    // The others are let go of.
+    while relays.recv().await.is_some() {}
+    engine.await.expect("ended");
+    let connection = world.open();
+    let left = connection.query_row("SELECT min(data) FROM outbox", [], |row| row.get::<_, String>(0));
+    assert_eq!((count(&connection, "outbox"), left.expect("read")), (6, "4".to_owned()));
 }

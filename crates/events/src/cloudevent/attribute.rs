@@ -21,10 +21,10 @@ const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
 /// §3.1.3.2: space, double quote, percent, and what is not printable ASCII.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
-/// Adds what may be left out.
+/// Adds what may be left out. To the microsecond: not every library reads more.
 pub(crate) fn fill(event: &mut Event, now: Timestamp) {
     if !event.attributes.contains_key("time") {
-        event.attributes.insert("time".to_owned(), now.to_string());
+        event.attributes.insert("time".to_owned(), format!("{now:.6}"));
     }
 }
 

@@ -34,7 +34,8 @@ pub(crate) fn parse(text: &Bytes) -> Result<Event, Malformed> {
 /// [`Malformed`], of the event with that number where it is one's.
 pub(crate) fn parse_batch(text: &Bytes, max: usize) -> Result<Vec<Event>, (Option<usize>, Malformed)> {
     let mut elements = serde_json::Deserializer::from_slice(text);
-    let elements = elements.deserialize_seq(Elements { max }).map_err(|error| (None, not_json(&error)))?;
+    let found = elements.deserialize_seq(Elements { max }).and_then(|found| elements.end().map(|()| found));
+    let elements = found.map_err(|error| (None, not_json(&error)))?;
     let events = elements.into_iter().enumerate().map(|(at, element)| {
         let members = serde_json::from_str(element.get()).map_err(|error| (Some(at), not_json(&error)))?;
         read(text, members).map_err(|error| (Some(at), error))
@@ -324,7 +325,7 @@ mod tests {
         let one = format!("{{{HEAD}}}");
         let two = format!(" [ {one} , {one} ] ");
         assert_eq!(batch(&two).unwrap().len(), 2);
-        assert_eq!(batch(&format!("[{}]", vec![one.as_str(); 9].join(","))).unwrap().len(), 4);
+        assert_eq!(batch(&format!("[{}]", [one.as_str(); 9].join(","))).unwrap().len(), 4);
         for (text, at) in [
             (format!("[{one},[{one}]]"), Some(1)),
             (format!("[{one},{{\"a\":[]}}]"), Some(1)),

@@ -27,6 +27,8 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 const SYNC_INTERVAL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(60));
 /// What the streams of NATS's buckets are called.
 const BUCKETS: [&str; 2] = ["KV_", "OBJ_"];
+/// Below it the engine of events keeps what it needs for itself.
+const OWN: &str = "atoll";
 /// The first word of what the engine of events keeps for itself.
 const PLATFORM: &str = "atoll";
 /// What that is at least, and its streams.
@@ -119,6 +121,12 @@ pub(crate) fn check_name(cx: &Context<'_>, name: &Text<'_>) {
         let message = format!("`{}` begins as the subjects of the platform's own do", name.value);
         let diagnostic = Diagnostic::new(Code::ReservedName, &name.place, message).label("reserved");
         cx.report(diagnostic.hint("begin it with a word of the application's"));
+        return;
+    }
+    if name.value.split('.').next() == Some(OWN) {
+        let message = format!("`{}` is a subject of Atoll's own", name.value);
+        let diagnostic = Diagnostic::new(Code::ReservedName, &name.place, message);
+        cx.report(diagnostic.label(format!("begins with `{OWN}`")).hint("begin it with another word"));
         return;
     }
     let stream = subject::stream(&name.value);
@@ -312,10 +320,10 @@ pub(crate) fn kept_by<'t, T>(
 
 fn report_unknown<T>(cx: &Context<'_>, topics: &BTreeMap<String, T>, text: &Text<'_>) {
     let names: Vec<&str> = topics.keys().map(String::as_str).collect();
-    // A pattern is no misspelt subject, and where some of it is kept the name is right.
+    // Where some of a pattern is kept its name is right.
     let is_pattern = subject::is_pattern(&text.value);
     let is_kept = is_pattern && kept_by(topics, &text.value).next().is_some();
-    let near = nearest(&text.value, names.iter().copied().filter(|name| !is_kept && subject::is_pattern(name) == is_pattern));
+    let near = nearest(&text.value, names.iter().copied().filter(|_| !is_kept));
     let hint = match (near, cx.unread()) {
         (Some(near), None) => format!("did you mean `{near}`?"),
         (Some(near), Some(unread)) => {
@@ -426,7 +434,8 @@ pub(crate) fn check_store(
     if streams > broker.limits.streams {
         let place = root.table_or_default("broker").table_or_default("limits").place_of("streams");
         let of = if own_streams > 0 { " and streams of the platform's own" } else { "" };
-        let message = format!("there are {streams} topics{of}, and the broker may have {} streams", broker.limits.streams);
+        let message =
+            format!("there are {streams} topics{of}, and the broker may have {} streams", broker.limits.streams);
         let hint = format!("write `limits.streams = {streams}` under `[broker]`, or more");
         cx.report(Diagnostic::new(Code::StoreSmall, &place, message).label("less than that").hint(hint));
     }

@@ -33,10 +33,20 @@ pub(crate) fn flaw(text: &str) -> Option<Flaw> {
     }
     let errors = cel::Program::compile(text).err()?.errors;
     let Some(first) = errors.into_iter().next() else { return Some(Flaw::Syntax("it cannot be read".to_owned(), 0)) };
-    let message = first.msg.strip_prefix("Syntax error: ").unwrap_or(&first.msg);
-    // It lists everything else that could have stood there.
-    let message = message.split(" expecting ").next().unwrap_or(message).replace("<EOF>", "the end");
-    Some(Flaw::Syntax(message, offset(text, first.pos)))
+    Some(Flaw::Syntax(plainly(&first.msg), offset(text, first.pos)))
+}
+
+/// The parser's words without its own, and without the list of everything else that could have stood there.
+fn plainly(message: &str) -> String {
+    let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
+    let message = message.split(" expecting ").next().unwrap_or(message);
+    let unexpected = ["mismatched input ", "extraneous input ", "no viable alternative at input "];
+    let unread = "token recognition error at: ";
+    match unexpected.iter().find_map(|words| message.strip_prefix(words)) {
+        Some(found) if found.contains("<EOF>") => "it ends too early".to_owned(),
+        Some(found) => format!("{found} is not expected here"),
+        None => message.strip_prefix(unread).map_or_else(|| message.to_owned(), |found| format!("{found} means nothing")),
+    }
 }
 
 /// The byte at a line and a character of it, both from 1.

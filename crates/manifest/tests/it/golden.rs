@@ -124,6 +124,44 @@ a broken line with hunter3
 }
 
 #[test]
+fn a_password_of_other_servers_is_not_printed_and_tells_plans_apart() {
+    let text = "name = \"store\"\n[broker]\nurl = \"nats://atoll:${PASSWORD}@nats.internal\"\n[services.a]\ncommand = \"a\"\n\
+                publishes = [\"x\"]\n#- env PASSWORD=hunter2\n";
+    let compiled = Compiled::of(text);
+    let plan = compiled.plan.expect("a plan");
+    let nats = plan.nats.as_ref().expect("servers");
+    assert_eq!(nats.url, "nats://atoll:hunter2@nats.internal:4222");
+    assert!(plan.broker.is_none() && !plan.ports.contains_key("broker"));
+    let printed = format!("{}{plan:?}{}", plan.to_toml(), serde_json::to_string(&plan).unwrap());
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert_eq!(plan.services["a"].environment["NATS_URL"].value, "nats://nats.internal:4222");
+    let other = Compiled::of(&text.replace("hunter2", "hunter3")).plan.expect("a plan");
+    assert_eq!(other.to_toml(), plan.to_toml());
+    assert_ne!(other.fingerprint(), plan.fingerprint());
+    let wrong = Compiled::of(&text.replace("nats.internal", "nats internal"));
+    assert!(wrong.plan.is_none() && !wrong.rendered().contains("hunter2"), "{}", wrong.rendered());
+}
+
+#[test]
+fn a_schema_tells_plans_apart() {
+    let text = "name = \"store\"\n[services.a]\ncommand = \"a\"\npublishes = [\"x\"]\n[topics.x]\nschema = \"x.json\"\n\
+                #- file x.json\n{}\n";
+    let plan = |text: &str| Compiled::of(text).plan.expect("a plan");
+    let (first, other) = (plan(text), plan(&text.replace("{}", "true")));
+    assert_eq!(first.topics["x"].schema.as_ref().map(|schema| schema.text.as_str()), Some("{}\n"));
+    assert_eq!(first.to_toml(), other.to_toml());
+    assert_ne!(first.fingerprint(), other.fingerprint());
+}
+
+#[test]
+fn every_edge_of_a_plan_is_told_by_caller_and_upstream() {
+    let text = std::fs::read_to_string(folder().join("events.toml")).unwrap();
+    let plan = Compiled::of(&text).plan.expect("a plan");
+    let edges: Vec<(&str, &str)> = plan.edges().map(|(caller, upstream, _)| (caller, upstream)).collect();
+    assert_eq!(edges, [("ordering", "@events"), ("warehouse", "@events"), ("@events", "warehouse")]);
+}
+
+#[test]
 fn a_fingerprint_changes_with_every_secret_and_with_nothing_else() {
     let text = r#"
 name = "store"

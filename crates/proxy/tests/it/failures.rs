@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxy::{Policy, Route};
+use proxy::{Absence, Policy, Route};
 use testkit::client::Client;
 use testkit::message::Message;
 use testkit::server::{Answer, Server};
@@ -108,6 +108,23 @@ async fn with_no_other_instance_the_reason_is_told() {
         let answer = Client::connect(proxy.edge).await.request("GET", "/", fields, &[]).await.unwrap();
         let (status, reason) = problem(&answer);
         assert_eq!((status, reason.as_str()), expected);
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_the_platform_that_is_absent_is_about_to_come_back() {
+    for (address, expected) in [
+        (nowhere(), (503, "connect_failed", Some("1"))),
+        (resetting().await.address, (503, "upstream_broken", Some("1"))),
+        (saying("no http\r\n\r\n").await.address, (502, "upstream_invalid", None)),
+    ] {
+        let policy = Policy { absence: Absence::Passing, ..Policy::plain(Duration::from_secs(9)) };
+        let passing = Route { policy, ..route("passing", "/", "a") };
+        let proxy = Proxy::start(limits(), snapshot(1, vec![passing], &[address])).await;
+        let answer = proxy.client().await.request("POST", "/", &[], b"event").await.unwrap();
+        let (status, reason) = problem(&answer);
+        assert_eq!((status, reason.as_str(), answer.field("retry-after")), expected);
         proxy.stop().await;
     }
 }

@@ -3,8 +3,8 @@
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, LOCATION};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post, put};
 use serde::{Deserialize, Serialize};
@@ -71,13 +71,27 @@ struct Addition {
     quantity: i64,
 }
 
-async fn create(State(carts): State<Carts>) -> Result<Response, Problem> {
-    let id = Uuid::new_v4().to_string();
-    let view = View::new(&id, &[], Some(&[]));
-    let location = format!("carts/{id}");
-    carts.pool.write(move |transaction| rows::create(transaction, &id)).await?;
-    Ok((StatusCode::CREATED, [(LOCATION, location.as_str()), (CACHE_CONTROL, "no-store")], axum::Json(view))
-        .into_response())
+/// A cart under the id of a visitor who had none yet.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Proposal {
+    id: String,
+}
+
+/// Without a body the cart gets an id of its own. One that is there already stays as it is.
+async fn create(State(carts): State<Carts>, proposal: Option<Body<Proposal>>) -> Result<Response, Problem> {
+    let id = match proposal {
+        Some(Body(Proposal { id })) => Uuid::parse_str(&id).map_err(|error| refused("id", error))?,
+        None => Uuid::new_v4(),
+    };
+    let id = id.to_string();
+    let location = HeaderValue::try_from(format!("carts/{id}")).map_err(|_| no_such_cart())?;
+    let key = id.clone();
+    let is_new = carts.pool.write(move |transaction| rows::create(transaction, &key)).await?;
+    let mut response = carts.view(id).await?;
+    *response.status_mut() = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
 }
 
 async fn read(State(carts): State<Carts>, Path(id): Path<String>) -> Result<Response, Problem> {

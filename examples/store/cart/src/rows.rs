@@ -1,6 +1,8 @@
 //! Carts and their lines in the database.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use serde::Serialize;
+use store_kit::{outbox, session};
 
 use crate::catalog::Product;
 
@@ -39,13 +41,24 @@ pub(crate) enum Set {
     OtherCurrency,
 }
 
-pub(crate) fn create(transaction: &Transaction<'_>, id: &str) -> rusqlite::Result<()> {
+/// What others are told of a line. Nothing in it leads to the cart.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    session: &'a str,
+    product: &'a str,
+    /// Pieces there are now.
+    quantity: i64,
+}
+
+/// Makes an empty cart; `false` when there is one with this id already. Carts that nobody touched for long are forgotten, of which nobody
+/// is told: their shoppers took nothing out.
+pub(crate) fn create(transaction: &Transaction<'_>, id: &str) -> rusqlite::Result<bool> {
     let sweep = "DELETE FROM carts WHERE id IN (SELECT id FROM carts \
                  WHERE updated_at < strftime('%Y-%m-%dT%H:%M:%SZ', 'now', ?1) ORDER BY updated_at LIMIT ?2)";
     transaction.execute(sweep, params![AGE_MAX, SWEEP_MAX as i64])?;
     let now = "strftime('%Y-%m-%dT%H:%M:%SZ')";
-    transaction.execute(&format!("INSERT INTO carts VALUES (?1, {now}, {now})"), [id])?;
-    Ok(())
+    let sql = format!("INSERT INTO carts VALUES (?1, {now}, {now}) ON CONFLICT DO NOTHING");
+    Ok(transaction.execute(&sql, [id])? > 0)
 }
 
 /// The lines of a cart in the order in which they came; `None` when there is no such cart.
@@ -95,6 +108,11 @@ pub(crate) fn set(transaction: &Transaction<'_>, id: &str, product: &Product, ch
         params![id, product.id, product.slug, product.name, product.image, product.price, product.currency, quantity];
     transaction.prepare_cached(sql)?.execute(values)?;
     touch(transaction, id)?;
+    match there.map(|line| line.quantity) {
+        None => tell(transaction, "cart.line.added", id, &product.id, quantity)?,
+        Some(before) if before != quantity => tell(transaction, "cart.line.changed", id, &product.id, quantity)?,
+        Some(_) => {}
+    }
     Ok(Set::Done)
 }
 
@@ -102,12 +120,23 @@ pub(crate) fn set(transaction: &Transaction<'_>, id: &str, product: &Product, ch
 pub(crate) fn remove(transaction: &Transaction<'_>, id: &str, product: &str) -> rusqlite::Result<bool> {
     let removed = transaction.execute("DELETE FROM lines WHERE cart_id = ?1 AND product_id = ?2", [id, product])?;
     touch(transaction, id)?;
+    if removed > 0 {
+        tell(transaction, "cart.line.removed", id, product, 0)?;
+    }
     Ok(removed > 0)
 }
 
 /// Deletes a cart; `false` when there was none.
 pub(crate) fn delete(transaction: &Transaction<'_>, id: &str) -> rusqlite::Result<bool> {
+    for line in load(transaction, id)?.unwrap_or_default() {
+        tell(transaction, "cart.line.removed", id, &line.product.id, 0)?;
+    }
     Ok(transaction.execute("DELETE FROM carts WHERE id = ?1", [id])? > 0)
+}
+
+fn tell(transaction: &Transaction<'_>, topic: &str, cart: &str, product: &str, quantity: i64) -> rusqlite::Result<()> {
+    let session = &session::of_cart(cart);
+    outbox::publish(transaction, topic, product, &Told { session, product, quantity })
 }
 
 fn exists(connection: &Connection, id: &str) -> rusqlite::Result<bool> {

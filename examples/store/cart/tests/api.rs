@@ -89,8 +89,10 @@ async fn carts() -> Carts {
     let path = folder.path().join("cart.db");
     let connection = Connection::open(&path).unwrap();
     connection.execute_batch("PRAGMA journal_mode = WAL").unwrap();
-    let migration = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/0001_carts.sql");
-    connection.execute_batch(&std::fs::read_to_string(migration).unwrap()).unwrap();
+    for file in ["0001_carts.sql", "0002_outbox.sql"] {
+        let migration = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(file);
+        connection.execute_batch(&std::fs::read_to_string(migration).unwrap()).unwrap();
+    }
     let shelf = Shelf::default();
     for (id, price) in [("lamp", 12900), ("mug", 1990)] {
         shelf.put(id, price, "EUR");
@@ -129,6 +131,17 @@ impl Carts {
         let body = json!({ "quantity": quantity });
         let (status, value, _) = self.send("PUT", &format!("{cart}/items/{product}"), Some(body)).await;
         (status, value)
+    }
+
+    /// Topic, product and quantity of every event, and whose session it was.
+    async fn told(&self) -> (Vec<String>, Vec<String>) {
+        let read = |connection: &Connection| {
+            let sql = "SELECT topic || ' ' || (data ->> 'product') || ' ' || (data ->> 'quantity'), data ->> 'session' \
+                       FROM outbox ORDER BY id";
+            let mut rows = connection.prepare(sql)?;
+            rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()
+        };
+        self.pool.read(read).await.unwrap()
     }
 
     async fn read(&self, cart: &str) -> Value {
@@ -284,4 +297,45 @@ async fn the_document_has_every_route() {
     let paths = api::paths(&carts.pool);
     let differences = openapi::differences(carts.router.clone(), &paths, api::DOCUMENT).await.unwrap();
     assert_eq!(differences, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn others_are_told_of_each_line_and_not_whose_cart_it_is() {
+    let carts = carts().await;
+    let cart = carts.create().await;
+    carts.put(&cart, "lamp", 2).await;
+    carts.put(&cart, "lamp", 2).await;
+    carts.put(&cart, "lamp", 3).await;
+    carts.put(&cart, "none", 3).await;
+    carts.put(&cart, "mug", 1).await;
+    carts.send("DELETE", &format!("{cart}/items/lamp"), None).await;
+    carts.send("DELETE", &format!("{cart}/items/lamp"), None).await;
+    carts.send("DELETE", &cart, None).await;
+    let (told, sessions) = carts.told().await;
+    let expected = [
+        "cart.line.added lamp 2",
+        "cart.line.changed lamp 3",
+        "cart.line.added mug 1",
+        "cart.line.removed lamp 0",
+        "cart.line.removed mug 0",
+    ];
+    assert_eq!(told, expected);
+    let id = cart.strip_prefix("/carts/").unwrap();
+    assert!(sessions.iter().all(|session| *session == store_kit::session::of_cart(id)));
+}
+
+#[tokio::test]
+async fn a_visitor_may_bring_the_id_of_the_cart() {
+    let carts = carts().await;
+    let id = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
+    let (status, cart, _) = carts.send("POST", "/carts", Some(json!({ "id": id }))).await;
+    assert_eq!((status, &cart["id"]), (StatusCode::CREATED, &json!(id)));
+    carts.put(&format!("/carts/{id}"), "mug", 2).await;
+    let (status, cart, headers) = carts.send("POST", "/carts", Some(json!({ "id": id }))).await;
+    assert_eq!((status, &cart["count"]), (StatusCode::OK, &json!(2)));
+    assert_eq!(headers[header::LOCATION], format!("carts/{id}"));
+    for wrong in [json!({ "id": "mine" }), json!({}), json!({ "id": id, "more": 1 })] {
+        let (status, _, _) = carts.send("POST", "/carts", Some(wrong)).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    }
 }

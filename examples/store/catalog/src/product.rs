@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
-use store_kit::Problem;
+use store_kit::{Problem, outbox};
 
 use crate::etag::Condition;
 
@@ -169,11 +169,16 @@ pub(crate) fn load_many(connection: &Connection, ids: &[String]) -> rusqlite::Re
     Ok(products)
 }
 
-/// Puts a product in whose category is known to exist.
+/// Puts a product in whose category is known to exist, and tells of it.
 ///
 /// # Errors
-/// When the statement fails.
-pub(crate) fn insert(transaction: &Transaction<'_>, id: &str, draft: &Draft, created_at: &str) -> rusqlite::Result<()> {
+/// When a statement fails.
+pub(crate) fn insert(
+    transaction: &Transaction<'_>,
+    id: &str,
+    draft: &Draft,
+    created_at: &str,
+) -> rusqlite::Result<Written> {
     let sql = "INSERT INTO products (id, slug, name, description, category, brand, attributes, price, currency, \
                created_at, updated_at, search) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11)";
     transaction.prepare_cached(sql)?.execute(params![
@@ -189,7 +194,7 @@ pub(crate) fn insert(transaction: &Transaction<'_>, id: &str, draft: &Draft, cre
         created_at,
         draft.search(),
     ])?;
-    Ok(())
+    written(transaction, id, "catalog.product.created")
 }
 
 /// Creates a product with an id of its own.
@@ -202,8 +207,7 @@ pub(crate) fn create(transaction: &Transaction<'_>, draft: &Draft) -> rusqlite::
     }
     let sql = "SELECT 'p' || lower(hex(randomblob(6))), strftime('%Y-%m-%dT%H:%M:%SZ')";
     let (id, now): (String, String) = transaction.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    insert(transaction, &id, draft, &now)?;
-    written(transaction, &id)
+    insert(transaction, &id, draft, &now)
 }
 
 /// Replaces a product, if it is still of a version that the caller has seen. Its id and slug stay.
@@ -239,7 +243,7 @@ pub(crate) fn replace(
         draft.currency,
         draft.search(),
     ])?;
-    written(transaction, &old.id)
+    written(transaction, &old.id, "catalog.product.changed")
 }
 
 /// Deletes a product, if it is still of a version that the caller has seen; gives what it was.
@@ -254,11 +258,17 @@ pub(crate) fn delete(transaction: &Transaction<'_>, key: &str, condition: &Condi
         return Ok(Written::Stale);
     }
     transaction.execute("DELETE FROM products WHERE id = ?1", [&old.id])?;
+    outbox::publish(transaction, "catalog.product.removed", &old.id, &old)?;
     Ok(Written::Done(Box::new(old)))
 }
 
-fn written(transaction: &Transaction<'_>, id: &str) -> rusqlite::Result<Written> {
-    Ok(load(transaction, id)?.map_or(Written::NotFound, |product| Written::Done(Box::new(product))))
+/// The product as it is now, of which others are told with the same transaction.
+fn written(transaction: &Transaction<'_>, id: &str, topic: &str) -> rusqlite::Result<Written> {
+    let Some(product) = load(transaction, id)? else {
+        return Ok(Written::NotFound);
+    };
+    outbox::publish(transaction, topic, id, &product)?;
+    Ok(Written::Done(Box::new(product)))
 }
 
 /// Products are in categories that have none below them.

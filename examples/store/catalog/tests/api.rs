@@ -291,3 +291,52 @@ async fn the_document_has_every_route() {
     let differences = openapi::differences(shop.router.clone(), &paths, api::DOCUMENT).await.unwrap();
     assert_eq!(differences, Vec::<String>::new());
 }
+
+/// Topic, subject and data of the events that wait, in order.
+async fn outbox(shop: &Shop) -> Vec<(String, String, Value)> {
+    let read = |connection: &Connection| {
+        let mut rows = connection.prepare("SELECT topic, subject, data FROM outbox ORDER BY id")?;
+        rows.query_map([], |row| {
+            Ok((row.get(0)?, row.get(1)?, serde_json::from_str(&row.get::<_, String>(2)?).unwrap()))
+        })?
+        .collect()
+    };
+    shop.pool.read(read).await.unwrap()
+}
+
+#[tokio::test]
+async fn others_are_told_of_every_product_as_it_became() {
+    let shop = shop().await;
+    let seeded = outbox(&shop).await;
+    let total = shop.get("/products?limit=1").await.json()["total"].as_u64().unwrap();
+    assert_eq!(seeded.len() as u64, total);
+    assert!(seeded.iter().all(|(topic, subject, data)| topic == "catalog.product.created" && data["id"] == **subject));
+
+    let created = shop.send("POST", "/products", &[], &draft().to_string()).await;
+    let path = format!("/{}", created.header(header::LOCATION));
+    let mut dearer = draft();
+    dearer["price"] = json!(1490);
+    let tag = created.header(header::ETAG).to_owned();
+    let changed = shop.send("PUT", &path, &[(header::IF_MATCH, &tag)], &dearer.to_string()).await;
+    // What is refused is no event.
+    shop.send("PUT", &path, &[(header::IF_MATCH, &tag)], &dearer.to_string()).await.problem(412);
+    shop.send("DELETE", &path, &[(header::IF_MATCH, "*")], "").await;
+    let events = outbox(&shop).await.split_off(seeded.len());
+    let id = created.json()["id"].as_str().unwrap().to_owned();
+    let expected = [("created", created.json()), ("changed", changed.json()), ("removed", changed.json())];
+    assert_eq!(events, expected.map(|(what, data)| (format!("catalog.product.{what}"), id.clone(), data)));
+}
+
+#[tokio::test]
+async fn a_catalog_of_before_tells_of_its_products_too() {
+    let shop = shop().await;
+    let migration = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/0003_outbox.sql");
+    let migration = std::fs::read_to_string(migration).unwrap();
+    let told = outbox(&shop).await;
+    shop.pool.write(move |t| t.execute_batch(&format!("DROP TABLE outbox; {migration}"))).await.unwrap();
+    let sorted = |mut events: Vec<(String, String, Value)>| {
+        events.sort_by(|a, b| a.1.cmp(&b.1));
+        events
+    };
+    assert_eq!(sorted(outbox(&shop).await), sorted(told));
+}

@@ -135,15 +135,22 @@ impl Client {
 }
 
 impl Answer {
+    /// Nothing but whether it is a success.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn success(&self) -> Result<(), Error> {
+        let (upstream, status) = (self.upstream, self.status);
+        if status.is_success() { Ok(()) } else { Err(Error::Status { upstream, status }) }
+    }
+
     /// The body of a success.
     ///
     /// # Errors
     /// When it is JSON of another shape, or the status is no success.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         let upstream = self.upstream;
-        if !self.status.is_success() {
-            return Err(Error::Status { upstream, status: self.status });
-        }
+        self.success()?;
         serde_json::from_slice(&self.body).map_err(|source| Error::Json { upstream, source })
     }
 

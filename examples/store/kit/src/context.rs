@@ -31,6 +31,24 @@ impl Context {
         CURRENT.scope(self, serve).await
     }
 
+    /// The same for work that blocks.
+    pub fn enter_blocking<T>(self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self, work)
+    }
+
+    /// For what is done after the request was answered: its trace, without its deadline.
+    #[must_use]
+    pub fn without_deadline(self) -> Self {
+        Self { deadline: None, ..self }
+    }
+
+    /// The trace that the request belongs to (W3C Trace Context).
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        let (_, value) = self.copied.iter().find(|(name, _)| *name == "traceparent")?;
+        value.to_str().ok()
+    }
+
     /// The smaller of `most` and what is left until the deadline.
     #[must_use]
     pub fn remaining(&self, most: Duration) -> Duration {

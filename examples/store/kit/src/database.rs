@@ -1,5 +1,5 @@
 //! A bounded pool of connections to this service's SQLite file. Work runs on threads that may block; whoever waits too
-//! long for a connection is refused. The file and its tables are made by the platform's migrations, never here.
+//! long for a connection is refused. It has the context of its request. The file and its tables are made by the platform's migrations, never here.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::context;
 
 /// Connections open at once.
 const CONNECTIONS_MAX: usize = 8;
@@ -96,8 +98,9 @@ impl Pool {
         let Ok(Ok(permit)) = permit else {
             return Err(Error::Exhausted);
         };
-        let pool = self.clone();
-        let done = tokio::task::spawn_blocking(move || pool.run_blocking(permit, behavior, work)).await;
+        let (pool, context) = (self.clone(), context::current());
+        let work = move || context.enter_blocking(|| pool.run_blocking(permit, behavior, work));
+        let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|source| Error::Panicked { source })?
     }
 

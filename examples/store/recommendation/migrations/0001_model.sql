@@ -36,7 +36,8 @@ CREATE TABLE interests (
     PRIMARY KEY (session, product)
 ) WITHOUT ROWID;
 
--- Sum over the sessions of scale * interest * interest: the dot product of two products' vectors. Each pair is here twice.
+-- Sum over the sessions of scale * interest * interest: the dot product of two products' vectors. Each pair is here
+-- twice.
 CREATE TABLE pairs (
     product TEXT NOT NULL,
     other   TEXT NOT NULL,

@@ -109,7 +109,7 @@ def cart_line(kind: str, data: dict[str, Any], at: float, now: float) -> Change:
 
 
 def order(kind: str, data: dict[str, Any], at: float, now: float) -> Change:
-    """`lines` are objects with a `product` each; whoever orders more than so many different ones teaches with the first."""
+    """`lines` are objects with a `product` each; of very many the first ones teach."""
     session, lines = text(data, "session"), data.get("lines")
     if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
         raise Problem(400, "`lines` must be a list of objects")

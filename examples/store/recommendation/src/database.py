@@ -69,19 +69,26 @@ class Writer:
         loop = asyncio.get_running_loop()
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
-            try:
-                await loop.run_in_executor(self._thread, self._commit, [change for change, _ in batch])
-                error = None
-            except Exception as failure:  # Whatever it was, each of those who wait learns of it.
-                error = failure
-            for _, done in batch:
+            changes = [change for change, _ in batch]
+            failures = await loop.run_in_executor(self._thread, self._commit_all, changes)
+            for (_, done), failure in zip(batch, failures):
                 if done.cancelled():
                     continue
-                if error is None:
+                if failure is None:
                     done.set_result(None)
                 else:
-                    done.set_exception(error)
+                    done.set_exception(failure)
         self._run = None
+
+    def _commit_all(self, changes: list[Change]) -> list[Exception | None]:
+        """Commits changes together, or else each by itself: one that cannot be made costs none of the others."""
+        try:
+            self._commit(changes)
+        except Exception as failure:  # Whatever it was, who waits learns of it.
+            if len(changes) == 1:
+                return [failure]
+            return [self._commit_all([change])[0] for change in changes]
+        return [None] * len(changes)
 
     def _commit(self, changes: list[Change]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")

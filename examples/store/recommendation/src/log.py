@@ -1,4 +1,4 @@
-"""Lines on standard output, one JSON object each. A line never holds a query: whoever knows a session could follow it."""
+"""Lines on standard output, one JSON object each. A line never holds a query: it may name a session."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Begins and ends the service `recommendation`: reads the environment, serves until SIGTERM, finishes what has begun."""
+"""Begins and ends the service `recommendation`: reads the environment, serves until SIGTERM, ends in order."""
 
 from __future__ import annotations
 

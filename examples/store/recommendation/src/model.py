@@ -1,9 +1,9 @@
 """Item-to-item collaborative filtering in a SQLite database: what sessions showed an interest in together.
 
-A product is a vector with one number a session, the interest shown there; two products go together as far as the cosine of
-their vectors says. Dot products and lengths are kept and changed by each event, so that nothing is ever computed anew.
-A session counts for more the later it began, by forward decay (Cormode et al., 2009): what is kept grows, and what was never
-shrinks. That number stays with the session, so that an interest is taken back exactly.
+A product is a vector with one number a session, the interest shown there; two products go together as far as the cosine
+of their vectors says. Dot products and lengths are kept and changed by each event, so that nothing is computed anew.
+A session counts for more the later it began, by forward decay (Cormode et al., 2009): what is new is scaled up rather than
+what is old down. Its scale stays with the session, so that an interest is taken back exactly.
 
 Time is a value here. The caller begins and commits transactions.
 """
@@ -24,7 +24,7 @@ HALF_LIFE = 30 * 24 * 3600.0
 LANDMARK = 1_767_225_600.0
 # Nothing counts for less than a session of this age, in seconds.
 AGE_MAX = 400 * 24 * 3600.0
-# What the lengths of two vectors are taken longer by, in units of a fresh session's interest: one session alone proves little.
+# What is added to the lengths of two vectors, in units of a fresh session's interest: one session alone proves little.
 SHRINKAGE = 8.0
 # How much a product that the session has seen says beside the one that is being looked at, the latest first.
 TRAIL = (0.35, 0.25, 0.2, 0.15, 0.1)
@@ -123,10 +123,10 @@ class Model:
         former = row[0] if row else 0
         interest = next_of(former)
         self.connection.execute(
-            "INSERT INTO interests (session, product, interest, touched) VALUES (?1, ?2, ?3, (SELECT touched FROM sessions"
-            " WHERE number = ?1)) ON CONFLICT (session, product) DO UPDATE SET interest = excluded.interest,"
-            " touched = excluded.touched",
-            (number, product, interest),
+            "INSERT INTO interests (session, product, interest, touched)"
+            " SELECT number, ?, ?, touched FROM sessions WHERE number = ?"
+            " ON CONFLICT (session, product) DO UPDATE SET interest = excluded.interest, touched = excluded.touched",
+            (product, interest, number),
         )
         if interest != former:
             self._weigh(number, product, scale, former, interest)
@@ -138,7 +138,8 @@ class Model:
         """Finds or begins a session, and makes it the one that was last touched."""
         began = scale_of(min(max(at, now - AGE_MAX), now))
         self.connection.execute(
-            "INSERT INTO sessions (id, scale, touched) VALUES (?, ?, 1 + coalesce((SELECT max(touched) FROM sessions), 0))"
+            "INSERT INTO sessions (id, scale, touched)"
+            " VALUES (?, ?, 1 + coalesce((SELECT max(touched) FROM sessions), 0))"
             " ON CONFLICT (id) DO UPDATE SET touched = excluded.touched",
             (session, began),
         )
@@ -166,9 +167,9 @@ class Model:
     def _forget_oldest_interest(self, session: int) -> None:
         """What it has taught stays learnt."""
         self.connection.execute(
-            "DELETE FROM interests WHERE session = ?1 AND product IN (SELECT product FROM interests WHERE session = ?1"
-            " ORDER BY touched DESC LIMIT -1 OFFSET ?2)",
-            (session, self.limits.interests_per_session),
+            "DELETE FROM interests WHERE session = ? AND product IN (SELECT product FROM interests WHERE session = ?"
+            " ORDER BY touched DESC LIMIT -1 OFFSET ?)",
+            (session, session, self.limits.interests_per_session),
         )
 
     def _swept(self) -> None:
@@ -182,9 +183,9 @@ class Model:
         self._changes = 0
         # Of the least, it does not matter which; of equals those that were met last stay in the order of their names.
         self.connection.executemany(
-            "DELETE FROM pairs WHERE product = ?1 AND other IN (SELECT other FROM pairs WHERE product = ?1"
-            " ORDER BY weight DESC, other LIMIT -1 OFFSET ?2)",
-            [(product, limits.pairs_per_product) for product in self._touched],
+            "DELETE FROM pairs WHERE product = ? AND other IN (SELECT other FROM pairs WHERE product = ?"
+            " ORDER BY weight DESC, other LIMIT -1 OFFSET ?)",
+            [(product, product, limits.pairs_per_product) for product in self._touched],
         )
         self._touched.clear()
         execute("DELETE FROM seen WHERE number <= (SELECT max(number) FROM seen) - ?", (limits.events,))

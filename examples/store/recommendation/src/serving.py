@@ -1,5 +1,5 @@
-"""An HTTP/1.1 server over asyncio, with a bound on everything: the head, the body, time, connections. It knows no routes:
-`api` gives it one function from request to response. What has two readings is refused (RFC 9112 §6.3, §11.2).
+"""An HTTP/1.1 server over asyncio, with a bound on everything: the head, the body, time, connections. It knows no
+routes: `api` gives it one function from request to response. What has two readings is refused (RFC 9112 §6.3, §11.2).
 """
 
 from __future__ import annotations

@@ -26,6 +26,15 @@ def migrate(connection: sqlite3.Connection) -> None:
         connection.executescript(path.read_text())
 
 
+def value_of(path: str, sql: str):
+    """The one value that a query of the service's database gives."""
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(sql).fetchone()[0]
+    finally:
+        connection.close()
+
+
 class Service:
     """The service on a port of its own, with a database of its own."""
 

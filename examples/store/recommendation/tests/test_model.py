@@ -10,8 +10,17 @@ from model import BOUGHT, IN_CART, SEEN, HALF_LIFE, Limits, Model, Product
 NOW = 1_790_000_000.0
 
 
+OPENED = []
+
+
+def tearDownModule():
+    for connection in OPENED:
+        connection.close()
+
+
 def model(**limits) -> Model:
     connection = sqlite3.connect(":memory:", isolation_level=None)
+    OPENED.append(connection)
     context.migrate(connection)
     return Model(connection, Limits(**limits))
 

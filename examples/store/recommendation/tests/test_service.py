@@ -57,7 +57,7 @@ class Events(Running):
         self.assertNotIn("mug", [item for item, _ in self.service.recommended("lamp")])
 
     def test_an_event_counts_once(self):
-        read = lambda: context.sqlite3.connect(self.service.path).execute("SELECT count(*) FROM seen").fetchone()[0]
+        read = lambda: context.value_of(self.service.path, "SELECT count(*) FROM seen")
         before = read()
         for _ in range(3):
             self.view("twice", "a", "the same")
@@ -108,9 +108,8 @@ class Events(Running):
         for thread in threads:
             thread.join()
         self.assertEqual(failures, [])
-        connection = context.sqlite3.connect(self.service.path)
         sql = "SELECT count(*) FROM interests JOIN sessions ON number = session WHERE id LIKE 'many %'"
-        self.assertEqual(connection.execute(sql).fetchone()[0], 320)
+        self.assertEqual(context.value_of(self.service.path, sql), 320)
 
 
 class Requests(Running):

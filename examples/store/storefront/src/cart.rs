@@ -10,7 +10,6 @@ pub(crate) const QUANTITY_MAX: i64 = 99;
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Cart {
-    pub(crate) id: String,
     pub(crate) items: Vec<Item>,
     pub(crate) count: i64,
     /// Minor units.
@@ -57,9 +56,9 @@ impl Carts {
         Self(Client::new("cart", address))
     }
 
-    pub(crate) async fn create(&self) -> Result<String, client::Error> {
-        let cart: Cart = self.0.send(Method::POST, "/carts", "".into()).await?.json()?;
-        Ok(cart.id)
+    /// Makes a cart under the id of a visitor, unless there is one.
+    pub(crate) async fn create(&self, id: &str) -> Result<(), client::Error> {
+        self.0.send_json(Method::POST, "/carts", &json!({ "id": id })).await?.success()
     }
 
     pub(crate) async fn fetch(&self, id: &str) -> Result<Option<Cart>, client::Error> {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use store_kit::{Environment, log, server};
-use storefront::routes;
+use storefront::routes::{self, Upstreams};
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
@@ -18,6 +18,12 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), server::Error> {
     let environment = Environment::of_process();
-    let (catalog, cart) = (environment.upstream("catalog")?, environment.upstream("cart")?);
-    server::run(&environment, routes::router(&catalog, &cart)).await
+    let upstreams = Upstreams {
+        catalog: environment.upstream("catalog")?,
+        cart: environment.upstream("cart")?,
+        search: environment.upstream("search")?,
+        recommendation: environment.upstream("recommendation")?,
+        events: environment.upstream("events")?,
+    };
+    server::run(&environment, routes::router(&upstreams)).await
 }

@@ -6,6 +6,7 @@ use crate::assets::FINGERPRINT;
 use crate::cart::{Cart, Item};
 use crate::catalog::{Category, Listing, Product};
 use crate::money;
+use crate::search;
 
 /// Products on a page.
 pub(crate) const PAGE_SIZE: usize = 24;
@@ -40,9 +41,25 @@ pub(crate) struct Link {
 pub(crate) struct Card {
     pub(crate) slug: String,
     pub(crate) name: String,
+    /// The name in pieces; those that were searched for are marked.
+    pub(crate) parts: Vec<Part>,
     pub(crate) brand: String,
     pub(crate) price: String,
     pub(crate) image: String,
+}
+
+/// A piece of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) text: String,
+    pub(crate) is_marked: bool,
+}
+
+/// Choices that narrow a list, each with how many products it leaves.
+#[derive(Clone, Debug)]
+pub(crate) struct Facet {
+    pub(crate) label: &'static str,
+    pub(crate) choices: Vec<(Choice, usize)>,
 }
 
 /// A choice among orders, or among pages.
@@ -71,6 +88,8 @@ pub(crate) struct Products {
     pub(crate) description: String,
     pub(crate) trail: Vec<Link>,
     pub(crate) related: Vec<Link>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) facets: Vec<Facet>,
     pub(crate) items: Vec<Card>,
     pub(crate) total: usize,
     pub(crate) orders: Vec<Choice>,
@@ -86,6 +105,7 @@ pub(crate) struct ProductPage {
     pub(crate) trail: Vec<Link>,
     pub(crate) attributes: Vec<(String, String)>,
     pub(crate) colors: Vec<Card>,
+    pub(crate) recommended: Vec<Card>,
     pub(crate) items: Vec<Card>,
 }
 
@@ -189,11 +209,50 @@ impl From<&Product> for Card {
         Self {
             slug: product.slug.clone(),
             name: product.name.clone(),
+            parts: vec![Part { text: product.name.clone(), is_marked: false }],
             brand: product.brand.clone(),
             price: money::format(product.price, &product.currency),
             image: product.image.clone(),
         }
     }
+}
+
+impl From<&search::Item> for Card {
+    fn from(item: &search::Item) -> Self {
+        Self {
+            slug: item.slug.clone(),
+            name: item.name.clone(),
+            parts: Part::of_html(&item.marked.name),
+            brand: item.brand.clone(),
+            price: money::format(item.price, &item.currency),
+            image: item.image.clone(),
+        }
+    }
+}
+
+impl Part {
+    /// Reads HTML in which `<mark>` is the only tag. It becomes text again, which the template escapes: no page shows
+    /// markup of another service.
+    fn of_html(html: &str) -> Vec<Self> {
+        let mut parts = Vec::new();
+        let mut rest = html;
+        while !rest.is_empty() {
+            let (before, marked) = rest.split_once("<mark>").unwrap_or((rest, ""));
+            let (marked, after) = marked.split_once("</mark>").unwrap_or((marked, ""));
+            for (html, is_marked) in [(before, false), (marked, true)] {
+                if !html.is_empty() {
+                    parts.push(Self { text: unescape(html), is_marked });
+                }
+            }
+            rest = after;
+        }
+        parts
+    }
+}
+
+fn unescape(html: &str) -> String {
+    let entities = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")];
+    entities.iter().fold(html.to_owned(), |text, (entity, letter)| text.replace(entity, letter))
 }
 
 impl Card {
@@ -270,6 +329,14 @@ mod tests {
             None => "…".to_owned(),
         });
         numbers.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn marks_of_a_search_become_parts_and_nothing_else_is_markup() {
+        let parts = Part::of_html("a <mark>&lt;b&gt;</mark> &amp;amp; <i>c</i><mark>d");
+        let shown: Vec<_> = parts.iter().map(|part| (part.text.as_str(), part.is_marked)).collect();
+        assert_eq!(shown, [("a ", false), ("<b>", true), (" &amp; <i>c</i>", false), ("d", true)]);
+        assert_eq!(Part::of_html(""), []);
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! The addresses of the shop. A handler asks catalog and cart side by side and shows one page, or the page that says why
-//! it cannot.
+//! The addresses of the shop. A handler asks the services behind it side by side and shows one page, or the page that says
+//! why it cannot.
+
+mod finding;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,18 +13,21 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, LOCATION, REFERRER_POLICY, RETRY_AFTER,
     SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde::Deserialize;
 use store_kit::client::escape;
-use store_kit::{log, openapi, server};
+use store_kit::{log, openapi, server, session};
 
 use crate::cart::{Carts, Changed, QUANTITY_MAX};
 use crate::catalog::{Catalog, Category, Listing, Product};
 use crate::failure::Failure;
 use crate::pages::{Card, CartPage, Choice, Frame, Home, Link, PAGE_SIZE, Pages, ProductPage, Products};
+use crate::recommendation::Recommendations;
+use crate::search::Search;
+use crate::views::Views;
 use crate::{assets, money, visitor};
 
 /// What this service offers, for people and programs.
@@ -33,6 +38,8 @@ const QUERY_MAX: usize = 100;
 const PAGE_MAX: usize = 10_000;
 const ORDERS: [(&str, &str); 4] =
     [("newest", "Newest"), ("price", "Price, low to high"), ("-price", "Price, high to low"), ("name", "Name")];
+/// Products that are recommended beside one.
+const RECOMMENDED: usize = 4;
 /// Categories whose pictures open the shop.
 const PICTURES: [&str; 3] = ["lamps", "chairs", "teapots"];
 
@@ -50,11 +57,31 @@ const GUARDS: [(HeaderName, &str); 4] = [
 struct Shop {
     catalog: Catalog,
     carts: Carts,
+    search: Search,
+    recommendations: Recommendations,
+    views: Views,
 }
 
-/// The whole shop over its two upstreams.
-pub fn router(catalog: &Uri, cart: &Uri) -> Router {
-    let shop = Shop { catalog: Catalog::new(catalog), carts: Carts::new(cart) };
+/// Where the services behind the shop are.
+#[derive(Clone, Debug)]
+pub struct Upstreams {
+    pub catalog: Uri,
+    pub cart: Uri,
+    pub search: Uri,
+    pub recommendation: Uri,
+    /// Takes events.
+    pub events: Uri,
+}
+
+/// The whole shop. To be called within a runtime, on which views are published.
+pub fn router(upstreams: &Upstreams) -> Router {
+    let shop = Shop {
+        catalog: Catalog::new(&upstreams.catalog),
+        carts: Carts::new(&upstreams.cart),
+        search: Search::new(&upstreams.search),
+        recommendations: Recommendations::new(&upstreams.recommendation),
+        views: Views::new(&upstreams.events),
+    };
     let router = routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
     router
         .fallback(|| async { StatusCode::NOT_FOUND })
@@ -73,7 +100,7 @@ fn routes() -> [(&'static str, MethodRouter<Shop>); 11] {
         ("/", get(home)),
         ("/category/{slug}", get(category)),
         ("/product/{slug}", get(product)),
-        ("/search", get(search)),
+        ("/search", get(finding::search)),
         ("/cart", get(cart)),
         ("/cart/items", post(add)),
         ("/cart/items/{product_id}", post(change)),
@@ -128,6 +155,8 @@ async fn category(
         related: Link::related(&category, &categories),
         heading: category.name,
         description: category.description,
+        notes: Vec::new(),
+        facets: Vec::new(),
         items: Card::all(&listing),
         total: listing.total,
         orders: place.orders(href),
@@ -135,65 +164,37 @@ async fn category(
     })
 }
 
-async fn search(State(shop): State<Shop>, Query(query): Parameters, headers: HeaderMap) -> Response {
-    let place = Place::of(&query);
-    let text = query.get("q").map_or("", |text| text.trim());
-    let text: String = text.chars().filter(|c| !c.is_control()).take(QUERY_MAX).collect();
-    let load = async {
-        let listing = if text.is_empty() {
-            Listing { items: Vec::new(), total: 0 }
-        } else {
-            shop.list(&[("q", &text)], place).await?
-        };
-        Ok::<_, Failure>((shop.catalog.categories().await?, listing))
-    };
-    let (count, loaded) = tokio::join!(shop.count(&headers), load);
-    let (categories, listing) = match loaded {
-        Ok(loaded) => loaded,
-        Err(failure) => return shop.notice(failure, count).await,
-    };
-    let href = |place: Place| format!("/search?q={}&sort={}&page={}", escape(&text), place.sort, place.page);
-    let heading = if text.is_empty() { "Search".to_owned() } else { format!("“{text}”") };
-    let description = match (text.is_empty(), listing.total) {
-        (true, _) => "Type a name, a colour or a material above.",
-        (false, 0) => "Nothing in the shop goes by that. Fewer or simpler words may help.",
-        (false, _) => "",
-    };
-    show(&Products {
-        frame: Frame { query: text.clone(), ..Frame::new("Search", &categories, count) },
-        heading,
-        description: description.to_owned(),
-        trail: Vec::new(),
-        related: Vec::new(),
-        items: Card::all(&listing),
-        total: listing.total,
-        orders: place.orders(href),
-        pages: Pages::new(listing.total, place.page, |page| href(Place { page, ..place })),
-    })
-}
-
-async fn product(State(shop): State<Shop>, Path(slug): Path<String>, headers: HeaderMap) -> Response {
+async fn product(State(shop): State<Shop>, Path(slug): Path<String>, method: Method, headers: HeaderMap) -> Response {
+    let known = visitor::cart(&headers);
+    let visitor = known.clone().unwrap_or_else(visitor::new_cart);
     let load = async {
         let (product, categories) = tokio::try_join!(shop.catalog.fetch(&slug), shop.catalog.categories())?;
         let product = product.ok_or(Failure::NotFound)?;
-        let (colors, more) = tokio::try_join!(shop.same_model(&product), shop.same_category(&product))?;
-        Ok::<_, Failure>((product, categories, colors, more))
+        let session = session::of_cart(&visitor);
+        let (colors, recommended, more) =
+            tokio::join!(shop.same_model(&product), shop.recommended(&product, &session), shop.same_category(&product));
+        if method == Method::GET && !visitor::is_prefetch(&headers) {
+            shop.views.tell(session, product.id.clone());
+        }
+        Ok::<_, Failure>((product, categories, colors?, recommended, more?))
     };
     let (count, loaded) = tokio::join!(shop.count(&headers), load);
-    let (product, categories, colors, more) = match loaded {
+    let (product, categories, colors, recommended, more) = match loaded {
         Ok(loaded) => loaded,
         Err(failure) => return shop.notice(failure, count).await,
     };
     let category = categories.iter().find(|category| category.slug == product.category);
-    show(&ProductPage {
+    let page = show(&ProductPage {
         frame: Frame::new(&product.name, &categories, count).at(category),
         price: money::format(product.price, &product.currency),
         trail: category.map(|category| Link::trail(category, &categories)).unwrap_or_default(),
         attributes: product.attributes.iter().map(|(name, value)| (label(name), value.clone())).collect(),
         colors,
+        recommended,
         items: more,
         product,
-    })
+    });
+    if known.is_some() { page } else { ([(SET_COOKIE, visitor::cookie(&visitor, &headers))], page).into_response() }
 }
 
 async fn cart(State(shop): State<Shop>, headers: HeaderMap) -> Response {
@@ -232,15 +233,17 @@ async fn add(State(shop): State<Shop>, headers: HeaderMap, Form(addition): Form<
         if !(1..=QUANTITY_MAX).contains(&addition.quantity) {
             return Err(Failure::Other(StatusCode::UNPROCESSABLE_ENTITY));
         }
-        if let Some(id) = visitor::cart(&headers) {
+        let known = visitor::cart(&headers);
+        let id = known.clone().unwrap_or_else(visitor::new_cart);
+        if known.is_some() {
             match shop.carts.add(&id, &addition.product_id, addition.quantity).await? {
                 Changed::Done => return Ok(id),
                 Changed::Refused => return Err(Failure::Refused),
-                // It was swept away: the visitor begins a new one.
+                // It has not been needed yet, or was swept away.
                 Changed::NoSuchCart => {}
             }
         }
-        let id = shop.carts.create().await?;
+        shop.carts.create(&id).await?;
         match shop.carts.add(&id, &addition.product_id, addition.quantity).await? {
             Changed::Done => Ok(id),
             Changed::NoSuchCart => Err(Failure::Away),
@@ -368,6 +371,21 @@ impl Shop {
         let listing = self.catalog.list(&parameters).await?;
         let is_other = |other: &&Product| other.id != product.id && other.name.split(',').next() == Some(model);
         Ok(listing.items.iter().filter(is_other).map(Card::from).collect())
+    }
+
+    /// What goes with it; nothing where that cannot be said.
+    async fn recommended(&self, product: &Product, session: &str) -> Vec<Card> {
+        let ids = self.recommendations.of(&product.id, session, RECOMMENDED).await;
+        if ids.is_empty() {
+            return Vec::new();
+        }
+        match self.catalog.list(&[("ids", &ids.join(","))]).await {
+            Ok(listing) => Card::all(&listing),
+            Err(error) => {
+                log::error("a page is shown without recommendations", &error);
+                Vec::new()
+            }
+        }
     }
 
     async fn same_category(&self, product: &Product) -> Result<Vec<Card>, Failure> {

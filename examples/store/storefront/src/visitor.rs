@@ -1,4 +1,5 @@
-//! Who asks: the cart in the cookie, and whether a form was sent from a page of ours.
+//! Who asks: the cart in the cookie, and whether a form was sent from a page of ours. A visitor has the id of a cart before
+//! there is a cart, so that what is looked at and what is bought are of one session.
 
 use axum::http::header::{COOKIE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
@@ -14,11 +15,21 @@ pub(crate) fn cart(headers: &HeaderMap) -> Option<String> {
     pairs.find_map(|(name, value)| (name == NAME).then(|| Uuid::parse_str(value).ok())?).map(|id| id.to_string())
 }
 
+/// The id of a cart for a visitor who has none.
+pub(crate) fn new_cart() -> String {
+    Uuid::new_v4().to_string()
+}
+
 /// The cookie that remembers a cart. It is kept from scripts and from the forms of other sites, and over TLS from others.
 pub(crate) fn cookie(cart: &str, headers: &HeaderMap) -> String {
     let is_tls = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
     let secure = if is_tls { "; Secure" } else { "" };
     format!("{NAME}={cart}; Path=/; Max-Age={AGE_MAX}; HttpOnly; SameSite=Lax{secure}")
+}
+
+/// Whether a browser only prepares for a page that may never be looked at (Fetch, `Sec-Purpose`).
+pub(crate) fn is_prefetch(headers: &HeaderMap) -> bool {
+    headers.get("sec-purpose").is_some_and(|purpose| purpose.as_bytes().starts_with(b"prefetch"))
 }
 
 /// Whether a form may change something. Browsers say from which site a form comes; one that says nothing is no browser of

@@ -14,7 +14,7 @@ use axum::routing::{get, post, put};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use store_kit::{openapi, server};
-use storefront::routes;
+use storefront::routes::{self, Upstreams};
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 
@@ -30,6 +30,13 @@ struct Behind(Arc<Mutex<World>>);
 struct World {
     catalog_away: bool,
     cart_away: bool,
+    search_away: bool,
+    recommendation_away: bool,
+    events_away: bool,
+    /// Ids of carts that were made.
+    made: Vec<String>,
+    /// Events that were published.
+    told: Vec<Value>,
     lines: BTreeMap<String, i64>,
     has_cart: bool,
     price_now: i64,
@@ -99,9 +106,10 @@ async fn read_cart(State(behind): State<Behind>, Path(id): Path<String>) -> Resp
     cart(&behind.0.lock().unwrap())
 }
 
-async fn create_cart(State(behind): State<Behind>) -> Response {
+async fn create_cart(State(behind): State<Behind>, axum::Json(body): axum::Json<Value>) -> Response {
     let mut world = behind.0.lock().unwrap();
     world.has_cart = true;
+    world.made.push(body["id"].as_str().unwrap().to_owned());
     cart(&world)
 }
 
@@ -135,6 +143,44 @@ async fn remove_line(State(behind): State<Behind>, Path((_, id)): Path<(String, 
     if removed.is_some() { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }
 }
 
+async fn find(State(behind): State<Behind>, Query(query): Query<BTreeMap<String, String>>) -> Response {
+    if behind.0.lock().unwrap().search_away {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    assert!(!query["q"].is_empty() && query["limit"] == "24");
+    let mut item = product("p1");
+    item["available"] = json!(true);
+    item["marked"] = json!({ "name": "&lt;script&gt; <mark>Mug</mark> <b>x</b>", "description": "" });
+    let items = if query["q"] == "nothing" { json!([]) } else { json!([item]) };
+    axum::Json(json!({
+        "items": items, "total": items.as_array().unwrap().len() * 30, "next": null,
+        "corrected": (query["q"] == "mgu").then_some("mug"), "ignored": [], "relaxed": query["q"] == "red mug",
+        "facets": {
+            "category": [{ "value": "mugs", "count": 28 }, { "value": "boats", "count": 2 }],
+            "price": [{ "min": 0, "max": 2499, "count": 9 }, { "min": 25000, "max": null, "count": 21 }],
+            "available": { "yes": 30, "no": 0 },
+        },
+    }))
+    .into_response()
+}
+
+async fn recommend(State(behind): State<Behind>, Query(query): Query<BTreeMap<String, String>>) -> Response {
+    if behind.0.lock().unwrap().recommendation_away {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    assert_eq!(query["session"], store_kit::session::of_cart(CART));
+    axum::Json(json!({ "items": [{ "product": "p7", "why": "popular" }, "p8"] })).into_response()
+}
+
+async fn take_view(State(behind): State<Behind>, axum::Json(view): axum::Json<Value>) -> StatusCode {
+    let mut world = behind.0.lock().unwrap();
+    if world.events_away {
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
+    world.told.push(view);
+    StatusCode::ACCEPTED
+}
+
 struct Shop {
     router: Router,
     behind: Behind,
@@ -156,9 +202,19 @@ async fn shop() -> Shop {
         .route("/carts/{id}/count", get(read_cart))
         .route("/carts/{id}/items", post(add_line))
         .route("/carts/{id}/items/{product}", put(set_line).delete(remove_line));
-    let (catalog, carts) =
-        (listen(catalog.with_state(behind.clone())).await, listen(carts.with_state(behind.clone())).await);
-    Shop { router: server::around(routes::router(&catalog, &carts)), behind }
+    let others = Router::new()
+        .route("/search", get(find))
+        .route("/recommendations/{product}", get(recommend))
+        .route("/storefront.product.viewed", post(take_view));
+    let others = listen(others.with_state(behind.clone())).await;
+    let upstreams = Upstreams {
+        catalog: listen(catalog.with_state(behind.clone())).await,
+        cart: listen(carts.with_state(behind.clone())).await,
+        search: others.clone(),
+        recommendation: others.clone(),
+        events: others,
+    };
+    Shop { router: server::around(routes::router(&upstreams)), behind }
 }
 
 async fn listen(router: Router) -> Uri {
@@ -258,7 +314,8 @@ async fn a_product_goes_into_the_cart_is_counted_changed_and_removed() {
     let added = shop.post("/cart/items", "product_id=p1&quantity=2", &[]).await;
     assert_eq!((added.status, &added.headers[header::LOCATION]), (StatusCode::SEE_OTHER, &"/cart".parse().unwrap()));
     let cookie = added.headers[header::SET_COOKIE].to_str().unwrap();
-    assert!(cookie.starts_with(&format!("cart={CART}; Path=/;")), "{cookie}");
+    let made = shop.world().made.clone();
+    assert!(cookie.starts_with(&format!("cart={}; Path=/;", made[0])), "{cookie}");
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
     let with_cookie = [("cookie", &*format!("cart={CART}"))];
     shop.post("/cart/items", "product_id=p1&quantity=3", &with_cookie).await;
@@ -277,6 +334,7 @@ async fn a_product_goes_into_the_cart_is_counted_changed_and_removed() {
     shop.world().has_cart = false;
     assert_eq!(shop.post("/cart/items", "product_id=p2&quantity=1", &with_cookie).await.status, 303);
     assert_eq!(shop.world().lines["p2"], 1, "a cart that is gone is replaced");
+    assert_eq!(shop.world().made[1], CART, "under the same id");
 }
 
 #[tokio::test]
@@ -308,6 +366,7 @@ async fn a_form_of_another_site_changes_nothing() {
 async fn without_the_catalog_the_shop_says_so_and_keeps_its_frame() {
     let shop = shop().await;
     shop.get("/").await.is_whole(200);
+    shop.world().search_away = true;
     shop.world().catalog_away = true;
     for path in ["/", "/category/mugs", "/product/slug-p1", "/search?q=mug"] {
         let page = shop.get(path).await;
@@ -350,4 +409,65 @@ async fn the_document_has_every_route() {
     let shop = shop().await;
     let differences = openapi::differences(shop.router.clone(), &routes::paths(), routes::DOCUMENT).await.unwrap();
     assert_eq!(differences, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_was_searched_for_is_marked_and_can_be_narrowed() {
+    let shop = shop().await;
+    let page = shop.get("/search?q=mug&sort=price").await;
+    page.is_whole(200).has("&#60;script&#62; <mark>Mug</mark> &#60;b&#62;x").has("30 product").has("Best match");
+    page.has("/search?q=mug&#38;sort=price&#38;page=1&#38;category=mugs").has(">Mugs <").has(">boats <");
+    page.has("min_price=0&#38;max_price=2499").has("under €25").has("min_price=25000\"").has("€250 and more");
+    shop.get("/search?q=mgu").await.is_whole(200).has("Showing what there is for “mug”");
+    shop.get("/search?q=red+mug").await.is_whole(200).has("Nothing has all of these words");
+    let chosen = shop.get("/search?q=mug&category=mugs&min_price=0&max_price=2499").await;
+    chosen.is_whole(200).has("aria-current=\"true\">Mugs").has("aria-current=\"true\">under €25");
+    chosen.has("/search?q=mug&#38;sort=relevance&#38;page=1&#38;min_price=0&#38;max_price=2499\"");
+    for query in ["q=mug&min_price=9&max_price=3", "q=mug&min_price=x", "q=mug&page=0&sort=best", "category=mugs"] {
+        shop.get(&format!("/search?{query}")).await.is_whole(200);
+    }
+}
+
+#[tokio::test]
+async fn without_the_search_there_is_a_plain_list_and_a_note() {
+    let shop = shop().await;
+    shop.world().search_away = true;
+    shop.get("/search?q=mug").await.is_whole(200).has("plain list").has("100 product");
+    shop.get("/search?q=mug&sort=price&page=2").await.is_whole(200).has("plain list");
+    shop.get("/search?q=mug&page=9").await.is_whole(404);
+}
+
+#[tokio::test]
+async fn what_goes_with_a_product_is_shown_where_somebody_knows() {
+    let shop = shop().await;
+    shop.get("/product/slug-p1").await.is_whole(200).has("Goes well with it").has("More like this");
+    shop.world().recommendation_away = true;
+    let page = shop.get("/product/slug-p1").await;
+    assert!(!page.is_whole(200).has("More like this").html.contains("Goes well"));
+}
+
+#[tokio::test]
+async fn a_view_is_told_of_under_the_session_of_the_cart_to_be() {
+    let shop = shop().await;
+    shop.world().recommendation_away = true;
+    let page = shop.send(Request::get("/product/slug-p1").body(Body::empty()).unwrap()).await;
+    let cookie = page.is_whole(200).headers[header::SET_COOKIE].to_str().unwrap();
+    let cart = cookie.strip_prefix("cart=").unwrap().split(';').next().unwrap().to_owned();
+    let known = shop.get("/product/slug-p2").await;
+    assert!(!known.headers.contains_key(header::SET_COOKIE));
+    // What is not there is not looked at.
+    shop.get("/product/boat").await.is_whole(404);
+    let told = async {
+        while shop.world().told.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), told).await.unwrap();
+    let session = |cart: &str| store_kit::session::of_cart(cart);
+    let expected =
+        [json!({ "session": session(&cart), "product": "p1" }), json!({ "session": session(CART), "product": "p2" })];
+    assert_eq!(shop.world().told, expected);
+    // Nobody to tell is no reason to fail.
+    shop.world().events_away = true;
+    shop.get("/product/slug-p1").await.is_whole(200);
 }

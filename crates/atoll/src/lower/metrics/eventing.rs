@@ -38,7 +38,8 @@ fn published(reading: &Reading) -> Vec<Family> {
             (labels, Value::Count(value(counts)))
         })
     });
-    let help = "Events that were published, were there already, were refused for what they are, or could not be kept in time.";
+    let help =
+        "Events that were published, were there already, were refused for what they are, or could not be kept in time.";
     vec![Family::new(Kind::Counter, "atoll_events_published", "", help).with(samples)]
 }
 

@@ -29,6 +29,7 @@ pub(super) fn policy(from: &plan::Policy) -> proxy::Policy {
         concurrency: concurrency_limit.as_ref().map(concurrency),
         rate_limit: rate_limit.map(self::rate_limit),
         fallback: fallback.map(self::fallback),
+        absence: proxy::Absence::Failure,
     }
 }
 

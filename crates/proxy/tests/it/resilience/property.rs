@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proxy::{
-    Algorithm, Balance, Breaker, Concurrency, Effect, Ejection, Fallback, Fault, FaultTarget, Key, Policy, Retry,
-    Share, Snapshot, Switches, Window,
+    Absence, Algorithm, Balance, Breaker, Concurrency, Effect, Ejection, Fallback, Fault, FaultTarget, Key, Policy,
+    Retry, Share, Snapshot, Switches, Window,
 };
 use testkit::client::Client;
 use testkit::server::Server;
@@ -128,6 +128,7 @@ fn any_policy(random: &mut fastrand::Rng) -> Policy {
             wait: TIMEOUT,
         }),
         rate_limit: None,
+        absence: Absence::Failure,
         fallback: maybe(random, |random| match random.bool() {
             true => Fallback::Service("b".into()),
             false => Fallback::Static { status: 200, content_type: "text/plain".into(), body: "kept".into() },

@@ -1,0 +1,189 @@
+//! What is asked of a running subscription: redrive or drop a dead letter, deliver again.
+
+use tokio::time::Instant;
+
+use super::{Delivering, Happening, Phase, Place};
+use crate::cloudevent::nats;
+use crate::error::Error;
+use crate::event::Event;
+use crate::key::Parsed;
+use crate::link::Session;
+use crate::reading::Replay;
+use crate::subscription::cursor::{Cursor, From, Next, Wish};
+use crate::subscription::kept::Kept;
+use crate::subscription::store::{PAGE, READ_TIME_MAX};
+use crate::subscription::{Command, Compiled, Reply};
+
+/// Limit: messages that are looked at for a later event of the same key; beyond it one is taken for granted.
+const LOOKED_AT_MAX: usize = 100_000;
+/// Limit: the same of later events of the key that were not delivered yet.
+const LATER_MAX: usize = 1_000;
+
+impl Delivering {
+    pub(super) fn asked(&mut self, command: Command) {
+        match command {
+            Command::Redrive { letter, kept, event, reply } => self.redrive(letter, kept, *event, reply),
+            Command::Drop { letter, sequence, reply } => self.drop_letter(letter, sequence, reply),
+            Command::Replay { since, reply } if matches!(self.phase, Phase::Delivering) => {
+                self.lanes.recede();
+                self.close();
+                self.phase = Phase::Receding(since, reply);
+            }
+            Command::Replay { reply, .. } => answer(reply, Err(busy("another replay begins"))),
+        }
+    }
+
+    fn redrive(&mut self, letter: u64, mut kept: Box<Kept>, event: Event, reply: Reply<()>) {
+        let sequence = kept.sequence;
+        if !self.lanes.is_resting(sequence) || !self.asked.insert(sequence) {
+            return answer(reply, Err(busy("the event is on its way")));
+        }
+        kept.renew();
+        kept.is_redriven = true;
+        kept.key = self.compiled.key.as_ref().and_then(|key| key.of(&Parsed::new(&event)));
+        let is_held = self.lanes.is_held(sequence);
+        let later = self.wish(From::Sequence(sequence + 1));
+        let (store, link, compiled) = (self.store.clone(), self.surroundings.link.clone(), self.compiled.clone());
+        let is_done = self.lanes.done_beyond(sequence);
+        self.work.push(Box::pin(async move {
+            if !is_held && kept.key.is_some() {
+                let looked = match link.session() {
+                    Ok(session) => later_delivered(&session, &later, &compiled, &kept, is_done).await.ok(),
+                    Err(_) => None,
+                };
+                // What could not be found out is taken for granted.
+                kept.is_out_of_order = looked.unwrap_or(true);
+            }
+            let stored = store.put_aside(&kept, &event).await;
+            store.drop_letter(letter).await;
+            Happening::Redriven { letter, kept, stored, reply }
+        }));
+    }
+
+    pub(super) fn redriven(&mut self, letter: u64, kept: &Kept, stored: u64, reply: Reply<()>) {
+        self.asked.remove(&kept.sequence);
+        self.stored.insert(kept.sequence, stored);
+        self.lanes.redrive(kept.sequence, kept.key.as_ref(), Instant::now().into_std());
+        tracing::info!(subscription = self.compiled.config.name, letter, "a dead letter is tried again");
+        answer(reply, Ok(()));
+    }
+
+    fn drop_letter(&mut self, letter: u64, sequence: u64, reply: Reply<()>) {
+        let is_held = self.lanes.is_held(sequence);
+        if is_held && (!self.lanes.is_resting(sequence) || !self.asked.insert(sequence)) {
+            return answer(reply, Err(busy("the event is on its way")));
+        }
+        let stored = self.stored.get(&sequence).copied().filter(|_| is_held);
+        let store = self.store.clone();
+        self.work.push(Box::pin(async move {
+            // Order: what is held by a dead letter that is gone is forgotten at the next beginning.
+            store.drop_letter(letter).await;
+            if let Some(stored) = stored {
+                store.forget(stored).await;
+            }
+            Happening::Dropped { letter, sequence, reply }
+        }));
+    }
+
+    pub(super) fn dropped(&mut self, letter: u64, sequence: u64, reply: Reply<()>) {
+        if self.asked.remove(&sequence) {
+            self.stored.remove(&sequence);
+            self.lanes.drop_aside(sequence, Instant::now().into_std());
+        }
+        tracing::info!(subscription = self.compiled.config.name, letter, "a dead letter was dropped");
+        answer(reply, Ok(()));
+    }
+
+    /// Where the replay begins is known.
+    pub(super) fn sought(&mut self, sought: Result<u64, Error>) {
+        let draining = Phase::Delivering;
+        let reply = match std::mem::replace(&mut self.phase, draining) {
+            Phase::Seeking(reply) => reply,
+            other => {
+                self.phase = other;
+                return;
+            }
+        };
+        let now = Instant::now();
+        let from = match sought {
+            Ok(from) => from,
+            Err(error) => {
+                // As it was: what was given up in memory is read again.
+                self.lanes.resume(now.into_std());
+                self.bodies.clear();
+                self.bytes = 0;
+                self.cursor = Place::None(now);
+                return answer(reply, Err(error));
+            }
+        };
+        self.lanes.set_back(from, now.into_std());
+        self.bodies.clear();
+        self.bytes = 0;
+        self.cursor = Place::None(now);
+        let to = self.lanes.window.highest();
+        let replay = Replay { from, to, left: (to + 1).saturating_sub(from) };
+        self.recording.replies.push((self.lanes.changes(), replay, reply));
+    }
+}
+
+/// Whether a later event of the key was delivered.
+async fn later_delivered(
+    session: &Session,
+    wish: &Wish,
+    compiled: &Compiled,
+    kept: &Kept,
+    is_done: impl Fn(u64) -> bool,
+) -> Result<bool, Error> {
+    let mut cursor = Cursor::open(session, wish).await?;
+    let away = || Error::Away { reason: "the stream was not read to its end".to_owned() };
+    let (mut looked_at, mut later) = (0, 0);
+    let is_empty = cursor.pending == 0;
+    let found = loop {
+        if is_empty {
+            break false;
+        }
+        if looked_at >= LOOKED_AT_MAX || later >= LATER_MAX {
+            break true;
+        }
+        cursor.pull(PAGE, PAGE * PAGE).await?;
+        match tokio::time::timeout(READ_TIME_MAX, cursor.next()).await.map_err(|_| away())? {
+            Next::Nothing => {}
+            Next::Lost => return Err(away()),
+            Next::Message(read) => {
+                looked_at += 1;
+                let stored = nats::Stored {
+                    stream: &kept.stream,
+                    sequence: read.sequence,
+                    subject: &read.message.subject,
+                    time: read.time,
+                    headers: read.message.headers.as_ref(),
+                    payload: &read.message.payload,
+                };
+                let event = nats::decode(&stored);
+                let parsed = Parsed::new(&event);
+                let is_of_key = compiled.key.as_ref().and_then(|key| key.of(&parsed)) == kept.key;
+                let is_wanted = || compiled.filter.as_ref().is_none_or(|filter| filter.is_wanted(&parsed) == Ok(true));
+                if is_of_key && is_wanted() {
+                    later += 1;
+                    if is_done(read.sequence) {
+                        break true;
+                    }
+                }
+                if cursor.pending == 0 {
+                    break false;
+                }
+            }
+        }
+    };
+    cursor.close().await;
+    Ok(found)
+}
+
+fn busy(reason: &'static str) -> Error {
+    Error::Busy { reason }
+}
+
+/// Whoever asked may have gone.
+fn answer<T>(reply: Reply<T>, result: Result<T, Error>) {
+    let _ = reply.send(result);
+}

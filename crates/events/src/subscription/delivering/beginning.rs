@@ -1,0 +1,193 @@
+//! How a subscription begins: what it has done, what is aside, where its cursor opens.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kit::drain;
+use tokio::time::{Instant, sleep};
+
+use super::{Delivering, Happening, Place};
+use crate::config::{Since, Start};
+use crate::error::Error;
+use crate::link::Session;
+use crate::subscription::cursor::{Content, Cursor, From, Next, Wish};
+use crate::subscription::lanes::Parked;
+use crate::subscription::progress::{Record, Window};
+use crate::subscription::store::{self, READ_TIME_MAX};
+
+/// How soon it is tried again to begin, or to open a cursor.
+const AGAIN: Duration = Duration::from_millis(500);
+
+impl Delivering {
+    /// Waits for the broker, and reads what is kept there. None where the drain comes first.
+    pub(super) async fn begin(&mut self, drain: &mut drain::Watch) -> Option<Session> {
+        let mut link = self.surroundings.link.clone();
+        loop {
+            let begun = async {
+                let session = link.connected().await?;
+                let result = tokio::select! {
+                    result = self.load(&session) => result,
+                    () = session.lost() => Err(Error::Away { reason: "the connection was lost".to_owned() }),
+                };
+                if let Err(error) = &result {
+                    self.counting.reading.paused = Some(format!("it cannot begin: {}", kit::Chain(error)));
+                    self.counting.send();
+                    sleep(AGAIN).await;
+                }
+                result.map(|()| session)
+            };
+            let begun = tokio::select! {
+                begun = begun => begun,
+                () = drain.started() => return None,
+            };
+            match begun {
+                Ok(session) => return Some(session),
+                Err(Error::Ended) => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn load(&mut self, session: &Session) -> Result<(), Error> {
+        let record = match self.store.load_record(session).await? {
+            Some(record) => record,
+            None => {
+                let record = Record::after(self.first(session).await?);
+                self.store.record(&record).await;
+                record
+            }
+        };
+        let aside = self.store.load_aside(session).await?;
+        let now = Instant::now().into_std();
+        let mut lanes = self.lanes.renewed(Window::new(&record));
+        self.stored.clear();
+        for store::Aside { kept, stored } in aside {
+            if let Some(letter) = kept.held
+                && store::get(session, &session.names.dead, letter).await?.is_none()
+            {
+                // It was dropped, and what it held is to go on.
+                store::delete(session, &session.names.aside, stored).await?;
+                continue;
+            }
+            let wait = kept.due.map(|due| due.duration_since(Timestamp::now()));
+            let wait = wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default();
+            let mut parked = Parked::found(now + wait, kept.attempts_count);
+            (parked.is_exhausted, parked.is_redriven, parked.held) = (kept.is_exhausted, kept.is_redriven, kept.held);
+            lanes.restore(kept.sequence, kept.key.as_ref(), parked, now);
+            self.stored.insert(kept.sequence, stored);
+        }
+        self.lanes = lanes;
+        Ok(())
+    }
+
+    /// The sequence behind which a subscription begins that has never been.
+    async fn first(&mut self, session: &Session) -> Result<u64, Error> {
+        let config = &self.compiled.config;
+        match config.start {
+            Start::First => Ok(0),
+            Start::New => {
+                let cursor = Cursor::open(session, &self.wish(From::Sequence(1))).await?;
+                let last = cursor.last_sequence;
+                cursor.close().await;
+                Ok(last)
+            }
+        }
+    }
+
+    pub(super) fn wish(&self, from: From) -> Wish {
+        let config = &self.compiled.config;
+        Wish {
+            stream: config.stream.clone(),
+            filter: config.topic.clone(),
+            from,
+            content: Content::All,
+            description: format!("subscription {}", config.name),
+        }
+    }
+
+    /// Opens another cursor behind what was read.
+    pub(super) fn open(&mut self, session: &Session) {
+        let wish = self.wish(From::Sequence(self.lanes.window.read() + 1));
+        let session = session.clone();
+        self.cursor = Place::Opening;
+        self.work.push(Box::pin(async move {
+            let opened = tokio::select! {
+                opened = Cursor::open(&session, &wish) => opened.map(Box::new),
+                () = session.lost() => Err(Error::Away { reason: "the connection was lost".to_owned() }),
+            };
+            Happening::Opened(opened)
+        }));
+    }
+
+    pub(super) fn opened(&mut self, opened: Result<Box<Cursor>, Error>) {
+        let now = Instant::now();
+        let cursor = match opened {
+            Ok(cursor) => cursor,
+            Err(error) => {
+                self.counting.unreadable = Some(format!("the stream cannot be read: {}", kit::Chain(&error)));
+                self.cursor = Place::None(now + AGAIN);
+                return;
+            }
+        };
+        self.counting.unreadable = None;
+        let is_first = self.created.replace(cursor.created).is_none();
+        let is_another = self.lanes.window.created().is_some_and(|created| created != cursor.created);
+        if is_another {
+            tracing::warn!(subscription = self.compiled.config.name, "its stream was made anew: it begins with the first event");
+            self.lanes.begin_behind(0, now.into_std());
+        } else if is_first && self.lanes.window.read() > cursor.last_sequence {
+            // The broker has lost what was not on its disk, and will give these numbers again.
+            self.lanes.begin_behind(cursor.last_sequence, now.into_std());
+        }
+        self.lanes.window.set_created(cursor.created);
+        self.cursor = Place::Open(cursor);
+        if is_another {
+            self.close();
+        } else if let Place::Open(cursor) = &self.cursor
+            && cursor.pending == 0
+        {
+            let last = cursor.last_sequence;
+            self.lanes.pass(last, now.into_std());
+        }
+    }
+
+    /// Finds out which sequence is the first of a replay.
+    pub(super) fn seek(&mut self, session: &Session, since: Since) {
+        let (session, wish) = (session.clone(), match since {
+            Since::First => return self.work.push(Box::pin(async { Happening::Sought(Ok(1)) })),
+            Since::Sequence(sequence) => {
+                return self.work.push(Box::pin(async move { Happening::Sought(Ok(sequence.max(1))) }));
+            }
+            Since::Time(time) => self.wish(From::Time(time)),
+        });
+        self.work.push(Box::pin(async move {
+            let sought = tokio::select! {
+                sought = first_of(&session, &wish) => sought,
+                () = session.lost() => Err(Error::Away { reason: "the connection was lost".to_owned() }),
+            };
+            Happening::Sought(sought)
+        }));
+    }
+}
+
+/// The sequence of the first message that is wished for; where there is none, the one behind the last.
+async fn first_of(session: &Session, wish: &Wish) -> Result<u64, Error> {
+    let mut cursor = Cursor::open(session, wish).await?;
+    let mut found = cursor.last_sequence + 1;
+    if cursor.pending > 0 {
+        cursor.pull(1, 0x0010_0000).await?;
+        let late = || Error::Away { reason: "the broker has not answered in time".to_owned() };
+        loop {
+            match tokio::time::timeout(READ_TIME_MAX, cursor.next()).await.map_err(|_| late())? {
+                Next::Message(read) => {
+                    found = read.sequence;
+                    break;
+                }
+                Next::Nothing => {}
+                Next::Lost => return Err(late()),
+            }
+        }
+    }
+    cursor.close().await;
+    Ok(found)
+}

@@ -1,0 +1,278 @@
+//! What lanes decide is done here, and what came of it is told to them.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Body, Delivering, Happening, Phase, Place, RECORD_EVERY, Work};
+use crate::link::Session;
+use crate::subscription::courier::{Courier, Delivery, Marks};
+use crate::subscription::kept::Kept;
+use crate::subscription::lanes::{Action, Outcome, Request, Ticket};
+
+impl Delivering {
+    /// Does all that can be done now.
+    pub(super) async fn act(&mut self, session: &Session, now: Instant) {
+        let time = now.into_std();
+        self.lanes.tick(time);
+        while let Some(request) = self.lanes.next(time) {
+            self.send(request);
+        }
+        // Actions of a kind come in the order of the events, and are begun in it.
+        for action in self.lanes.take_actions() {
+            match action {
+                Action::Park(ticket) => self.park(ticket, now),
+                Action::Forget(ticket) => self.forget(ticket),
+                Action::Bury(ticket) => self.bury(ticket),
+            }
+        }
+        self.record(now);
+        self.go_on_reading(session, now).await;
+        if matches!(self.phase, Phase::Receding(..)) && self.lanes.is_quiet() {
+            let draining = Phase::Draining(now);
+            if let Phase::Receding(since, reply) = std::mem::replace(&mut self.phase, draining) {
+                self.phase = Phase::Seeking(reply);
+                self.seek(session, since);
+            }
+        }
+    }
+
+    async fn go_on_reading(&mut self, session: &Session, now: Instant) {
+        if !self.is_reading() {
+            return;
+        }
+        let limits = &self.surroundings.limits;
+        let (events, bytes) = (limits.buffer_events_max, limits.buffer_bytes_max);
+        let is_parked_full = self.lanes.parked().0 >= limits.parked_max;
+        let room = if is_parked_full || !self.lanes.window.has_room() { 0 } else { events.saturating_sub(self.bodies.len()) };
+        let room_bytes = bytes.saturating_sub(self.bytes);
+        if room == 0 || room_bytes == 0 {
+            self.lanes.full(now.into_std());
+        } else {
+            self.lanes.has_room();
+        }
+        self.counting.is_parked_full = is_parked_full;
+        match &mut self.cursor {
+            Place::None(at) if *at <= now && !session.is_lost() => self.open(session),
+            Place::Open(cursor) => {
+                if cursor.pull(room, room_bytes).await.is_err() {
+                    self.close();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn record(&mut self, now: Instant) {
+        let change = self.lanes.changes();
+        let recording = &mut self.recording;
+        if recording.is_on || change <= recording.recorded || now < recording.since + RECORD_EVERY {
+            return;
+        }
+        (recording.is_on, recording.since) = (true, now);
+        let (store, record) = (self.store.clone(), self.lanes.window.record());
+        self.work.push(Box::pin(async move {
+            store.record(&record).await;
+            Happening::Recorded { change }
+        }));
+    }
+
+    fn send(&mut self, request: Request) {
+        let connection = self.idle.pop();
+        let courier = Arc::clone(&self.compiled.courier);
+        let work: Work = if request.is_aside {
+            let sequence = request.tickets[0].sequence;
+            let (store, stored) = (self.store.clone(), self.stored[&sequence]);
+            let is_batch = self.compiled.config.batch.is_some();
+            Box::pin(async move {
+                let Some(fetched) = store.fetch(stored).await else { return Happening::Gone { request } };
+                let (kept, event) = &fetched;
+                let marks = Marks {
+                    attempt: request.attempt,
+                    is_redriven: kept.is_redriven,
+                    is_replayed: kept.is_replayed,
+                    is_out_of_order: kept.is_out_of_order,
+                };
+                let (headers, body) = compose(&courier, &[event], is_batch, marks);
+                let delivery = courier.deliver(connection, headers, body).await;
+                Happening::Delivered { request, delivery, fetched: Some(Box::new(fetched)) }
+            })
+        } else {
+            let events: Vec<_> = request.tickets.iter().map(|ticket| &self.bodies[&ticket.sequence].event).collect();
+            let is_replayed = request.tickets.iter().all(|ticket| self.lanes.window.is_replayed(ticket.sequence));
+            let marks = Marks { attempt: request.attempt, is_replayed, ..Marks::default() };
+            let (headers, body) = compose(&courier, &events, self.compiled.config.batch.is_some(), marks);
+            Box::pin(async move {
+                let delivery = courier.deliver(connection, headers, body).await;
+                Happening::Delivered { request, delivery, fetched: None }
+            })
+        };
+        self.work.push(work);
+    }
+
+    /// What is kept of an event that is in memory.
+    fn kept(&mut self, ticket: Ticket) -> Option<(Kept, &Body)> {
+        let is_replayed = self.lanes.window.is_replayed(ticket.sequence);
+        let parked = self.lanes.parked_event(ticket).cloned();
+        let config = &self.compiled.config;
+        let body = self.bodies.get_mut(&ticket.sequence)?;
+        let kept = body.kept.get_or_insert_with(|| {
+            let key = body.key.clone();
+            let mut kept = Kept::new(&config.service, &body.topic, &config.stream, ticket.sequence, key);
+            kept.is_replayed = is_replayed;
+            Box::new(kept)
+        });
+        if let Some(parked) = parked {
+            kept.is_exhausted = parked.is_exhausted;
+            kept.held = parked.held;
+        }
+        Some(((**kept).clone(), body))
+    }
+
+    fn park(&mut self, ticket: Ticket, now: Instant) {
+        let wait = self.lanes.due_of(ticket).map(|due| due.saturating_duration_since(now.into_std()));
+        let store = self.store.clone();
+        let Some((mut kept, body)) = self.kept(ticket) else { return };
+        let wait = wait.filter(|wait| !wait.is_zero()).and_then(|wait| jiff::SignedDuration::try_from(wait).ok());
+        kept.due = wait.map(|wait| jiff::Timestamp::now().saturating_add(wait).unwrap_or(jiff::Timestamp::MAX));
+        let event = body.event.clone();
+        self.work.push(Box::pin(async move {
+            let stored = store.put_aside(&kept, &event).await;
+            Happening::Parked { ticket, stored }
+        }));
+    }
+
+    fn forget(&mut self, ticket: Ticket) {
+        let (store, stored) = (self.store.clone(), self.stored.get(&ticket.sequence).copied());
+        self.work.push(Box::pin(async move {
+            if let Some(stored) = stored {
+                store.forget(stored).await;
+            }
+            Happening::Forgotten { ticket }
+        }));
+    }
+
+    fn bury(&mut self, ticket: Ticket) {
+        let store = self.store.clone();
+        let is_holding = self.lanes.is_holding(ticket);
+        let stored = self.stored.get(&ticket.sequence).copied();
+        let of_memory = self.kept(ticket).map(|(kept, body)| (kept, body.event.clone()));
+        self.work.push(Box::pin(async move {
+            let known = match (of_memory, stored) {
+                (Some(known), _) => Some(known),
+                // It was aside when the subscription began, with its last attempt behind it.
+                (None, Some(stored)) => store.fetch(stored).await,
+                (None, None) => None,
+            };
+            let letter = match known {
+                Some((mut kept, event)) => {
+                    kept.is_holding = is_holding;
+                    (kept.held, kept.due) = (None, None);
+                    store.bury(&kept, &event).await
+                }
+                None => 0,
+            };
+            Happening::Buried { ticket, letter }
+        }));
+    }
+
+    pub(super) fn happened(&mut self, happening: Happening) {
+        let now = Instant::now().into_std();
+        match happening {
+            Happening::Delivered { request, delivery, fetched } => self.delivered(&request, delivery, fetched),
+            Happening::Gone { request } => self.lanes.finished(&request.tickets, Outcome::Done, now),
+            Happening::Parked { ticket, stored } => {
+                self.stored.insert(ticket.sequence, stored);
+                self.forget_body(ticket.sequence);
+                self.lanes.was_parked(ticket, now);
+            }
+            Happening::Forgotten { ticket } => {
+                self.stored.remove(&ticket.sequence);
+                self.forget_body(ticket.sequence);
+                self.lanes.was_forgotten(ticket, now);
+            }
+            Happening::Buried { ticket, letter } => {
+                self.counting.reading.dead_lettered += 1;
+                self.lanes.was_buried(ticket, letter, now);
+                if self.lanes.parked_event(ticket).is_none() {
+                    self.forget_body(ticket.sequence);
+                }
+            }
+            Happening::Recorded { change: 0 } => {}
+            Happening::Recorded { change } => {
+                self.recording.is_on = false;
+                self.recording.recorded = self.recording.recorded.max(change);
+                self.lanes.was_recorded(change, now);
+                let replies = std::mem::take(&mut self.recording.replies);
+                for (wanted, replay, reply) in replies {
+                    if wanted <= change {
+                        // Whoever asked may have gone.
+                        let _ = reply.send(Ok(replay));
+                    } else {
+                        self.recording.replies.push((wanted, replay, reply));
+                    }
+                }
+            }
+            Happening::Opened(opened) => self.opened(opened),
+            Happening::Redriven { letter, kept, stored, reply } => self.redriven(letter, &kept, stored, reply),
+            Happening::Dropped { letter, sequence, reply } => self.dropped(letter, sequence, reply),
+            Happening::Sought(sought) => self.sought(sought),
+        }
+    }
+
+    fn delivered(&mut self, request: &Request, delivery: Delivery, fetched: Option<Box<(Kept, crate::Event)>>) {
+        let Delivery { outcome, attempt, nobody, connection } = delivery;
+        if let Some(connection) = connection
+            && self.idle.len() < self.compiled.config.concurrency
+        {
+            self.idle.push(connection);
+        }
+        self.nobody = nobody;
+        if let Some(fetched) = fetched
+            && outcome != Outcome::Done
+            && outcome != Outcome::Unreachable
+        {
+            // What is written next is written from memory.
+            let (kept, event) = *fetched;
+            let bytes = event.data.len() + super::BODY_BYTES;
+            self.bytes += bytes;
+            let (topic, key) = (kept.topic.as_str().into(), kept.key.clone());
+            let body = Body { event, topic, key, kept: Some(Box::new(kept)), bytes };
+            self.bodies.insert(request.tickets[0].sequence, body);
+        }
+        self.counting.attempted(request, outcome);
+        if let [ticket] = &request.tickets[..]
+            && matches!(outcome, Outcome::Failed { .. } | Outcome::Refused)
+        {
+            let max = self.compiled.config.max_deliver;
+            let status = attempt.status.map_or_else(|| attempt.answer.clone(), |status| format!("status {status}"));
+            if self.kept(*ticket).is_some()
+                && let Some(kept) = self.bodies.get_mut(&ticket.sequence).and_then(|body| body.kept.as_deref_mut())
+            {
+                kept.add(attempt);
+                kept.reason = match outcome {
+                    Outcome::Refused => format!("refused: {status}"),
+                    _ => format!("attempt {} of {max} failed: {status}", kept.attempts_count),
+                };
+            }
+        }
+        self.lanes.finished(&request.tickets, outcome, Instant::now().into_std());
+        if outcome == Outcome::Done && !request.is_aside {
+            for ticket in &request.tickets {
+                self.forget_body(ticket.sequence);
+            }
+        }
+    }
+}
+
+fn compose(
+    courier: &Courier,
+    events: &[&crate::Event],
+    is_batch: bool,
+    marks: Marks,
+) -> (http::HeaderMap, bytes::Bytes) {
+    match events {
+        [event] if !is_batch => courier.single(event, marks),
+        events => courier.batch(events, marks),
+    }
+}

@@ -1,0 +1,274 @@
+//! How far a subscription has come: which events are done, and the record in which that is kept. Pure. Called by `lanes`,
+//! which tells it what was read and done, and by the subscription, which keeps the record.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+/// Sequences between the oldest event that is not done and the newest one read. Reading waits at it, so that what must
+/// be read again after a crash, only to be passed over, is bounded.
+pub(crate) const WINDOW_MAX: u64 = 1 << 20;
+
+/// The version of [`Record`]; a newer one is refused.
+const VERSION: u32 = 1;
+
+/// What is kept. Everything up to `floor` is done, and so is everything up to `through` but `pending`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    pub(crate) floor: u64,
+    pub(crate) through: u64,
+    /// Each as the distance from the one before, the first one from `floor`.
+    pending: Vec<u64>,
+    /// The highest that was ever done, in whatever replay.
+    pub(crate) highest: u64,
+    /// First and last sequence of the replay that is on.
+    pub(crate) replay: Option<(u64, u64)>,
+    /// When the stream was made, in nanoseconds: another stream of the same name is not this one.
+    #[serde(default)]
+    created: Option<i64>,
+}
+
+impl Record {
+    /// Of a subscription that begins behind a sequence.
+    pub(crate) fn after(floor: u64) -> Self {
+        Self { version: VERSION, floor, through: floor, ..Self::default() }
+    }
+
+    /// Nothing where it is no record of a version that is understood.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let record: Self = serde_json::from_slice(bytes).ok()?;
+        let last = record.pending.iter().try_fold(record.floor, |at, step| at.checked_add(*step))?;
+        let is_sound = record.version == VERSION
+            && record.floor <= record.through
+            && last <= record.through
+            && record.pending.iter().all(|step| *step > 0);
+        is_sound.then_some(record)
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a struct of numbers is JSON")
+    }
+
+    fn pending(&self) -> impl Iterator<Item = u64> {
+        self.pending.iter().scan(self.floor, |at, step| {
+            *at += step;
+            Some(*at)
+        })
+    }
+}
+
+/// The events between the oldest one that is not done and the newest one read.
+#[derive(Debug)]
+pub(crate) struct Window {
+    /// In order, those that are done among them; the first one never is.
+    entries: VecDeque<(u64, bool)>,
+    open: usize,
+    /// Everything up to it was read, or is not for this subscription.
+    read: u64,
+    /// The highest that was done since the window was made.
+    through: u64,
+    highest: u64,
+    replay: Option<(u64, u64)>,
+    created: Option<i64>,
+    /// What the record says of sequences beyond `read`.
+    kept_through: u64,
+    kept_pending: BTreeSet<u64>,
+}
+
+impl Window {
+    pub(crate) fn new(record: &Record) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            open: 0,
+            read: record.floor,
+            through: record.floor,
+            highest: record.highest.max(record.through),
+            replay: record.replay,
+            created: record.created,
+            kept_through: record.through,
+            kept_pending: record.pending().collect(),
+        }
+    }
+
+    /// Begins again at `from`; what was done is done no more.
+    pub(crate) fn set_back(&mut self, from: u64) {
+        let record = Record { highest: self.highest, created: self.created, ..Record::after(from.saturating_sub(1)) };
+        let replay = (from <= self.highest).then_some((from, self.highest));
+        *self = Self::new(&Record { replay, ..record });
+    }
+
+    /// Everything up to it is done.
+    pub(crate) fn floor(&self) -> u64 {
+        self.entries.front().map_or(self.read, |(first, _)| first - 1)
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// How many were read that are not done.
+    pub(crate) fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Whether it was read, and is not done; or will be read, and was not done before.
+    pub(crate) fn is_open(&self, sequence: u64) -> bool {
+        let found = self.entries.binary_search_by_key(&sequence, |(sequence, _)| *sequence);
+        found.map_or_else(|_| !self.was_done(sequence), |at| !self.entries[at].1)
+    }
+
+    pub(crate) fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    /// When the stream was made that the sequences are of.
+    pub(crate) fn created(&self) -> Option<i64> {
+        self.created
+    }
+
+    pub(crate) fn set_created(&mut self, created: i64) {
+        self.created = Some(created);
+    }
+
+    /// Tells of a sequence, whenever it is asked, whether it is done now.
+    pub(crate) fn done_then(&self) -> impl Fn(u64) -> bool + Send + use<> {
+        let (read, kept_through, kept_pending) = (self.read, self.kept_through, self.kept_pending.clone());
+        let open: BTreeSet<u64> = self.entries.iter().filter(|(_, is_done)| !is_done).map(|(one, _)| *one).collect();
+        move |one| {
+            if one <= read { !open.contains(&one) } else { one <= kept_through && !kept_pending.contains(&one) }
+        }
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.read - self.floor() < WINDOW_MAX
+    }
+
+    /// The replay that is on.
+    pub(crate) fn replay(&self) -> Option<(u64, u64)> {
+        self.replay.filter(|(_, to)| self.floor() < *to)
+    }
+
+    pub(crate) fn is_replayed(&self, sequence: u64) -> bool {
+        self.replay.is_some_and(|(from, to)| (from..=to).contains(&sequence))
+    }
+
+    /// Whether it was done before the window was made, and was not read since.
+    pub(crate) fn was_done(&self, sequence: u64) -> bool {
+        sequence <= self.read || (sequence <= self.kept_through && !self.kept_pending.contains(&sequence))
+    }
+
+    /// It was read, and is not for this subscription, or done.
+    pub(crate) fn pass(&mut self, sequence: u64) {
+        self.read = self.read.max(sequence);
+        self.kept_pending.remove(&sequence);
+    }
+
+    /// It was read, and is to be delivered. Sequences only grow.
+    pub(crate) fn push(&mut self, sequence: u64) {
+        assert!(sequence > self.read, "sequences grow");
+        self.pass(sequence);
+        self.entries.push_back((sequence, false));
+        self.open += 1;
+    }
+
+    /// It needs no delivery any more.
+    pub(crate) fn done(&mut self, sequence: u64) {
+        let Ok(at) = self.entries.binary_search_by_key(&sequence, |(sequence, _)| *sequence) else { return };
+        if !std::mem::replace(&mut self.entries[at].1, true) {
+            self.open -= 1;
+        }
+        self.through = self.through.max(sequence);
+        self.highest = self.highest.max(sequence);
+        while self.entries.front().is_some_and(|(_, is_done)| *is_done) {
+            self.entries.pop_front();
+        }
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        let floor = self.floor();
+        let through = self.through.max(self.kept_through).max(floor);
+        let ours = self.entries.iter().filter(|(_, is_done)| !is_done).map(|(sequence, _)| *sequence);
+        let all = ours.chain(self.kept_pending.range(self.read + 1..).copied());
+        let mut at = floor;
+        let pending = all.take_while(|sequence| *sequence <= through).map(|sequence| {
+            let step = sequence - at;
+            at = sequence;
+            step
+        });
+        let pending = pending.collect();
+        Record { version: VERSION, floor, through, pending, highest: self.highest, replay: self.replay(), created: self.created }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_follows_the_oldest_that_is_not_done() {
+        let mut window = Window::new(&Record::after(10));
+        for sequence in [12, 13, 20, 21] {
+            window.push(sequence);
+        }
+        assert_eq!((window.floor(), window.open()), (11, 4));
+        window.done(13);
+        window.done(20);
+        assert_eq!(window.floor(), 11);
+        assert_eq!(window.record().pending().collect::<Vec<_>>(), [12]);
+        window.done(12);
+        assert_eq!((window.floor(), window.record().through, window.open()), (20, 20, 1));
+        window.done(21);
+        window.pass(30);
+        assert_eq!((window.floor(), window.record().pending.len()), (30, 0));
+    }
+
+    #[test]
+    fn a_record_says_after_a_crash_what_was_done_even_if_the_next_one_comes_early() {
+        let mut window = Window::new(&Record::after(0));
+        (1..=9).for_each(|sequence| window.push(sequence));
+        [1, 3, 5, 8].into_iter().for_each(|sequence| window.done(sequence));
+        let record = Record::decode(&window.record().encode()).unwrap();
+        let again = |window: &Window| (1..=9).filter(|sequence| !window.was_done(*sequence)).collect::<Vec<_>>();
+        let mut window = Window::new(&record);
+        assert_eq!(again(&window), [2, 4, 6, 7, 9]);
+        // The next crash comes when only some of them were read again.
+        for sequence in [2, 3, 4] {
+            if window.was_done(sequence) { window.pass(sequence) } else { window.push(sequence) }
+        }
+        window.done(2);
+        let record = Record::decode(&window.record().encode()).unwrap();
+        assert_eq!(again(&Window::new(&record)), [4, 6, 7, 9]);
+    }
+
+    #[test]
+    fn a_replay_ends_where_it_began() {
+        let mut window = Window::new(&Record::after(0));
+        (1..=5).for_each(|sequence| window.push(sequence));
+        (1..=5).for_each(|sequence| window.done(sequence));
+        window.set_back(3);
+        assert_eq!((window.replay(), window.floor(), window.highest()), (Some((3, 5)), 2, 5));
+        let mut window = Window::new(&Record::decode(&window.record().encode()).unwrap());
+        for sequence in 3..=6 {
+            assert!(!window.was_done(sequence));
+            window.push(sequence);
+            assert_eq!(window.is_replayed(sequence), sequence < 6);
+            window.done(sequence);
+        }
+        assert_eq!((window.replay(), window.highest()), (None, 6));
+    }
+
+    #[test]
+    fn what_is_no_record_is_none() {
+        for bad in [
+            "", "{}", "[]", "null",
+            r#"{"version":2,"floor":1,"through":1,"pending":[],"highest":1,"replay":null}"#,
+            r#"{"version":1,"floor":2,"through":1,"pending":[],"highest":1,"replay":null}"#,
+            r#"{"version":1,"floor":1,"through":2,"pending":[0],"highest":1,"replay":null}"#,
+            r#"{"version":1,"floor":1,"through":2,"pending":[2],"highest":1,"replay":null}"#,
+            r#"{"version":1,"floor":1,"through":2,"pending":[18446744073709551615],"highest":1,"replay":null}"#,
+        ] {
+            assert_eq!(Record::decode(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}

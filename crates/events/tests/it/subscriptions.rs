@@ -1,0 +1,136 @@
+//! Deliveries to services that behave, fail, hang, lie and go away.
+
+use std::time::Duration;
+
+use testkit::server::{Answer, Server};
+
+use crate::subscriber::{Stage, keyed};
+
+#[tokio::test]
+async fn an_event_is_delivered_as_it_was_published() {
+    let stage = Stage::new(|_| {}).await;
+    let fields = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "17"),
+        ("ce-source", "/services/cart"),
+        ("ce-type", "order.placed"),
+        ("ce-subject", "Euro%20%E2%82%AC"),
+        ("content-type", "application/json"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    ];
+    assert_eq!(stage.engine().post("/cart/orders.placed", &fields, b"{}").await.status(), 202);
+    stage.script.has(1).await;
+    let seen = stage.script.has(1).await;
+    let request = &seen[0];
+    assert_eq!((request.method(), request.second(), request.text().as_str()), ("POST", "/events", "{}"));
+    for (name, expected) in &fields[..6] {
+        assert_eq!(request.field(name), Some(*expected), "{name}");
+    }
+    let trace = request.field("traceparent").unwrap();
+    assert!(trace.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && !trace.contains("b7ad6b7169203331"), "{trace}");
+    assert_eq!(request.field("atoll-attempt"), Some("1"));
+    assert_eq!(request.field("atoll-subscription"), Some("warehouse"));
+    assert_eq!(request.field("atoll-deadline"), Some("5000"));
+    assert_eq!(request.field("x-request-id").map(str::len), Some(36));
+    assert_eq!((request.field("atoll-redriven"), request.field("atoll-replayed")), (None, None));
+    let reading = stage.settled().await;
+    assert_eq!((reading.delivered, reading.failed, reading.paused), (1, 0, None));
+}
+
+#[tokio::test]
+async fn what_fails_is_tried_again_with_its_key_behind_it() {
+    let stage = Stage::new(|one| one.key = Some("k".to_owned())).await;
+    stage.script.set(&keyed("a", 1), &[Answer::status(500), Answer::status(503)]);
+    let all = [keyed("a", 1), keyed("a", 2), keyed("b", 1), keyed("a", 3), keyed("b", 2)];
+    stage.publish(all).await;
+    stage.script.has(7).await;
+    let reading = stage.settled().await;
+    assert_eq!((reading.delivered, reading.failed, reading.retried), (5, 2, 2));
+    let keys = stage.script.by_key();
+    assert_eq!(keys["a"], [keyed("a", 1), keyed("a", 1), keyed("a", 1), keyed("a", 2), keyed("a", 3)]);
+    assert_eq!(keys["b"], [keyed("b", 1), keyed("b", 2)]);
+    let attempts: Vec<_> = stage.script.seen().iter().filter(|seen| seen.text() == keyed("a", 1)).map(|seen| seen.field("atoll-attempt").unwrap().to_owned()).collect();
+    assert_eq!(attempts, ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn an_engine_that_was_killed_goes_on_where_it_was() {
+    let mut stage = Stage::new(|one| {
+        one.key = Some("k".to_owned());
+        one.backoff = vec![Duration::from_millis(300)];
+    })
+    .await;
+    for number in 0..5 {
+        stage.script.set(&keyed("a", number), &[Answer::status(500)]);
+    }
+    for round in 0..5 {
+        stage.publish((0..100).map(|at| keyed(["a", "b", "c"][at % 3], round * 100 + at))).await;
+        stage.script.has(round * 60 + 30).await;
+        stage.crash().await;
+    }
+    stage.settled().await;
+    for (key, bodies) in stage.script.by_key() {
+        let numbers = bodies.iter().map(|body| body.split([':', '}']).nth(2).unwrap().parse::<usize>().unwrap());
+        let numbers: Vec<usize> = numbers.collect();
+        let mut first = numbers.clone();
+        first.sort_unstable();
+        first.dedup();
+        let expected: Vec<usize> = (0..500).filter(|at| ["a", "b", "c"][at % 100 % 3] == key).collect();
+        assert_eq!(first, expected, "none of {key} is lost");
+        // First deliveries are in order; what comes again is a run from an older point.
+        let mut highest = None;
+        for (at, number) in numbers.iter().enumerate() {
+            if highest.is_none_or(|highest| number > highest) {
+                let before = at.checked_sub(1).map(|at| &numbers[at]);
+                assert!(before == highest, "{key}: {number} after {before:?}, highest {highest:?}");
+                highest = Some(number);
+            }
+        }
+        assert!(numbers.len() < expected.len() + 150, "{key}: {} for {}", numbers.len(), expected.len());
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_goes_and_comes_loses_nothing() {
+    let mut stage = Stage::new(|one| one.key = Some("k".to_owned())).await;
+    stage.script.set(&keyed("a", 3), &[Answer::status(500), Answer::status(500)]);
+    stage.publish((0..50).map(|at| keyed("a", at))).await;
+    stage.script.has(2).await;
+    let address = stage.broker.take().unwrap().ended().await;
+    stage.reads("a pause", |reading| reading.paused.as_deref() == Some("the broker is away")).await;
+    stage.broker = Some(crate::support::Broker::start_at(stage.folder.path(), address));
+    let reading = stage.reads("the end", |reading| reading.lag == 0 && reading.parked == 0 && reading.paused.is_none() && reading.delivered >= 50).await;
+    assert!(reading.delivered < 110, "{reading:?}");
+    stage.context = stage.broker.as_ref().unwrap().jetstream().await;
+    let before = stage.script.count();
+    stage.publish([keyed("b", 1)]).await;
+    stage.script.has(before + 1).await;
+}
+
+#[tokio::test]
+async fn a_service_without_instances_loses_nothing_and_costs_no_attempt() {
+    let stage = Stage::new(|one| one.max_deliver = 1).await;
+    let gone = Answer::status(503).with("atoll-reason", "no_endpoint");
+    stage.script.always(Some(gone));
+    stage.publish((0..1000).map(|at| at.to_string())).await;
+    let reading = stage.reads("a pause", |reading| reading.paused.is_some() && reading.lag == 1000).await;
+    assert!(reading.paused.unwrap().contains("no_endpoint"));
+    assert!(stage.script.count() < 20, "it only probes: {}", stage.script.count());
+    stage.script.clear();
+    stage.script.always(None);
+    stage.script.has(1000).await;
+    let reading = stage.settled().await;
+    assert_eq!((reading.delivered, reading.failed, reading.dead_lettered, reading.parked), (1000, 0, 0, 0));
+    assert!(reading.paused.is_none());
+}
+
+#[tokio::test]
+async fn an_edge_that_is_away_is_waited_for() {
+    let server = Server::http(|_| Answer::ok("")).await;
+    let address = server.address;
+    server.kill().await;
+    let stage = Stage::at(address, |one| one.max_deliver = 1).await;
+    stage.publish(["1".to_owned()]).await;
+    stage.reads("a pause", |reading| reading.paused.is_some()).await;
+    assert_eq!((stage.reading().failed, stage.reading().lag), (0, 1));
+}
