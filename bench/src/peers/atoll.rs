@@ -96,6 +96,11 @@ impl Application {
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<()> {
+        self.output(arguments).await.map(drop)
+    }
+
+    /// What a command of Atoll's says.
+    pub(crate) async fn output(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(&self.folder).env_remove("ATOLL_FILE").stdin(Stdio::null());
         let output = command.kill_on_drop(true).output().await.context("cannot run atoll")?;
@@ -103,7 +108,7 @@ impl Application {
             let words = arguments.join(" ");
             bail!("`atoll {words}` ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
         }
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Of the data plane, and of the daemon: both have a file of this application among their arguments.
@@ -115,7 +120,8 @@ impl Application {
         }
     }
 
-    fn find(&self, command: &str) -> Vec<u32> {
+    /// Of this application, by the word behind the program's name.
+    pub(crate) fn find(&self, command: &str) -> Vec<u32> {
         let has_command = |words: &[String]| words.get(1).is_some_and(|word| word == command);
         usage::find(|words| has_command(words) && self.is_named(words))
     }
