@@ -181,7 +181,7 @@ fn engine(url: String, edge: SocketAddr, concurrency: usize) -> Config {
     };
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
-        server: Server { url },
+        server: Some(Server { url }),
         application: "bench".to_owned(),
         topics: vec![Topic { subject: "orders.>".to_owned(), stream: "ORDERS".to_owned(), schema: None }],
         publishers: vec![Publisher { service: "bench".to_owned(), publishes: vec!["orders.>".to_owned()] }],

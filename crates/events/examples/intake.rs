@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     context.get_or_create_stream(config).await?;
     let bound = events::bind(Config {
         listen: ([127, 0, 0, 1], port).into(),
-        server: Server { url },
+        server: Some(Server { url }),
         application: "example".to_owned(),
         topics: vec![Topic { subject: "orders.>".to_owned(), stream: "ORDERS".to_owned(), schema: None }],
         publishers: vec![Publisher { service: "cart".to_owned(), publishes: vec!["orders.>".to_owned()] }],

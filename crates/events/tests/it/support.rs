@@ -162,7 +162,7 @@ impl Engine {
 pub(crate) fn config(url: String) -> Config {
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
-        server: Server { url },
+        server: Some(Server { url }),
         application: "shop".to_owned(),
         topics: vec![topic("orders.>", "ORDERS", None)],
         publishers: vec![Publisher { service: "cart".to_owned(), publishes: vec!["orders.>".to_owned()] }],
