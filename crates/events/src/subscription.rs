@@ -9,6 +9,7 @@ mod delivering;
 pub(crate) mod kept;
 mod lanes;
 mod progress;
+mod raw;
 pub(crate) mod store;
 
 use std::sync::Arc;

@@ -65,6 +65,8 @@ pub(super) struct Delivering {
     commands: mpsc::Receiver<Command>,
     /// The last reason why nobody was asked.
     nobody: Option<String>,
+    /// How often the connection was lost with nothing read since, and what had been read.
+    stuck: (u64, u32),
     /// The creation of the stream that is read.
     created: Option<i64>,
 }
@@ -142,6 +144,8 @@ enum Happening {
         reply: Reply<()>,
     },
     Sought(Result<u64, Error>),
+    /// The message that the cursor could not read, if there is one.
+    Stepped(Result<Option<Box<Read>>, Error>),
 }
 
 impl Delivering {
@@ -178,6 +182,7 @@ impl Delivering {
             counting: Counting::new(reading),
             commands,
             nobody: None,
+            stuck: (0, 0),
             created: None,
         }
     }
@@ -207,7 +212,7 @@ impl Delivering {
                 Some(command) = self.commands.recv(), if !is_draining => self.asked(command),
                 () = drain.started(), if !is_draining => self.drain(),
                 () = session.lost() => {
-                    self.cursor = Place::None(Instant::now());
+                    self.lost();
                     self.tell(true);
                     let until = if let Phase::Draining(until) = self.phase { until } else { look_at + LOOK_EVERY };
                     match timeout_at(until, link.connected()).await {
@@ -227,6 +232,14 @@ impl Delivering {
         if let Place::Open(cursor) = self.cursor {
             cursor.close().await;
         }
+    }
+
+    /// The connection was lost.
+    fn lost(&mut self) {
+        self.cursor = Place::None(Instant::now());
+        let read = self.lanes.window.read();
+        let times = if self.stuck.0 == read { self.stuck.1 } else { 0 };
+        self.stuck = (read, times + 1);
     }
 
     fn drain(&mut self) {

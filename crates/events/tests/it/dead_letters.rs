@@ -8,7 +8,8 @@ use futures_util::StreamExt;
 use testkit::server::{Answer, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::subscriber::{Stage, keyed};
+use crate::official::NatsServer;
+use crate::subscriber::{Script, Stage, keyed};
 use crate::support::BOUND;
 
 async fn letters(stage: &Stage, count: usize) -> Vec<DeadLetter> {
@@ -334,4 +335,58 @@ async fn a_drain_ends_what_is_in_flight_and_repeats_nothing() {
     assert_eq!(stage.script.count(), 2000, "none twice");
     let consumers: Vec<_> = stage.context.get_stream("ORDERS").await.unwrap().consumer_names().collect().await;
     assert!(consumers.len() <= 1, "{consumers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_of_it_is_the_same_on_nats_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = NatsServer::start(&folder, 0).await;
+    let script = Script::default();
+    let answers = script.clone();
+    let service = Server::http(move |request| answers.answer(request)).await;
+    let mut stage = Stage::on(server.url(), service.address, |one| {
+        one.key = Some("k".to_owned());
+        one.on_dead_letter = OnDeadLetter::HoldKey;
+    })
+    .await;
+    stage.script = script;
+    stage.script.set(&keyed("b", 3), &[Answer::status(500), Answer::status(500)]);
+    stage.script.set(&keyed("a", 4), &[Answer::status(400), Answer::status(400)]);
+    stage.publish((0..200).map(|at| keyed(["a", "b"][at % 2], at))).await;
+    let letter = letters(&stage, 1).await.remove(0);
+    assert_eq!(letter.key.as_deref(), Some("a"), "even numbers are of a");
+    stage.reads("a held key", |reading| reading.keys_held == 1 && reading.lag == reading.parked).await;
+    stage.crash().await;
+    stage.reads("it is held", |reading| reading.keys_held == 1 && reading.paused.is_none()).await;
+    stage.engine().handle.redrive(letter.id, None).await.unwrap();
+    let again = letters(&stage, 1).await.remove(0);
+    assert_ne!(again.id, letter.id);
+    stage.engine().handle.redrive(again.id, None).await.unwrap();
+    stage.settled().await;
+    let highest = |key: &str| {
+        let bodies = stage.script.by_key().remove(key).unwrap();
+        bodies.iter().map(|body| body.split([':', '}']).nth(2).unwrap().parse::<usize>().unwrap()).collect::<Vec<_>>()
+    };
+    for key in ["a", "b"] {
+        let mut numbers = highest(key);
+        assert!(numbers.is_sorted(), "{key}: {numbers:?}");
+        numbers.dedup();
+        assert_eq!(numbers.len(), 100);
+    }
+    stage.script.clear();
+    let replay = stage.engine().handle.replay("warehouse", Since::Sequence(101)).await.unwrap();
+    assert_eq!((replay.from, replay.to), (101, 200));
+    stage.script.has(100).await;
+    stage.settled().await;
+
+    // It goes and comes.
+    let port = server.address.port();
+    drop(server);
+    stage.reads("a pause", |reading| reading.paused.as_deref() == Some("the broker is away")).await;
+    let server = NatsServer::start(&folder, port).await;
+    stage.context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    stage.script.clear();
+    stage.publish([keyed("c", 1)]).await;
+    stage.script.has(1).await;
+    stage.settled().await;
 }

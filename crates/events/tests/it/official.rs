@@ -12,14 +12,14 @@ use tempfile::TempDir;
 use crate::support::{BOUND, Engine, config, count, json, raw, tools};
 
 /// The real thing, with streams in a folder. Dropping it kills it.
-struct NatsServer {
-    address: SocketAddr,
+pub(crate) struct NatsServer {
+    pub(crate) address: SocketAddr,
     child: Child,
 }
 
 impl NatsServer {
     /// On this port; with 0 on one of its own.
-    async fn start(folder: &TempDir, port: u16) -> Self {
+    pub(crate) async fn start(folder: &TempDir, port: u16) -> Self {
         let path = folder.path().display();
         let port = if port == 0 { -1 } else { i32::from(port) };
         let text = format!(
@@ -35,7 +35,7 @@ impl NatsServer {
         Self { address, child }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
 }

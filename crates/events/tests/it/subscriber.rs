@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, stream};
 use bytes::Bytes;
 use events::{Config, OnDeadLetter, Start, Subscription, SubscriptionReading};
 use tempfile::TempDir;
@@ -144,19 +144,40 @@ impl Stage {
     pub(crate) async fn at(edge: SocketAddr, change: impl FnOnce(&mut Subscription)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let broker = Broker::start(folder.path());
-        let context = broker.with_stream("ORDERS", "orders.>").await;
+        let url = broker.url();
+        let mut stage = Self::on(url, edge, change).await;
+        (stage.broker, stage.folder) = (Some(broker), folder);
+        stage
+    }
+
+    /// With the broker that is there.
+    pub(crate) async fn on(url: String, edge: SocketAddr, change: impl FnOnce(&mut Subscription)) -> Self {
+        let context = jetstream::new(async_nats::connect(&url).await.unwrap());
+        let orders = stream::Config { name: "ORDERS".into(), subjects: vec!["orders.>".into()], ..Default::default() };
+        context.create_stream(orders).await.unwrap();
         let mut one = subscription(edge);
         change(&mut one);
-        let config = Config { subscriptions: vec![one], ..config(broker.url()) };
+        let config = Config { subscriptions: vec![one], ..config(url) };
+        let folder = tempfile::tempdir().unwrap();
         let (script, runtime) = (Script::default(), Some(runtime()));
-        let mut stage =
-            Self { folder, broker: Some(broker), context, script, server: None, config, engine: None, runtime };
+        let mut stage = Self { folder, broker: None, context, script, server: None, config, engine: None, runtime };
         stage.start().await;
         stage
     }
 
     pub(crate) fn engine(&self) -> &Engine {
         self.engine.as_ref().unwrap()
+    }
+
+    /// Waits for the PONG behind what was sent over the wire.
+    pub(crate) async fn pong(&self, stream: &mut tokio::net::TcpStream) {
+        let mut read = String::new();
+        while !read.contains("PONG") {
+            let mut bytes = [0; 1024];
+            let count = tokio::io::AsyncReadExt::read(stream, &mut bytes).await.unwrap();
+            assert!(count > 0, "{read}");
+            read.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
     }
 
     /// Publishes over NATS.

@@ -144,6 +144,31 @@ async fn an_edge_that_is_away_is_waited_for() {
     server.kill().await;
     let stage = Stage::at(address, |one| one.max_deliver = 1).await;
     stage.publish(["1".to_owned()]).await;
-    stage.reads("a pause", |reading| reading.paused.is_some()).await;
-    assert_eq!((stage.reading().failed, stage.reading().lag), (0, 1));
+    let is_about = |reading: &str| reading.contains("the edge cannot be connected to");
+    let reading = stage.reads("a pause", |reading| reading.paused.as_deref().is_some_and(is_about)).await;
+    assert_eq!((reading.failed, reading.lag), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_no_client_can_read_stops_nobody() {
+    let stage = Stage::new(|one| one.key = Some("k".to_owned())).await;
+    stage.publish([keyed("a", 1)]).await;
+    // Straight over the wire: a header that is no text, and one that is no header.
+    for headers in [&b"NATS/1.0\r\nx: \xff\xfe\r\n\r\n"[..], b"NATS/1.0\r\nnonsense\r\n\r\n"] {
+        let body = keyed("a", 2);
+        let mut stream = tokio::net::TcpStream::connect(stage.broker.as_ref().unwrap().address).await.unwrap();
+        let head = format!(
+            "CONNECT {{\"verbose\":false,\"headers\":true}}\r\nHPUB orders.placed {} {}\r\n",
+            headers.len(),
+            headers.len() + body.len()
+        );
+        let all = [head.as_bytes(), headers, body.as_bytes(), b"\r\nPING\r\n"].concat();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &all).await.unwrap();
+        stage.pong(&mut stream).await;
+    }
+    stage.publish([keyed("a", 3)]).await;
+    let seen = stage.script.has(4).await;
+    let bodies: Vec<_> = seen.iter().map(testkit::message::Message::text).collect();
+    assert_eq!(bodies, [keyed("a", 1), keyed("a", 2), keyed("a", 2), keyed("a", 3)]);
+    stage.settled().await;
 }

@@ -10,13 +10,16 @@ use super::{Delivering, Happening, Place};
 use crate::config::{Since, Start};
 use crate::error::Error;
 use crate::link::Session;
-use crate::subscription::cursor::{Content, Cursor, From, Next, Wish};
+use crate::subscription::cursor::{Content, Cursor, From, Next, Read, Wish};
 use crate::subscription::lanes::Parked;
 use crate::subscription::progress::{Record, Window};
+use crate::subscription::raw;
 use crate::subscription::store::{self, READ_TIME_MAX};
 
 /// How soon it is tried again to begin, or to open a cursor.
 const AGAIN: Duration = Duration::from_millis(500);
+/// So often the connection may be lost at one and the same message.
+const STUCK_MAX: u32 = 2;
 
 impl Delivering {
     /// Waits for the broker, and reads what is kept there. None where the drain comes first.
@@ -105,8 +108,18 @@ impl Delivering {
         }
     }
 
-    /// Opens another cursor behind what was read.
+    /// Opens another cursor behind what was read. Where that has ended the connection again and again, the next message is
+    /// fetched by itself: the client may not be able to read it.
     pub(super) fn open(&mut self, session: &Session) {
+        if self.stuck.1 >= STUCK_MAX && self.stuck.0 == self.lanes.window.read() {
+            let (session, config) = (session.clone(), &self.compiled.config);
+            let (stream, filter, from) = (config.stream.clone(), config.topic.clone(), self.stuck.0 + 1);
+            self.cursor = Place::Opening;
+            self.work.push(Box::pin(async move {
+                Happening::Stepped(raw::next(&session, &stream, &filter, from).await.map(|read| read.map(Box::new)))
+            }));
+            return;
+        }
         let wish = self.wish(From::Sequence(self.lanes.window.read() + 1));
         let session = session.clone();
         self.cursor = Place::Opening;
@@ -117,6 +130,15 @@ impl Delivering {
             };
             Happening::Opened(opened)
         }));
+    }
+
+    pub(super) fn stepped(&mut self, stepped: Result<Option<Box<Read>>, Error>) {
+        match stepped {
+            Ok(Some(read)) => self.arrived(&read),
+            Ok(None) | Err(_) => {}
+        }
+        self.stuck.1 = 0;
+        self.cursor = Place::None(Instant::now());
     }
 
     pub(super) fn opened(&mut self, opened: Result<Box<Cursor>, Error>) {

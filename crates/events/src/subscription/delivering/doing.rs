@@ -216,6 +216,7 @@ impl Delivering {
             Happening::Redriven { letter, kept, stored, reply } => self.redriven(letter, &kept, stored, reply),
             Happening::Dropped { letter, sequence, reply } => self.dropped(letter, sequence, reply),
             Happening::Sought(sought) => self.sought(sought),
+            Happening::Stepped(stepped) => self.stepped(stepped),
         }
     }
 
