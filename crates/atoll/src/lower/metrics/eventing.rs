@@ -26,16 +26,13 @@ pub(super) fn families(reading: &Reading, outboxes: &outbox::Reading) -> Vec<Fam
 }
 
 fn published(reading: &Reading) -> Vec<Family> {
-    let outcomes: [(&str, fn(&TopicReading) -> u64); 4] = [
-        ("published", |topic| topic.published),
-        ("duplicate", |topic| topic.duplicates),
-        ("refused", |topic| topic.refused),
-        ("failed", |topic| topic.failed),
-    ];
     let samples = reading.topics.iter().flat_map(|(topic, counts)| {
-        outcomes.iter().map(move |(outcome, value)| {
-            let labels: Labels = vec![("topic", topic.clone()), ("outcome", (*outcome).to_owned())];
-            (labels, Value::Count(value(counts)))
+        let TopicReading { published, duplicates, refused, failed } = *counts;
+        let outcomes =
+            [("published", published), ("duplicate", duplicates), ("refused", refused), ("failed", failed)];
+        outcomes.map(|(outcome, count)| {
+            let labels: Labels = vec![("topic", topic.clone()), ("outcome", outcome.to_owned())];
+            (labels, Value::Count(count))
         })
     });
     let help =

@@ -199,6 +199,23 @@ fn usages() -> Vec<Usage> {
     vec![usage]
 }
 
+fn eventing() -> (events::Reading, database::outbox::Reading) {
+    let topic = events::TopicReading { published: 5, duplicates: 1, refused: 2, failed: 0 };
+    let subscription = events::SubscriptionReading {
+        delivered: 4,
+        lag: 3,
+        paused: Some("no instance is ready".to_owned()),
+        ..events::SubscriptionReading::default()
+    };
+    let reading = events::Reading {
+        is_connected: true,
+        topics: [("orders.placed".to_owned(), topic)].into(),
+        subscriptions: [("placed".to_owned(), subscription)].into(),
+    };
+    let outbox = database::outbox::OutboxReading { relayed: 6, backlog: 7, ..database::outbox::OutboxReading::default() };
+    (reading, [(("shop".to_owned(), "outbox".to_owned()), outbox)].into())
+}
+
 #[test]
 fn what_is_written_is_well_formed_and_says_the_same_in_both_formats() {
     let families = families("1.2.3", &readings(), &Snapshot::default(), &usages(), Some(&reading()), &eventing());
@@ -225,6 +242,12 @@ fn what_is_written_is_well_formed_and_says_the_same_in_both_formats() {
         assert_eq!(found.len(), 1, "{name} {wanted:?}");
         found[0]
     };
+    let subscription = [("subscription", "placed")];
+    assert_eq!(value("atoll_subscription_lag", &subscription), 3.0);
+    assert_eq!(value("atoll_subscription_paused", &subscription), 1.0);
+    assert_eq!(value("atoll_subscription_delivered_total", &subscription), 4.0);
+    assert_eq!(value("atoll_events_published_total", &[("topic", "orders.placed"), ("outcome", "refused")]), 2.0);
+    assert_eq!(value("atoll_outbox_backlog", &[("database", "shop"), ("table", "outbox")]), 7.0);
     let (route, ok) = (("http_route", "a\"b\\c\nd"), ("http_response_status_code", "200"));
     let get = ("http_request_method", "GET");
     assert_eq!(value("http_server_request_duration_seconds_count", &[route, get, ok]), 4.0);
