@@ -199,6 +199,19 @@ fn usages() -> Vec<Usage> {
     vec![usage]
 }
 
+/// A topic, a subscription and an outbox.
+fn eventing() -> (events::Reading, database::outbox::Reading) {
+    let topic = events::TopicReading { published: 5, refused: 2, ..events::TopicReading::default() };
+    let subscription = events::SubscriptionReading { delivered: 4, lag: 1, ..events::SubscriptionReading::default() };
+    let outbox = database::outbox::OutboxReading { relayed: 6, ..database::outbox::OutboxReading::default() };
+    let reading = events::Reading {
+        is_connected: true,
+        topics: [("orders.placed".to_owned(), topic)].into(),
+        subscriptions: [("warehouse-orders".to_owned(), subscription)].into(),
+    };
+    (reading, [(("orders".to_owned(), "outbox".to_owned()), outbox)].into())
+}
+
 #[test]
 fn what_is_written_is_well_formed_and_says_the_same_in_both_formats() {
     let families = families("1.2.3", &readings(), &Snapshot::default(), &usages(), Some(&reading()), &eventing());
