@@ -34,8 +34,12 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 const GROWTH_MAX_KIB: u64 = 8 * 1024;
 
 /// The processes whose time is counted.
-const PROCESSES: [(&str, &str); 4] =
-    [("daemon", "daemon"), ("data plane", "proxy"), ("subscriber", "event-subscriber"), ("publisher", "event-publisher")];
+const PROCESSES: [(&str, &str); 4] = [
+    ("daemon", "daemon"),
+    ("data plane", "proxy"),
+    ("subscriber", "event-subscriber"),
+    ("publisher", "event-publisher"),
+];
 
 /// What one round gave.
 #[derive(Debug, Default)]
@@ -74,7 +78,8 @@ pub(crate) async fn run(options: &Events, folder: &Path) -> Result<Value> {
         rows.push(row(name, &rounds));
         json.insert(name.replace(' ', "_"), to_json(&rounds));
     }
-    let header = ["", "per second", "min..max", "p50 us", "p99 us", "CPU us: daemon", "data plane", "subscriber", "publisher"];
+    let header =
+        ["", "per second", "min..max", "p50 us", "p99 us", "CPU us: daemon", "data plane", "subscriber", "publisher"];
     let mut text = String::new();
     let title = format!("deliveries (goal: {GOAL:.0}/s, p50 under {GOAL_P50_US:.0} us)");
     table::put(&mut text, &title, &header.map(str::to_owned), &rows);
@@ -93,9 +98,8 @@ fn row(name: &str, rounds: &[Round]) -> Vec<String> {
 }
 
 fn to_json(rounds: &[Round]) -> Value {
-    let summary = |of: &dyn Fn(&Round) -> Option<f64>| {
-        crate::report::summary_to_json(Summary::of(rounds.iter().filter_map(of)))
-    };
+    let summary =
+        |of: &dyn Fn(&Round) -> Option<f64>| crate::report::summary_to_json(Summary::of(rounds.iter().filter_map(of)));
     let cpu: serde_json::Map<String, Value> = (0..)
         .zip(PROCESSES)
         .map(|(at, (name, _)): (usize, _)| (name.to_owned(), summary(&|round| Some(round.cpu[at]))))

@@ -193,8 +193,10 @@ impl Subscriber {
     fn figures(&mut self) -> Value {
         let Figures { count, first, last, mut latencies } = std::mem::take(&mut self.figures);
         latencies.sort_unstable();
-        let at: BTreeMap<_, _> =
-            [50.0, 90.0, 99.0, 99.9].iter().map(|percent| (format!("p{percent}"), percentile(&latencies, *percent))).collect();
+        let at: BTreeMap<_, _> = [50.0, 90.0, 99.0, 99.9]
+            .iter()
+            .map(|percent| (format!("p{percent}"), percentile(&latencies, *percent)))
+            .collect();
         let out_of_order = std::mem::take(&mut self.out_of_order);
         json!({ "count": count, "first": first, "last": last, "latency_ns": at, "out_of_order": out_of_order })
     }

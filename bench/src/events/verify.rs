@@ -107,7 +107,8 @@ impl Verdict {
     }
 
     pub(crate) fn to_json(&self) -> Value {
-        let faults: BTreeMap<&str, usize> = Fault::ALL.iter().map(|(fault, name)| (*name, self.count(*fault))).collect();
+        let faults: BTreeMap<&str, usize> =
+            Fault::ALL.iter().map(|(fault, name)| (*name, self.count(*fault))).collect();
         let Self { acknowledged, deliveries, successes, duplicates, runs, repeats, overtaken, .. } = self;
         json!({
             "acknowledged": acknowledged, "deliveries": deliveries, "successes": successes, "duplicates": duplicates,
@@ -127,7 +128,12 @@ impl fmt::Display for Verdict {
 }
 
 /// `acknowledged` and `published` have the last number of each key; `deliveries` are in the order of their begins.
-pub(crate) fn verify(acknowledged: &[u32], published: &[u32], deliveries: &[Delivery], incidents: &[Incident]) -> Verdict {
+pub(crate) fn verify(
+    acknowledged: &[u32],
+    published: &[u32],
+    deliveries: &[Delivery],
+    incidents: &[Incident],
+) -> Verdict {
     let mut keys: BTreeMap<u32, Vec<&Delivery>> = BTreeMap::new();
     for delivery in deliveries {
         keys.entry(delivery.key).or_default().push(delivery);
@@ -262,7 +268,8 @@ mod tests {
     fn verdict(deliveries: &[(u32, u64, Option<(u64, Outcome)>)], deeds: &[(Deed, u64)]) -> Verdict {
         let deliveries: Vec<Delivery> = deliveries.iter().copied().map(delivery).collect();
         let last = deliveries.iter().map(|one| one.number).max().unwrap_or_default();
-        let incident = |(deed, at): &(Deed, u64)| Incident { deed: *deed, from: at * MILLISECOND, until: at * MILLISECOND };
+        let incident =
+            |(deed, at): &(Deed, u64)| Incident { deed: *deed, from: at * MILLISECOND, until: at * MILLISECOND };
         let incidents: Vec<Incident> = deeds.iter().map(incident).collect();
         verify(&[last], &[last], &deliveries, &incidents)
     }
@@ -274,9 +281,10 @@ mod tests {
     #[test]
     fn retries_and_runs_after_a_death_are_as_promised() {
         let failed = (2, 20, Some((25, Outcome::Failed)));
-        let seen = verdict(&[done(1, 10), failed, done(2, 30), done(3, 40), done(2, 60), done(3, 70), done(4, 80)], &[
-            (Deed::Daemon, 50),
-        ]);
+        let seen = verdict(
+            &[done(1, 10), failed, done(2, 30), done(3, 40), done(2, 60), done(3, 70), done(4, 80)],
+            &[(Deed::Daemon, 50)],
+        );
         assert_eq!(seen.findings, []);
         assert_eq!((seen.successes, seen.duplicates, seen.runs, seen.repeats), (6, 2, 1, 1));
     }

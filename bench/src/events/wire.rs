@@ -115,7 +115,10 @@ mod tests {
     async fn requests_of_one_connection_come_one_after_the_other() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        client.write_all(b"GET /a HTTP/1.1\r\nX-Y: z\r\n\r\nPOST /b HTTP/1.1\r\ncontent-length: 1\r\n\r\n!").await.unwrap();
+        client
+            .write_all(b"GET /a HTTP/1.1\r\nX-Y: z\r\n\r\nPOST /b HTTP/1.1\r\ncontent-length: 1\r\n\r\n!")
+            .await
+            .unwrap();
         drop(client);
         let mut incoming = Incoming::new(listener.accept().await.unwrap().0);
         let first = incoming.next().await.unwrap().unwrap();

@@ -28,8 +28,7 @@ pub(super) fn families(reading: &Reading, outboxes: &outbox::Reading) -> Vec<Fam
 fn published(reading: &Reading) -> Vec<Family> {
     let samples = reading.topics.iter().flat_map(|(topic, counts)| {
         let TopicReading { published, duplicates, refused, failed } = *counts;
-        let outcomes =
-            [("published", published), ("duplicate", duplicates), ("refused", refused), ("failed", failed)];
+        let outcomes = [("published", published), ("duplicate", duplicates), ("refused", refused), ("failed", failed)];
         outcomes.map(|(outcome, count)| {
             let labels: Labels = vec![("topic", topic.clone()), ("outcome", outcome.to_owned())];
             (labels, Value::Count(count))

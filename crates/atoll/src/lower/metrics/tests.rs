@@ -212,7 +212,8 @@ fn eventing() -> (events::Reading, database::outbox::Reading) {
         topics: [("orders.placed".to_owned(), topic)].into(),
         subscriptions: [("placed".to_owned(), subscription)].into(),
     };
-    let outbox = database::outbox::OutboxReading { relayed: 6, backlog: 7, ..database::outbox::OutboxReading::default() };
+    let outbox =
+        database::outbox::OutboxReading { relayed: 6, backlog: 7, ..database::outbox::OutboxReading::default() };
     (reading, [(("shop".to_owned(), "outbox".to_owned()), outbox)].into())
 }
 
