@@ -20,7 +20,7 @@ mod switches;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -53,6 +53,8 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Worker threads of the control plane; the data plane has its own, one a core.
 const THREADS: usize = 2;
+/// Where the engine of events is while it is not bound.
+const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 /// Instances that wait for the end of their requests.
 const DRAINS_MAX: usize = 64;
 /// Services whose databases wait to be prepared.
@@ -206,14 +208,20 @@ impl Estate {
     }
 }
 
+/// Opens the application's folder for this daemon alone. Gives files of state that were damaged and set aside.
+fn enter(manifest: &Path) -> anyhow::Result<(Project, std::fs::File, Vec<String>)> {
+    let project = Project::find(Some(manifest), None)?;
+    project.make_folders()?;
+    let lock = project.lock()?;
+    project.check_format()?;
+    log::begin(project.daemon_log());
+    let damages = project.set_damaged_aside();
+    Ok((project, lock, damages))
+}
+
 impl Daemon {
     async fn start(manifest: &Path) -> anyhow::Result<Self> {
-        let project = Project::find(Some(manifest), None)?;
-        project.make_folders()?;
-        let lock = project.lock()?;
-        project.check_format()?;
-        log::begin(project.daemon_log());
-        let damages = project.set_damaged_aside();
+        let (project, lock, damages) = enter(manifest)?;
         // Before the ports are chosen: what a former daemon left keeps its own, or gives them back.
         let Estate { instances, planes, ours, record } = Estate::find(&project).await?;
         let (environment, mut claims) = (project::process(), Claims::default());
@@ -225,8 +233,7 @@ impl Daemon {
 
         let (open_files_soft, registry) = (raise_open_files(), registry::Handle::default());
         // What the data plane cannot serve must fail here, and not be 404 for ever.
-        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        proxy::Tables::compile(&served.snapshot(&registry.snapshot(), nowhere))?;
+        proxy::Tables::compile(&served.snapshot(&registry.snapshot(), NOWHERE))?;
         let lost = planes.lost().to_vec();
         let proxy = proxy::plane::bind(plane::config(&project, served.listeners(), &lower::limits(&plan)), planes)?;
         let dashboard = Dashboard::bind(plan.dashboard.listen)?;
@@ -315,12 +322,8 @@ impl Daemon {
         let mut events = EventEngines::run(&control, eventing);
         tasks.spawn(endpoints::run(Arc::clone(&control), registry.watch()));
         attend(&control, &project, prepares, drains);
-        // What a former manifest left is served until nothing of it runs.
-        control.settle(control.plan());
-        tasks.spawn(Arc::clone(&control).tend_bus());
         tasks.spawn(history.run(project.logs(), control.supervisor.clone(), control.drained.clone()));
         tasks.spawn(serve_api(api, Arc::clone(&control)));
-        tracing::info!(application = control.plan().name, gateway = %control.gateway_address(), "listening");
 
         let (end, lost) = tokio::select! {
             (end, why) = asked_to_end(ends) => {
@@ -436,6 +439,10 @@ fn attend(
     tasks.spawn(record::keep(Arc::clone(control), project.clone()));
     tasks.spawn(plane::tell_losses(Arc::clone(control)));
     tasks.spawn(switches::expire(Arc::clone(control)));
+    tasks.spawn(Arc::clone(control).tend_bus());
+    // What a former manifest left is served until nothing of it runs.
+    control.settle(control.plan());
+    tracing::info!(application = control.plan().name, gateway = %control.gateway_address(), "listening");
 }
 
 fn supervise(

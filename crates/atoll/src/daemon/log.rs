@@ -12,11 +12,15 @@ const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// Files in all.
 const FILES_MAX: u32 = 3;
 
+/// What is logged unless it is said. The client of NATS tells every turn of every connection; what matters of it is told by
+/// those who use it.
+const USUAL: &str = "info,async_nats=off";
+
 /// Begins to log, `info` and above, or as `ATOLL_LOG` says. Called once in a process, by the one that has the file.
 pub(super) fn begin(path: PathBuf) {
     let log = Rotating::new(path, FILE_BYTES_MAX, FILES_MAX);
     let log = Arc::new(Mutex::new(log));
-    let filter = EnvFilter::try_from_env("ATOLL_LOG").unwrap_or_else(|_| "info".into());
+    let filter = EnvFilter::try_from_env("ATOLL_LOG").unwrap_or_else(|_| USUAL.into());
     let lines = tracing_subscriber::fmt().json().flatten_event(true).log_internal_errors(false).with_env_filter(filter);
     lines.with_writer(move || Line(Arc::clone(&log))).init();
 }

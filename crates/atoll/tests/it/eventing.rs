@@ -114,6 +114,13 @@ impl Application {
 /// What an application does on whichever broker.
 fn tour(app: &Application) {
     app.up();
+    publishing(app);
+    order_of_keys(app);
+    dead_letters(app);
+    outbox_and_replay(app);
+}
+
+fn publishing(app: &Application) {
     // Published with a POST, delivered with a POST.
     let headers = ["ce-specversion: 1.0", "ce-id: 7", "ce-source: /here", "ce-type: placed", "ce-subject: caf%C3%A9"];
     let data = json!({ "order_id": "a", "n": 1 });
@@ -136,8 +143,10 @@ fn tour(app: &Application) {
     assert!(status == 422 && answer["problem"].as_str().unwrap().contains("/order_id"), "{status} {answer}");
     // The filter passes over.
     app.place(&json!({ "order_id": "ignored" }));
+}
 
-    // One key waits for its own, another does not; the order of each holds.
+/// One key waits for its own, another does not.
+fn order_of_keys(app: &Application) {
     app.place(&json!({ "order_id": "b", "n": 1, "fail": 2 }));
     (2..5).for_each(|n| app.place(&json!({ "order_id": "b", "n": n })));
     app.place(&json!({ "order_id": "c", "n": 1 }));
@@ -147,7 +156,9 @@ fn tour(app: &Application) {
         of_key.map(|one| one["data"]["n"].as_u64().unwrap()).collect()
     };
     assert_eq!((done("b"), done("c")), (vec![1, 2, 3, 4], vec![1]), "{seen:#?}");
+}
 
+fn dead_letters(app: &Application) {
     // A poisoned one: given up, changed, delivered.
     app.place(&json!({ "order_id": "d", "fail": 100 }));
     let dead = until_blocking("a dead letter", BOUND, || app.dead_letters().pop());
@@ -174,7 +185,9 @@ fn tour(app: &Application) {
     assert_eq!(app.dead_letters(), Vec::<Value>::new());
     let unknown = app.atoll(&["dead-letter", "show", "99999"]);
     assert!(unknown.code() == 1 && unknown.stderr.contains("99999"), "{}", unknown.stderr);
+}
 
+fn outbox_and_replay(app: &Application) {
     // What a transaction has written is published in its order, without a request.
     let before = app.seen().len();
     let rows: Vec<Value> =
