@@ -67,6 +67,7 @@ pub(super) struct Delivering {
     nobody: Option<String>,
     /// How often the connection was lost with nothing read since, and what had been read.
     stuck: (u64, u32),
+    is_asking: bool,
     /// The creation of the stream that is read.
     created: Option<i64>,
 }
@@ -144,6 +145,11 @@ enum Happening {
         reply: Reply<()>,
     },
     Sought(Result<u64, Error>),
+    /// How many are behind what had been read.
+    Pending {
+        read: u64,
+        pending: Option<u64>,
+    },
     /// The message that the cursor could not read, if there is one.
     Stepped(Result<Option<Box<Read>>, Error>),
 }
@@ -183,6 +189,7 @@ impl Delivering {
             commands,
             nobody: None,
             stuck: (0, 0),
+            is_asking: false,
             created: None,
         }
     }
@@ -269,6 +276,14 @@ impl Delivering {
         self.counting.tick();
         if matches!(&self.cursor, Place::Open(cursor) if cursor.is_silent(now)) {
             self.close();
+        }
+        // Who does not read is not told how many wait.
+        if let Place::Open(cursor) = &self.cursor
+            && !cursor.is_waiting()
+            && !std::mem::replace(&mut self.is_asking, true)
+        {
+            let (asked, read) = (cursor.ask_pending(), self.lanes.window.read());
+            self.work.push(Box::pin(async move { Happening::Pending { read, pending: asked.await.ok() } }));
         }
     }
 
