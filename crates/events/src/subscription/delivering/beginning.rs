@@ -133,9 +133,8 @@ impl Delivering {
     }
 
     pub(super) fn stepped(&mut self, stepped: Result<Option<Box<Read>>, Error>) {
-        match stepped {
-            Ok(Some(read)) => self.arrived(&read),
-            Ok(None) | Err(_) => {}
+        if let Ok(Some(read)) = stepped {
+            self.arrived(&read);
         }
         self.stuck.1 = 0;
         self.cursor = Place::None(Instant::now());

@@ -197,7 +197,7 @@ impl Delivering {
                     self.forget_body(ticket.sequence);
                 }
             }
-            Happening::Recorded { change: 0 } => {}
+            Happening::Closed => {}
             Happening::Recorded { change } => {
                 self.recording.is_on = false;
                 self.recording.recorded = self.recording.recorded.max(change);
