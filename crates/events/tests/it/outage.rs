@@ -229,7 +229,7 @@ async fn a_message_that_cannot_be_read_does_not_stop_publishers() {
     }];
     let engine = Engine::connected(config).await;
     publish_unreadable(&broker, "orders.placed").await;
-    assert_eq!(count(&context, "ORDERS").await, 1);
+    testkit::wait::until("it", BOUND, || async { (count(&context, "ORDERS").await == 1).then_some(()) }).await;
     let since = Instant::now();
     for at in 2..40 {
         let answer = engine.post("/cart/orders.placed", &[], b"1").await;
