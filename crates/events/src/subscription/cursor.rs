@@ -161,6 +161,11 @@ impl Cursor {
         Ok(())
     }
 
+    /// Whether it is up to the server to send something.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.outstanding > 0
+    }
+
     /// Whether it must be given up for silence.
     pub(crate) fn is_silent(&self, now: Instant) -> bool {
         self.outstanding > 0 && now > self.heard + SILENCE_MAX
@@ -178,6 +183,21 @@ impl Cursor {
     pub(crate) fn try_next(&mut self) -> Option<Next> {
         let next = futures_util::FutureExt::now_or_never(self.messages.next())?;
         Some(next.map_or(Next::Lost, |message| self.take(message)))
+    }
+
+    /// How many messages are behind the last one, asked now.
+    ///
+    /// # Errors
+    /// [`Error::Broker`].
+    pub(crate) fn ask_pending(&self) -> impl Future<Output = Result<u64, Error>> + Send + use<> {
+        let (jetstream, stream, consumer) =
+            (self.session.jetstream.clone(), self.stream.clone(), self.consumer.clone());
+        async move {
+            let stream =
+                jetstream.get_stream_no_info(&stream).await.map_err(|error| failed("look at a stream", error))?;
+            let info = stream.consumer_info(&consumer).await.map_err(|error| failed("look at a consumer", error))?;
+            Ok(info.num_pending)
+        }
     }
 
     /// Tells the server that nobody needs the consumer any more.

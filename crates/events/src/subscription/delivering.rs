@@ -15,7 +15,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{Future, StreamExt};
 use kit::drain;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::courier::{Connection, Delivery};
 use super::cursor::{Cursor, Next, Read};
@@ -67,6 +67,7 @@ pub(super) struct Delivering {
     nobody: Option<String>,
     /// How often the connection was lost with nothing read since, and what had been read.
     stuck: (u64, u32),
+    is_asking: bool,
     /// The creation of the stream that is read.
     created: Option<i64>,
 }
@@ -132,6 +133,8 @@ enum Happening {
         change: u64,
     },
     Opened(Result<Box<Cursor>, Error>),
+    /// A cursor.
+    Closed,
     Redriven {
         letter: u64,
         kept: Box<Kept>,
@@ -144,6 +147,11 @@ enum Happening {
         reply: Reply<()>,
     },
     Sought(Result<u64, Error>),
+    /// How many are behind what had been read.
+    Pending {
+        read: u64,
+        pending: Option<u64>,
+    },
     /// The message that the cursor could not read, if there is one.
     Stepped(Result<Option<Box<Read>>, Error>),
 }
@@ -183,6 +191,7 @@ impl Delivering {
             commands,
             nobody: None,
             stuck: (0, 0),
+            is_asking: false,
             created: None,
         }
     }
@@ -191,14 +200,14 @@ impl Delivering {
     pub(super) async fn run(mut self, mut drain: drain::Watch) {
         let Some(mut session) = self.begin(&mut drain).await else { return };
         let mut link = self.surroundings.link.clone();
-        let mut look_at = Instant::now() + LOOK_EVERY;
+        let (mut look_at, mut is_away) = (Instant::now() + LOOK_EVERY, false);
         loop {
             let now = Instant::now();
             if !self.waiting.is_empty() {
                 self.ask_again();
             }
             self.act(&session, now).await;
-            self.tell(session.is_lost());
+            self.tell(is_away);
             if let Phase::Draining(until) = self.phase
                 && (now >= until || self.is_over())
             {
@@ -211,16 +220,14 @@ impl Delivering {
                 next = next(&mut self.cursor) => self.read(next),
                 Some(command) = self.commands.recv(), if !is_draining => self.asked(command),
                 () = drain.started(), if !is_draining => self.drain(),
-                () = session.lost() => {
+                () = session.lost(), if !is_away => {
+                    is_away = true;
                     self.lost();
-                    self.tell(true);
-                    let until = if let Phase::Draining(until) = self.phase { until } else { look_at + LOOK_EVERY };
-                    match timeout_at(until, link.connected()).await {
-                        Ok(Ok(new)) => session = new,
-                        Ok(Err(_)) => break,
-                        Err(_) => {}
-                    }
                 }
+                connected = link.connected(), if is_away => match connected {
+                    Ok(new) => (session, is_away) = (new, false),
+                    Err(_) => break,
+                },
                 () = sleep_until(wake) => {}
             }
             let now = Instant::now();
@@ -254,7 +261,7 @@ impl Delivering {
         if let Place::Open(cursor) = std::mem::replace(&mut self.cursor, Place::None(Instant::now())) {
             self.work.push(Box::pin(async move {
                 cursor.close().await;
-                Happening::Recorded { change: 0 }
+                Happening::Closed
             }));
         }
     }
@@ -269,6 +276,14 @@ impl Delivering {
         self.counting.tick();
         if matches!(&self.cursor, Place::Open(cursor) if cursor.is_silent(now)) {
             self.close();
+        }
+        // Who does not read is not told how many wait.
+        if let Place::Open(cursor) = &self.cursor
+            && !cursor.is_waiting()
+            && !std::mem::replace(&mut self.is_asking, true)
+        {
+            let (asked, read) = (cursor.ask_pending(), self.lanes.window.read());
+            self.work.push(Box::pin(async move { Happening::Pending { read, pending: asked.await.ok() } }));
         }
     }
 

@@ -145,6 +145,8 @@ pub(crate) struct Lanes {
     is_receding: bool,
     diverted: usize,
     held: usize,
+    /// Events that go aside for the first time and are not there yet.
+    parking: usize,
     random: fastrand::Rng,
 }
 
@@ -174,6 +176,7 @@ impl Lanes {
             is_receding: false,
             diverted: 0,
             held: 0,
+            parking: 0,
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -190,10 +193,7 @@ impl Lanes {
 
     /// Read, not done, and not on its way aside.
     pub(crate) fn open_in_memory(&self) -> usize {
-        let is_writing = |lane: &&Lane| lane.aside.values().any(|parked| parked.state == State::Writing);
-        let writing = |lane: &Lane| lane.aside.keys().filter(|one| self.window.is_open(**one)).count();
-        let both: usize = self.lanes.values().filter(is_writing).map(writing).sum();
-        self.window.open() - both
+        self.window.open().saturating_sub(self.parking)
     }
 
     /// Tells of each later sequence whether it was done.
@@ -450,6 +450,9 @@ impl Lanes {
 
     /// The event is safely aside.
     pub(crate) fn was_parked(&mut self, ticket: Ticket, now: Instant) {
+        if self.window.is_open(ticket.sequence) {
+            self.parking = self.parking.saturating_sub(1);
+        }
         self.window.done(ticket.sequence);
         self.changes += 1;
         let change = self.changes;
@@ -556,7 +559,7 @@ impl Lanes {
         self.is_receding = false;
         self.ready.clear();
         self.due = Due::default();
-        self.waiting = 0;
+        (self.waiting, self.parking) = (0, 0);
         let ids: Vec<u64> = self.lanes.keys().copied().collect();
         for id in ids {
             let lane = self.lane(id);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use testkit::server::{Answer, Server};
 
 use crate::subscriber::{Stage, keyed};
+use crate::support::BOUND;
 
 #[tokio::test]
 async fn an_event_is_delivered_as_it_was_published() {
@@ -171,4 +172,76 @@ async fn a_message_that_no_client_can_read_stops_nobody() {
     let bodies: Vec<_> = seen.iter().map(testkit::message::Message::text).collect();
     assert_eq!(bodies, [keyed("a", 1), keyed("a", 2), keyed("a", 2), keyed("a", 3)]);
     stage.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_scaled_to_zero_while_very_many_come_loses_nothing() {
+    // `EVENTS=100000` takes a minute where nothing is optimised.
+    let count = std::env::var("EVENTS").map_or(20_000, |count| count.parse::<usize>().unwrap());
+    let stage = Stage::new(|one| {
+        one.key = Some("k".to_owned());
+        one.max_deliver = 1;
+        one.concurrency = 32;
+    })
+    .await;
+    stage.script.always(Some(Answer::status(503).with("atoll-reason", "no_endpoint")));
+    for chunk in 0..count / 2_000 {
+        stage.publish((0..2_000).map(|at| keyed(&(at % 500).to_string(), chunk * 2_000 + at))).await;
+    }
+    let all = count as u64;
+    let reading = stage.reads("what waits", |reading| reading.lag == all && reading.paused.is_some()).await;
+    assert_eq!((reading.dead_lettered, reading.parked), (0, 0), "nothing goes aside: {reading:?}");
+    stage.script.clear();
+    stage.script.always(None);
+    let wait = testkit::wait::until("all of them", 4 * BOUND, || async {
+        (stage.reading().lag == 0 && stage.script.count() >= count).then_some(())
+    });
+    wait.await;
+    for (key, bodies) in stage.script.by_key() {
+        let numbers = bodies.iter().map(|body| body.split([':', '}']).nth(2).unwrap().parse::<usize>().unwrap());
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{key} is in order, once");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_key_and_a_failing_one_hold_up_no_other() {
+    // Buffers of 64 events; one key hangs, one always fails, and the rest must pass.
+    let server = Server::raw(|stream| async move {
+        let mut stream = tokio::io::BufReader::new(stream);
+        while let Ok(Some(mut request)) = testkit::message::read_head(&mut stream).await {
+            let framing = request.framing();
+            if testkit::message::read_body(&mut stream, &mut request, framing).await.is_err() {
+                return;
+            }
+            let text = request.text();
+            if text.contains("\"k\":\"slow\"") {
+                std::future::pending::<()>().await;
+            }
+            let status = if text.contains("\"k\":\"bad\"") { "500 No" } else { "200 OK" };
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            if tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let mut stage = Stage::at(server.address, |one| {
+        one.key = Some("k".to_owned());
+        (one.backoff, one.ack_wait) = (vec![Duration::from_secs(600)], Duration::from_secs(600));
+    })
+    .await;
+    stage.config.limits.buffer_events_max = 64;
+    stage.crash().await;
+    // Far more of the slow key than fit into the buffer.
+    let of = |at: usize| match at % 10 {
+        0..5 => "slow".to_owned(),
+        5..8 => "bad".to_owned(),
+        _ => format!("k{}", at % 7),
+    };
+    stage.publish((0..2_000).map(|at| keyed(&of(at), at))).await;
+    let reading = stage.reads("the others", |reading| reading.delivered >= 400).await;
+    assert_eq!(reading.delivered, 400, "{reading:?}");
+    let reading =
+        stage.reads("those that wait aside", |reading| reading.parked > 1_500 && reading.keys_parked == 2).await;
+    assert_eq!(reading.dead_lettered, 0);
 }

@@ -197,7 +197,7 @@ impl Delivering {
                     self.forget_body(ticket.sequence);
                 }
             }
-            Happening::Recorded { change: 0 } => {}
+            Happening::Closed => {}
             Happening::Recorded { change } => {
                 self.recording.is_on = false;
                 self.recording.recorded = self.recording.recorded.max(change);
@@ -216,6 +216,17 @@ impl Delivering {
             Happening::Redriven { letter, kept, stored, reply } => self.redriven(letter, &kept, stored, reply),
             Happening::Dropped { letter, sequence, reply } => self.dropped(letter, sequence, reply),
             Happening::Sought(sought) => self.sought(sought),
+            Happening::Pending { read, pending } => {
+                self.is_asking = false;
+                match (&mut self.cursor, pending) {
+                    (Place::Open(cursor), Some(pending)) if read == self.lanes.window.read() => {
+                        cursor.pending = pending;
+                    }
+                    // The server forgets a consumer from which nobody reads.
+                    (Place::Open(cursor), None) if !cursor.is_waiting() => self.close(),
+                    _ => {}
+                }
+            }
             Happening::Stepped(stepped) => self.stepped(stepped),
         }
     }

@@ -139,7 +139,9 @@ impl Lanes {
         }
     }
 
+    /// Something of memory goes aside.
     pub(super) fn park(&mut self, id: u64, sequence: u64, parked: Parked) {
+        self.parking += 1;
         self.insert_aside(id, sequence, parked);
         self.actions.push(Action::Park(Ticket { lane: id, sequence }));
     }

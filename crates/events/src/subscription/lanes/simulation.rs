@@ -321,6 +321,7 @@ fn run(seed: u64) {
     assert!(world.disk.aside.is_empty(), "nothing is left aside");
     assert_eq!(world.lanes.lanes.len(), 0, "a lane with nothing in it is forgotten");
     assert_eq!((world.lanes.waiting, world.lanes.diverted, world.lanes.held), (0, 0, 0));
+    assert_eq!(world.lanes.parking, 0);
 }
 
 #[test]
