@@ -21,6 +21,11 @@ const POLL: Duration = Duration::from_secs(1);
 /// Two looks have at least this between them: a service may write other tables all the time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
+/// After a wake that found nothing, it is looked again after this and twice as long each time, up to the bound. SQLite
+/// writes its log, which is told of, then syncs it, and shows the commit only then, in shared memory, which nobody tells of.
+const ECHO_FIRST: Duration = Duration::from_millis(2);
+const ECHO_MAX: Duration = Duration::from_millis(500);
+
 /// The pause after nobody took an event.
 const TAKER_BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(5) };
 
@@ -43,6 +48,9 @@ pub(super) struct Outlet {
     is_dirty: bool,
     look_at: Instant,
     poll_at: Instant,
+    /// When to look again although nothing has told to, and how long to wait after that.
+    echo_at: Option<Instant>,
+    echo: Option<Duration>,
     /// After failures in a row: their number, and when it is tried again.
     failures: u32,
     retry_at: Option<Instant>,
@@ -85,6 +93,8 @@ impl Outlet {
             is_dirty: true,
             look_at: now,
             poll_at: now + POLL,
+            echo_at: None,
+            echo: None,
             failures: 0,
             retry_at: None,
             pause: None,
@@ -120,11 +130,11 @@ impl Outlet {
         if self.window.may_restart() {
             return Step::Restart;
         }
-        let may_look = self.is_dirty && self.drain_until.is_none() && self.window.room().is_some();
-        if may_look && pause.is_none() && now >= self.look_at {
+        let may_look = self.drain_until.is_none() && self.window.room().is_some();
+        let look_at = if self.is_dirty { Some(self.look_at) } else { self.echo_at }.filter(|_| may_look);
+        if pause.is_none() && look_at.is_some_and(|at| now >= at) {
             return Step::Look;
         }
-        let look_at = may_look.then_some(self.look_at);
         let due = [settle_at, look_at].into_iter().flatten().min();
         // What is due has to wait for the end of the pause.
         let due = due.map(|due| pause.map_or(due, |pause| pause.max(due)));
@@ -138,14 +148,17 @@ impl Outlet {
         let has_queue = !self.queue.is_empty();
         tokio::select! {
             biased;
+            () = drain.started(), if !is_draining => self.begin_drain(),
             Some(answer) = self.answers.recv() => self.hear(answer),
             permit = relays.reserve(), if has_queue => match (permit, self.queue.pop_front()) {
                 (Ok(permit), Some(relay)) => permit.send(relay),
                 // Nobody will ever take anything: their tickets say so.
                 _ => self.queue.clear(),
             },
-            () = wake.changed(), if !self.is_dirty => self.is_dirty = true,
-            () = drain.started(), if !is_draining => self.begin_drain(),
+            () = wake.changed(), if !self.is_dirty => {
+                self.is_dirty = true;
+                self.echo = Some(ECHO_FIRST);
+            }
             () = tokio::time::sleep_until(until.into()) => {
                 let now = Instant::now();
                 if now >= self.poll_at {
@@ -191,7 +204,7 @@ impl Outlet {
         let (outbox, table) = (self.outbox.clone(), self.table.take());
         let (after, data_bytes_max) = (self.window.last(), self.limits.data_bytes_max);
         // Order: what is written from here on wakes again.
-        self.is_dirty = false;
+        (self.is_dirty, self.echo_at) = (false, None);
         let work = move || match table.map_or_else(|| Table::open(&outbox.path, &outbox.table), Ok) {
             Ok(mut table) => {
                 let result = table.read(after, room, data_bytes_max);
@@ -210,6 +223,12 @@ impl Outlet {
     fn take(&mut self, batch: Batch) {
         self.lift_table_pause();
         let now = Instant::now();
+        if batch.rows.is_empty() {
+            self.echo_at = self.echo.map(|echo| now + echo);
+            self.echo = self.echo.map(|echo| echo * 2).filter(|echo| *echo <= ECHO_MAX);
+        } else {
+            self.echo = Some(ECHO_FIRST);
+        }
         for row in batch.rows {
             match row.event {
                 Ok((topic, event)) => {

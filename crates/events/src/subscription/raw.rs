@@ -74,9 +74,8 @@ fn read(stored: Stored) -> Read {
 fn headers(bytes: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for line in bytes.split(|byte| *byte == b'\n').skip(1) {
-        let Some((name, value)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(':')) else {
-            continue;
-        };
+        let line = std::str::from_utf8(line).ok().and_then(|line| line.split_once(':'));
+        let Some((name, value)) = line.filter(|(name, _)| !name.trim().is_empty()) else { continue };
         if let (Ok(name), Ok(value)) = (name.trim().parse::<HeaderName>(), value.trim().parse::<HeaderValue>()) {
             headers.append(name, value);
         }
