@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Command::Events(options) => run(until_signalled(Box::pin(events::run(options)))),
         Command::EventPublisher(options) => run(events::publisher::run(options)),
         Command::EventSubscriber(options) => run(events::subscriber::run(options)),
-        Command::EventLedger(options) => events::ledger::run(&options),
+        Command::EventLedger(options) => run(events::ledger::run(options)),
         Command::Callee(options) => run(callee::run(options)),
         Command::Upstream => run(upstream::run()),
         Command::Rate(options) => run(rate::main(options)),

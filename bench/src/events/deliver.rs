@@ -278,6 +278,7 @@ listen = "127.0.0.1:0"
 [services.publisher]
 command = {publisher}
 publishes = ["{TOPIC}"]
+probes = {{ readiness = {{ tcp = true, interval = "100ms" }} }}
 
 [services.subscriber]
 command = {subscriber}

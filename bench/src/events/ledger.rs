@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use serde_json::json;
 
 use crate::options::EventLedger;
+use crate::upstream;
 
 pub(crate) const TOPIC: &str = "ledger.changed";
 
@@ -34,7 +35,22 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-pub(crate) fn run(options: &EventLedger) -> Result<()> {
+/// Listens on `$PORT` only to be found ready.
+pub(crate) async fn run(options: EventLedger) -> Result<()> {
+    let listener = upstream::listen().await?;
+    let work = tokio::task::spawn_blocking(move || keep(&options));
+    let listen = async {
+        loop {
+            drop(listener.accept().await.context("cannot accept")?);
+        }
+    };
+    tokio::select! {
+        result = work => result?,
+        result = listen => result,
+    }
+}
+
+fn keep(options: &EventLedger) -> Result<()> {
     let url = std::env::var("DATABASE_URL").context("$DATABASE_URL is not given")?;
     let mut connection = open(&path_of(&url)?)?;
     connection.pragma_update(None, "journal_mode", "wal")?;

@@ -178,6 +178,7 @@ fn manifest(broker: &str) -> Result<String> {
 command = {ledger}
 databases = ["ledger"]
 publishes = ["{TOPIC}"]
+probes = {{ readiness = {{ tcp = true, interval = "100ms" }} }}
 
 [databases.ledger]
 engine = "sqlite"

@@ -88,28 +88,32 @@ pub(crate) async fn run(options: EventPublisher) -> Result<()> {
     let address = url.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse().ok());
     let address = address.with_context(|| format!("{url} is not http://ADDRESS"))?;
     let listener = upstream::listen().await?;
+    let folder: Rc<Path> = options.folder.into();
     let serve = async {
         loop {
             let (stream, _) = listener.accept().await.context("cannot accept")?;
-            let mut incoming = Incoming::new(stream);
-            // One after the other: whoever asks again has given up what it asked before.
-            while let Ok(Some(request)) = incoming.next().await {
-                let wish = Wish::parse(request.body);
-                let work = async { publish(wish?, address, &options.folder).await };
-                let bytes = tokio::select! {
-                    result = work => match result {
-                        Ok(value) => answer(200, "", &value.to_string()),
-                        Err(error) => answer(500, "", &format!("{error:#}")),
-                    },
-                    () = incoming.gone() => break,
-                };
-                if incoming.stream.write_all(&bytes).await.is_err() {
-                    break;
-                }
-            }
+            tokio::task::spawn_local(obey(Incoming::new(stream), address, Rc::clone(&folder)));
         }
     };
     LocalSet::new().run_until(serve).await
+}
+
+/// Does what it is told until nobody listens any more.
+async fn obey(mut incoming: Incoming, address: SocketAddr, folder: Rc<Path>) {
+    while let Ok(Some(request)) = incoming.next().await {
+        let wish = Wish::parse(request.body);
+        let work = async { publish(wish?, address, &folder).await };
+        let bytes = tokio::select! {
+            result = work => match result {
+                Ok(value) => answer(200, "", &value.to_string()),
+                Err(error) => answer(500, "", &format!("{error:#}")),
+            },
+            () = incoming.gone() => return,
+        };
+        if incoming.stream.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Publishes what is left of a wish.
