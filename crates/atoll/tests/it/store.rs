@@ -24,7 +24,7 @@ fn the_shop_sells() {
     let app = store();
     app.atoll(&["up", "-d", "--wait"]).succeeded();
     let instances = app.instances();
-    assert_eq!(instances.len(), 6);
+    assert_eq!(instances.len(), 7);
     assert!(instances.iter().all(|instance| instance["ready"] == true));
 
     let (status, body) = app.get("/api/catalog/products?limit=3");
