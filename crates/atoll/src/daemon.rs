@@ -34,7 +34,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::api::{dto, server};
 use crate::lower;
@@ -336,7 +336,7 @@ impl Daemon {
             }
             result = &mut supervisor => (End::Stop, Some(engine_lost("supervisor", result))),
             result = &mut proxy => (End::Stop, Some(engine_lost("proxy", result))),
-            result = &mut events.running => (End::Stop, Some(engine_lost("events", result))),
+            lost = events.lost() => (End::Stop, Some(lost)),
             Some(error) = bus_losses.recv() => (End::Stop, Some(error)),
         };
         if end == End::Leave {
@@ -378,6 +378,8 @@ impl Daemon {
 struct EventEngines {
     running: JoinHandle<Result<(), events::Error>>,
     relaying: JoinHandle<()>,
+    /// Takes what is relayed to the other engine.
+    publishing: JoinHandle<()>,
     drain: drain::Trigger,
     relay_drain: drain::Trigger,
 }
@@ -388,9 +390,9 @@ impl EventEngines {
         let (drain, watch) = drain::channel();
         let (relay_drain, relay_watch) = drain::channel();
         let tasks = &control.tasks;
-        let (eventing, publishing) = (Arc::clone(&control.eventing), tasks.clone());
-        tasks.spawn(async move { eventing.publish(relays, &publishing).await });
+        let eventing = Arc::clone(&control.eventing);
         Self {
+            publishing: tasks.spawn(async move { eventing.publish(relays).await }),
             running: tasks.spawn(events.run(readiness::channel().0, watch)),
             relaying: tasks.spawn(outboxes.run(readiness::channel().0, relay_watch)),
             drain,
@@ -398,11 +400,26 @@ impl EventEngines {
         }
     }
 
+    /// Waits for an end that nobody has asked for. Cancel safe.
+    async fn lost(&mut self) -> anyhow::Error {
+        let relay = |result: Result<(), JoinError>| engine_lost("outbox", result.map(Ok::<_, events::Error>));
+        tokio::select! {
+            result = &mut self.running => engine_lost("events", result),
+            result = &mut self.relaying => relay(result),
+            result = &mut self.publishing => relay(result),
+        }
+    }
+
     /// Each of the two ends within the bound that it was given. Order: rows of outboxes need the other.
     async fn end(self) {
         self.relay_drain.start();
-        if let Err(panic) = self.relaying.await {
-            tracing::error!(engine = "outbox", error = %panic, "panicked while draining");
+        for ending in [self.relaying, self.publishing] {
+            // One that was lost has been told of.
+            if !ending.is_finished()
+                && let Err(panic) = ending.await
+            {
+                tracing::error!(engine = "outbox", error = %panic, "panicked while draining");
+            }
         }
         finish("events", self.running, (End::Stop, self.drain)).await;
     }
@@ -494,7 +511,7 @@ fn raise_open_files() -> Option<u64> {
 }
 
 /// Says which engine ended without having been asked to, and why.
-fn engine_lost<E>(engine: &str, result: Result<Result<(), E>, tokio::task::JoinError>) -> anyhow::Error
+fn engine_lost<E>(engine: &str, result: Result<Result<(), E>, JoinError>) -> anyhow::Error
 where
     E: std::error::Error + Send + Sync + 'static,
 {

@@ -21,7 +21,7 @@ pub use changes::changes;
 pub use drills::{breakers, effects, fault, forced, no_breaker, words};
 pub use edges::edges;
 pub use eventing::{Owners, cloud_event, dead_letter, outbox_event, outbox_owners, topics};
-pub use events::{events, outboxes};
+pub use events::{events, events_amid, outboxes};
 pub use metrics::{BrokerReading, Format as MetricsFormat, Usage, families, write as write_metrics};
 pub use names::{find_subject, find_target, is_declared};
 pub use program::program;

@@ -224,13 +224,15 @@ async fn replaced(purpose: Purpose, compiled: &mut watch::Receiver<Arc<Compiled>
     }
 }
 
-/// The client does not take user and password from an address; those of the first are for all.
+/// The client takes nothing of this from an address: user and password, or a token where there is no password. Those of the
+/// first server are for all.
 fn authenticated(servers: &[ServerAddr]) -> ConnectOptions {
     let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
-    let first = servers.first().and_then(|server| Some((server.username()?, server.password().unwrap_or_default())));
-    match first {
-        Some((user, password)) => ConnectOptions::with_user_and_password(decoded(user), decoded(password)),
-        None => ConnectOptions::new(),
+    let Some(first) = servers.first() else { return ConnectOptions::new() };
+    match (first.username(), first.password()) {
+        (Some(user), Some(password)) => ConnectOptions::with_user_and_password(decoded(user), decoded(password)),
+        (Some(token), None) => ConnectOptions::with_token(decoded(token)),
+        _ => ConnectOptions::new(),
     }
 }
 

@@ -218,7 +218,7 @@ fn edited(seen: &Seen) -> Result<String, Failure> {
         return Err(Failure::new("the data was not changed: nothing is redriven")
             .hint(format!("`atoll dead-letter redrive {}` delivers it as it is", seen.id)));
     }
-    if matches!(seen.event.data, Some(ref data) if !data.is_string())
+    if is_json(&seen.event)
         && let Err(error) = serde_json::from_str::<Value>(&after)
     {
         return Err(Failure::new("the data is not JSON any more: nothing is redriven").because(error));
@@ -236,10 +236,18 @@ fn write_new(path: &std::path::Path, text: &str) -> std::io::Result<()> {
 /// The data as a person writes it; none of what is no text.
 fn text(event: &CloudEvent) -> Option<String> {
     match &event.data {
-        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::String(text)) if !is_json(event) => Some(text.clone()),
         Some(value) => serde_json::to_string_pretty(value).ok(),
         None if event.data_base64.is_none() => Some(String::new()),
         None => None,
+    }
+}
+
+/// Whether its data is JSON, also where that is a string.
+fn is_json(event: &CloudEvent) -> bool {
+    match &event.content_type {
+        Some(content_type) => content_type.contains("json"),
+        None => event.data.as_ref().is_some_and(|data| !data.is_string()),
     }
 }
 

@@ -12,7 +12,7 @@ use kit::tasks::Tasks;
 use kit::{drain, readiness};
 use manifest::{Plan, plan};
 use thiserror::Error;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::api::dto;
@@ -53,6 +53,8 @@ pub struct Bus {
     missing: watch::Sender<Option<String>>,
     /// Held while it is changed.
     running: Mutex<Option<Running>>,
+    /// Somebody else's broker is there, or there again: with another store, perhaps.
+    connected: Arc<Notify>,
     lost: mpsc::Sender<anyhow::Error>,
     history: History,
     tasks: Tasks,
@@ -120,7 +122,8 @@ impl Bus {
         let (lost, losses) = mpsc::channel(1);
         let (open, running) = (watch::Sender::new(None), Mutex::default());
         let (folder, missing) = (project.broker_data(), watch::Sender::new(None));
-        let bus = Self { credentials, folder, open, missing, running, lost, history, tasks };
+        let connected = Arc::default();
+        let bus = Self { credentials, folder, open, missing, running, connected, lost, history, tasks };
         bus.go_over(served).await?;
         Ok((bus, losses))
     }
@@ -201,7 +204,7 @@ impl Bus {
         if self.open().is_some_and(|open| is_known(&open)) {
             return Ok(());
         }
-        let client = elsewhere::client(&nats.url).await;
+        let client = elsewhere::client(&nats.url, Arc::clone(&self.connected)).await;
         let client = client.map_err(|source| Error::Elsewhere { address: nats.address.clone(), source })?;
         self.show(Place::Elsewhere(nats.clone()), streams::Api::Elsewhere(client));
         Ok(())
@@ -437,13 +440,14 @@ impl super::Control {
                 self.bus.falls_short().await;
                 tokio::time::sleep(pause).await;
             };
-            tokio::select! {
-                () = next => {}
+            let is_new = tokio::select! {
+                () = next => false,
+                () = self.bus.connected.notified() => true,
                 _ = drained.wait_for(|drained| *drained) => return,
-            }
+            };
             // Order: no change is made meanwhile.
             let _ground = self.ground.lock().await;
-            if self.bus.shortcomings().is_empty() {
+            if self.bus.shortcomings().is_empty() && !is_new {
                 pause = RETRY.0;
                 continue;
             }
@@ -451,7 +455,8 @@ impl super::Control {
             if let Err(error) = self.bus.go_over(&served).await {
                 tracing::warn!(error = %kit::Chain(&error), "there is still no broker");
             }
-            pause = if self.bus.shortcomings().is_empty() { RETRY.0 } else { (pause * 2).min(RETRY.1) };
+            let is_good = is_new || self.bus.shortcomings().is_empty();
+            pause = if is_good { RETRY.0 } else { (pause * 2).min(RETRY.1) };
         }
     }
 

@@ -259,6 +259,13 @@ impl Control {
         }
     }
 
+    /// Delivers to services that were renewed as the present plan says.
+    fn settle_events(&self, served: &Served) {
+        if let Err(error) = self.eventing.go_over(served, &self.bus) {
+            tracing::error!(error = %Chain(&error), "events go on as before");
+        }
+    }
+
     fn move_dashboard_back(&self, plan: &Plan) {
         if let Err(error) = self.dashboard.listen(plan.dashboard.listen) {
             tracing::error!(error = %Chain(&error), "cannot go back to the dashboard's address of before");
@@ -285,6 +292,7 @@ impl Control {
                 if let Err(error) = control.bus.go_over(&served).await {
                     tracing::warn!(error = %Chain(&error), "rights of services that were renewed cannot be forgotten");
                 }
+                control.settle_events(&served);
             };
             control.served.send_modify(|served| {
                 served.retiring.clear();
@@ -297,6 +305,7 @@ impl Control {
             if let Err(error) = control.bus.go_over(&served).await {
                 tracing::warn!(error = %Chain(&error), "the broker's users of the plan before cannot be forgotten");
             }
+            control.settle_events(&served);
             let ports = plan.ports.values().copied().collect();
             ground.claims.keep(&ports);
         });

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use database::outbox::{self, Refusal, Relay};
-use kit::tasks::Tasks;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use manifest::Plan;
 use tokio::sync::mpsc;
 
 use super::change::Served;
@@ -53,16 +54,26 @@ pub struct Bound {
 /// Opens what is needed for what is served.
 pub fn bind(served: &Served, bus: &Bus) -> Result<(Eventing, Bound), Error> {
     let (sender, relays) = mpsc::channel(RELAYS_MAX);
-    let plan = &served.present.plan;
-    let events = events::bind(lower::events(plan, bus.url()))?;
-    let outboxes = outbox::bind(lower::outboxes(plan), sender)?;
+    let events = events::bind(config(served, bus))?;
+    let outboxes = outbox::bind(lower::outboxes(&served.present.plan), sender)?;
     let eventing = Eventing {
         events: events.handle(),
         address: events.address(),
         outboxes: outboxes.handle(),
-        owners: Arc::new(RwLock::new(lower::outbox_owners(plan))),
+        owners: Arc::new(RwLock::new(owners(served))),
     };
     Ok((eventing, Bound { events, outboxes, relays }))
+}
+
+fn config(served: &Served, bus: &Bus) -> events::Config {
+    let retiring: Vec<&Plan> = served.retiring.iter().rev().map(|accepted| &*accepted.plan).collect();
+    let is_unsettled = |service: &str| served.unsettled.contains(service);
+    lower::events_amid(&served.present.plan, &retiring, is_unsettled, bus.url())
+}
+
+fn owners(served: &Served) -> Owners {
+    let retiring = served.retiring.iter().rev().map(|accepted| &*accepted.plan);
+    lower::outbox_owners(std::iter::once(&*served.present.plan).chain(retiring))
 }
 
 impl Eventing {
@@ -78,18 +89,16 @@ impl Eventing {
 
     /// Goes over to what is served now.
     pub fn go_over(&self, served: &Served, bus: &Bus) -> Result<(), Error> {
-        let plan = &served.present.plan;
         // Order: what is published first, then who publishes.
-        self.events.apply(lower::events(plan, bus.url()))?;
-        *self.owners.write().unwrap_or_else(PoisonError::into_inner) = lower::outbox_owners(plan);
-        self.outboxes.apply(&lower::outboxes(plan))?;
+        self.events.apply(config(served, bus))?;
+        *self.owners.write().unwrap_or_else(PoisonError::into_inner) = owners(served);
+        self.outboxes.apply(&lower::outboxes(&served.present.plan))?;
         Ok(())
     }
 
     /// Delivers nothing more, while it still takes what is published: services are about to stop.
     pub fn rest(&self, served: &Served, bus: &Bus) {
-        let config = lower::events(&served.present.plan, bus.url());
-        let quiet = events::Config { subscriptions: Vec::new(), ..config };
+        let quiet = events::Config { subscriptions: Vec::new(), ..config(served, bus) };
         if let Err(error) = self.events.apply(quiet) {
             tracing::warn!(error = %kit::Chain(&error), "deliveries go on while services stop");
         }
@@ -100,21 +109,28 @@ impl Eventing {
         (self.events.read(), self.outboxes.read())
     }
 
-    /// Takes rows of outboxes to the broker until the relay has ended.
-    pub async fn publish(self: &Arc<Self>, mut relays: mpsc::Receiver<Relay>, tasks: &Tasks) {
+    /// Takes rows of outboxes to the broker until the relay has ended, those of each in their order. A panic is everybody's end.
+    pub async fn publish(self: Arc<Self>, mut relays: mpsc::Receiver<Relay>) {
         let mut queues: BTreeMap<(String, String), mpsc::Sender<Relay>> = BTreeMap::new();
-        while let Some(relay) = relays.recv().await {
+        let mut publishing = FuturesUnordered::new();
+        loop {
+            let relay = tokio::select! {
+                relay = relays.recv() => relay,
+                Some(()) = publishing.next() => continue,
+            };
+            let Some(relay) = relay else { break };
             let name = (relay.database.clone(), relay.table.clone());
             let queue = queues.entry(name).or_insert_with(|| {
                 let (sender, queue) = mpsc::channel(RELAYS_MAX);
-                tasks.spawn(Arc::clone(self).publish_in_order(queue));
+                publishing.push(Arc::clone(&self).publish_in_order(queue));
                 sender
             });
-            // Limit: an outbox has no more rows in flight than its queue has places, so that this does not wait.
-            if queue.send(relay).await.is_err() {
-                return;
-            }
+            // Limit: an outbox has no more rows in flight than its queue has places, so that none is lost: what cannot be
+            // taken is dropped, and its ticket says so.
+            let _ = queue.try_send(relay);
         }
+        queues.clear();
+        while publishing.next().await.is_some() {}
     }
 
     /// Those of one outbox, each after the one before it is durable: the order of its rows is that of the stream.

@@ -24,7 +24,7 @@ const OVERLAP: u64 = 10_065;
 pub enum Error {
     #[error("{description}")]
     Refused { err_code: u64, description: String },
-    #[error("the stream {stream}, which is not Atoll's, has subjects of it")]
+    #[error("the stream {stream}, which is not of this application, has its name or subjects of it")]
     Taken { stream: String },
     #[error("the broker does not answer for its streams")]
     Silent { source: Box<dyn std::error::Error + Send + Sync> },
@@ -112,6 +112,9 @@ async fn ensure(
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
     let name = &stream.name;
+    if let Some(foreign) = existing.filter(|existing| !lower::is_ours(&existing.config, &stream.application)) {
+        return Err(Error::Taken { stream: foreign.name().unwrap_or_default().to_owned() });
+    }
     let (request, config, done) = match existing {
         None => {
             let made = format!("the stream {name} is made for {}", stream.subject);
@@ -156,7 +159,7 @@ async fn retire(api: &Api, stream: &Stream, all: &[Stream]) -> Result<Vec<(Strea
         found.name().is_some_and(|name| !all.iter().any(|wanted| wanted.name == name))
             && found.subjects().any(|of| overlaps(&of))
     });
-    if let Some(foreign) = rivals.iter().find(|found| !lower::is_ours(&found.config)) {
+    if let Some(foreign) = rivals.iter().find(|found| !lower::is_ours(&found.config, &stream.application)) {
         return Err(Error::Taken { stream: foreign.name().unwrap_or_default().to_owned() });
     }
     let mut retired = Vec::new();

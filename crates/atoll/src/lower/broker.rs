@@ -176,6 +176,7 @@ impl Rights {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stream {
     pub name: String,
+    pub application: String,
     /// The topic.
     pub subject: String,
     /// What the API of JetStream is given. Only what the manifest decides is in it.
@@ -186,32 +187,39 @@ pub struct Stream {
 
 /// What is kept and for how long: of a stream that exists, only a table of its topic changes these.
 const BOUNDS: [&str; 6] = ["storage", "discard", "max_age", "max_bytes", "max_msgs", "duplicate_window"];
+/// How many copies there are is for whoever runs the servers: it is said only where a stream is made.
+const REPLICAS: &str = "num_replicas";
 
 impl Stream {
     /// What the manifest decides of one that exists: a table that was taken out deletes no messages.
     pub fn of_existing(&self) -> Value {
         let mut config = self.config.clone();
-        if let (Some(config), false) = (config.as_object_mut(), self.is_declared) {
-            BOUNDS.iter().for_each(|key| drop(config.remove(*key)));
+        if let Some(config) = config.as_object_mut() {
+            config.remove(REPLICAS);
+            let bounds = BOUNDS.iter().filter(|_| !self.is_declared);
+            bounds.for_each(|key| drop(config.remove(*key)));
         }
         config
     }
 }
 
-/// The key of a stream's metadata that says that a topic has made it.
+/// The keys of a stream's metadata that say that a topic has made it, and of which application: several may share a broker.
 const MARK: &str = "atoll.topic";
+const APPLICATION: &str = "atoll.application";
 
-/// Whether a topic has made the stream with this configuration.
-pub fn is_ours(config: &Value) -> bool {
-    config["metadata"].get(MARK).is_some()
+/// Whether a topic of this application has made the stream with this configuration. Those of an older version do not say
+/// whose they are.
+pub fn is_ours(config: &Value, application: &str) -> bool {
+    let metadata = &config["metadata"];
+    metadata.get(MARK).is_some() && metadata.get(APPLICATION).is_none_or(|of| of == application)
 }
 
 /// The stream of each topic.
 pub fn streams(plan: &Plan) -> Vec<Stream> {
-    plan.topics.iter().map(|(subject, topic)| stream(subject, topic)).collect()
+    plan.topics.iter().map(|(subject, topic)| stream(&plan.name, subject, topic)).collect()
 }
 
-fn stream(subject: &str, topic: &Topic) -> Stream {
+fn stream(application: &str, subject: &str, topic: &Topic) -> Stream {
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let mut config = json!({
         "name": topic.stream,
@@ -231,12 +239,18 @@ fn stream(subject: &str, topic: &Topic) -> Stream {
         "duplicate_window": nanos(topic.duplicate_window),
         "num_replicas": 1,
         "allow_direct": true,
-        "metadata": { MARK: subject },
+        "metadata": { MARK: subject, APPLICATION: application },
     });
     if let Some(description) = &topic.description {
         config["description"] = json!(description);
     }
-    Stream { name: topic.stream.clone(), subject: subject.to_owned(), config, is_declared: topic.is_declared }
+    Stream {
+        name: topic.stream.clone(),
+        application: application.to_owned(),
+        subject: subject.to_owned(),
+        config,
+        is_declared: topic.is_declared,
+    }
 }
 
 /// Whether instances of it are told of the broker.

@@ -26,14 +26,17 @@ impl Owners {
     }
 }
 
-/// Of every database with an outbox, the services that have it.
-pub fn outbox_owners(plan: &Plan) -> Owners {
-    let with_outbox = plan.databases.iter().filter(|(_, database)| database.outbox.is_some());
-    let owners = with_outbox.map(|(name, _)| {
-        let services = plan.services.iter().filter(|(_, service)| service.databases.contains(name));
-        (name.clone(), services.map(|(service, of)| (service.clone(), of.publishes.clone())).collect())
-    });
-    Owners(owners.collect())
+/// Of every database with an outbox, the services that have it, with what any of the plans lets them publish.
+pub fn outbox_owners<'p>(plans: impl Iterator<Item = &'p Plan>) -> Owners {
+    let mut owners = Owners::default();
+    for plan in plans {
+        for (name, _) in plan.databases.iter().filter(|(_, database)| database.outbox.is_some()) {
+            let services = plan.services.iter().filter(|(_, service)| service.databases.contains(name));
+            let services = services.map(|(service, of)| (service.clone(), of.publishes.clone()));
+            owners.0.entry(name.clone()).or_default().extend(services);
+        }
+    }
+    owners
 }
 
 /// A row of an outbox as the event that its service publishes.
@@ -231,7 +234,7 @@ mod tests {
              [services.a]\ncommand = \"a\"\ndatabases = [\"d\"]\npublishes = [\"a.one\"]\n\
              [services.b]\ncommand = \"b\"\npublishes = [\"b.one\"]\n",
         );
-        let owners = outbox_owners(&plan);
+        let owners = outbox_owners(std::iter::once(&plan));
         assert_eq!(owners.publisher("d", "a.one").as_deref(), Some("a"));
         assert_eq!((owners.publisher("d", "b.one"), owners.publisher("e", "a.one")), (None, None));
     }

@@ -28,6 +28,49 @@ pub fn events(plan: &Plan, url: Option<String>) -> Config {
     }
 }
 
+/// The same while instances of earlier plans still run, newest first: who is unsettled may publish what any of them says, and
+/// is delivered to as its own plan says. An instance that does not know a path yet would refuse what comes there for good.
+pub fn events_amid(
+    present: &Plan,
+    retiring: &[&Plan],
+    is_unsettled: impl Fn(&str) -> bool,
+    url: Option<String>,
+) -> Config {
+    let mut config = events(present, url);
+    for (name, service) in retiring.iter().flat_map(|plan| &plan.services).filter(|(name, _)| is_unsettled(name)) {
+        if service.publishes.is_empty() {
+            continue;
+        }
+        match config.publishers.iter_mut().find(|publisher| publisher.service == *name) {
+            Some(publisher) => {
+                let new = service.publishes.iter().filter(|subject| !publisher.publishes.contains(subject));
+                let new: Vec<String> = new.cloned().collect();
+                publisher.publishes.extend(new);
+            }
+            None => {
+                let publishes = service.publishes.clone();
+                config.publishers.push(Publisher { service: name.clone(), publishes });
+            }
+        }
+    }
+    config.subscriptions.retain(|subscription| !is_unsettled(&subscription.service));
+    let unsettled = retiring.iter().flat_map(|plan| plan.services.keys().map(move |service| (*plan, service)));
+    let mut known: Vec<&str> = Vec::new();
+    for (plan, service) in unsettled.filter(|(_, service)| is_unsettled(service)) {
+        if known.contains(&service.as_str()) {
+            continue;
+        }
+        known.push(service);
+        let of_service = plan.subscriptions.iter().filter(|(_, of)| of.service == *service);
+        for former in of_service.filter_map(|(name, of)| subscription(plan, name, of)) {
+            if !config.subscriptions.iter().any(|subscription| subscription.name == former.name) {
+                config.subscriptions.push(former);
+            }
+        }
+    }
+    config
+}
+
 fn topic(subject: &str, of: &plan::Topic) -> Topic {
     let schema =
         of.schema.as_ref().map(|plan::Schema { path, text }| Schema { path: path.clone(), text: text.clone() });
@@ -134,6 +177,25 @@ mod tests {
         expect_test::expect_file!["golden/events.txt"].assert_debug_eq(&config);
         expect_test::expect_file!["golden/outboxes.txt"].assert_debug_eq(&relay);
         events::check(&config).expect("the engine takes it");
+    }
+
+    #[test]
+    fn while_an_older_plan_runs_its_services_publish_and_are_delivered_to_as_it_says() {
+        let manifest = |topic: &str, path: &str, name: &str| {
+            compiled(&format!(
+                "name = \"x\"\n[services.a]\ncommand = \"a\"\npublishes = [\"{topic}\"]\n[services.b]\ncommand = \"b\"\n\
+                 [[subscriptions]]\nname = \"{name}\"\ntopic = \"{topic}\"\nservice = \"b\"\npath = \"{path}\"\n"
+            ))
+        };
+        let (old, new) = (manifest("one", "/old", "s"), manifest("two", "/new", "t"));
+        let seen = |is_unsettled: bool| {
+            let config = events_amid(&new, &[&old], |_| is_unsettled, None);
+            let paths: Vec<String> = config.subscriptions.iter().map(|of| of.path.clone()).collect();
+            (config.publishers[0].publishes.clone(), paths)
+        };
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(seen(true), (words(&["two", "one"]), words(&["/old"])));
+        assert_eq!(seen(false), (words(&["two"]), words(&["/new"])));
     }
 
     #[test]
