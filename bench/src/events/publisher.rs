@@ -223,7 +223,7 @@ impl Publisher {
                 id(*key, *number),
                 now()
             );
-            return insert(request, &fields);
+            return insert(&request, &fields);
         }
         let batch = events.iter().map(|(key, number)| {
             json!({
@@ -232,7 +232,7 @@ impl Publisher {
             })
         });
         let request = with_body("POST", self.address, &target, Value::from_iter(batch).to_string().as_bytes());
-        insert(request, "\r\ncontent-type: application/cloudevents-batch+json")
+        insert(&request, "\r\ncontent-type: application/cloudevents-batch+json")
     }
 
     fn note(&self, events: &[(u32, u32)]) -> Result<()> {
@@ -248,8 +248,8 @@ impl Publisher {
 }
 
 /// Fields behind the request line.
-fn insert(request: Vec<u8>, fields: &str) -> Vec<u8> {
-    let at = memchr::memmem::find(&request, b"\r\n").unwrap_or(request.len());
+fn insert(request: &[u8], fields: &str) -> Vec<u8> {
+    let at = memchr::memmem::find(request, b"\r\n").unwrap_or(request.len());
     [&request[..at], fields.as_bytes(), &request[at..]].concat()
 }
 
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn fields_come_behind_the_request_line() {
-        let request = insert(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), "\r\na: b");
+        let request = insert(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\na: b");
         assert_eq!(request, b"POST / HTTP/1.1\r\na: b\r\nHost: a\r\n\r\n");
     }
 }

@@ -261,11 +261,14 @@ mod tests {
         Delivery { key: 0, number, process: 1, begin, deadline_ms: 1_000, attempt: 1, is_marked: false, end }
     }
 
-    fn done(number: u32, begin: u64) -> (u32, u64, Option<(u64, Outcome)>) {
+    /// Number, begin, and when and how it ended.
+    type Sketch = (u32, u64, Option<(u64, Outcome)>);
+
+    fn done(number: u32, begin: u64) -> Sketch {
         (number, begin, Some((begin + 5, Outcome::Done)))
     }
 
-    fn verdict(deliveries: &[(u32, u64, Option<(u64, Outcome)>)], deeds: &[(Deed, u64)]) -> Verdict {
+    fn verdict(deliveries: &[Sketch], deeds: &[(Deed, u64)]) -> Verdict {
         let deliveries: Vec<Delivery> = deliveries.iter().copied().map(delivery).collect();
         let last = deliveries.iter().map(|one| one.number).max().unwrap_or_default();
         let incident =
@@ -274,7 +277,7 @@ mod tests {
         verify(&[last], &[last], &deliveries, &incidents)
     }
 
-    fn faults(deliveries: &[(u32, u64, Option<(u64, Outcome)>)], deeds: &[(Deed, u64)]) -> Vec<Fault> {
+    fn faults(deliveries: &[Sketch], deeds: &[(Deed, u64)]) -> Vec<Fault> {
         verdict(deliveries, deeds).findings.iter().map(|finding| finding.fault).collect()
     }
 
