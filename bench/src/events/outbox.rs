@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::{ConnectOptions, ServerAddr};
 use clap::ValueEnum;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -243,7 +244,13 @@ fn read_state(database: &Path) -> Result<BTreeMap<String, (i64, i64)>> {
 
 /// All messages, in the order of the stream.
 async fn read_stream(url: &str) -> Result<Vec<Change>> {
-    let client = async_nats::connect(url).await.context("the broker does not answer")?;
+    let address: ServerAddr = url.parse().context("the broker has no address")?;
+    // The client does not take them from the address; Atoll's have nothing in them that would have to be decoded.
+    let options = match (address.username(), address.password()) {
+        (Some(user), Some(password)) => ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned()),
+        _ => ConnectOptions::new(),
+    };
+    let client = options.connect(address).await.context("the broker does not answer")?;
     let jetstream = async_nats::jetstream::new(client);
     let mut stream = jetstream.get_stream(STREAM).await.context("the stream is not there")?;
     let messages = stream.info().await?.state.messages;

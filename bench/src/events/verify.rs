@@ -96,7 +96,7 @@ pub(crate) struct Verdict {
     /// Times that a key went back to an older event, and deliveries up to where it had been.
     pub(crate) runs: u64,
     pub(crate) repeats: u64,
-    /// Begins while another of the key might still be in flight at somebody whom nobody waited for any more.
+    /// Deliveries that might still be in flight at somebody whom nobody waited for any more when the next of the key began.
     pub(crate) overtaken: u64,
     pub(crate) findings: Vec<Finding>,
 }
@@ -121,7 +121,10 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { acknowledged, deliveries, successes, duplicates, runs, repeats, overtaken, .. } = self;
         writeln!(f, "{acknowledged} acknowledged, {deliveries} deliveries begun, {successes} of them with success")?;
-        writeln!(f, "{duplicates} duplicates; {runs} runs of {repeats} repeats; {overtaken} overtook one given up")?;
+        writeln!(
+            f,
+            "{duplicates} duplicates; {runs} runs of {repeats} repeats; {overtaken} were given up and overtaken"
+        )?;
         let faults = Fault::ALL.map(|(fault, name)| format!("{name} {}", self.count(fault)));
         write!(f, "{}", faults.join(", "))
     }
@@ -192,11 +195,12 @@ impl Key<'_> {
             self.verdict.repeats += u64::from(one.number < highest);
             highest = highest.max(one.number);
             open.retain(|other| other.end.is_none_or(|(end, _)| end > one.begin));
-            let overtaken = open.iter().filter(|other| !self.is_given_up(other, one.begin)).count();
-            if overtaken > 0 {
+            let before_it = open.len();
+            open.retain(|other| !self.is_given_up(other, one.begin));
+            self.verdict.overtaken += (before_it - open.len()) as u64;
+            if !open.is_empty() {
                 self.find(Fault::Overlap, one);
             }
-            self.verdict.overtaken += u64::from(overtaken == 0 && !open.is_empty());
             open.push(one);
             before = Some(one);
         }
