@@ -4,6 +4,7 @@ what was typed. Colours are fixed, so that the picture reads the same on light a
 import sys
 from xml.sax.saxutils import escape
 
+NBSP = "\u00a0"  # several blanks are not one
 WIDTH, HEIGHT, PAD, HEAD = 7.9, 18, 16, 34  # of a character and a line, around the text, of the bar above it
 
 
@@ -17,13 +18,13 @@ def main():
     print(f'<rect width="100%" height="100%" rx="9" fill="#12202b"/><rect width="100%" height="{HEAD}" rx="9" fill="#1d3140"/>')
     for at, colour in enumerate(["#ff6b61", "#f5c04f", "#5ac05a"]):
         print(f'<circle cx="{20 + at * 18}" cy="{HEAD / 2}" r="5" fill="{colour}"/>')
-    print('<g font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,DejaVu Sans Mono,monospace" font-size="13" xml:space="preserve">')
+    print('<g font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,DejaVu Sans Mono,monospace" font-size="13">')
     for at, line in enumerate(lines):
         y = HEAD + PAD + at * HEIGHT + 12
         typed = line.startswith("$ ")
         colour = "#8fe3c5" if typed else "#ff9d94" if line.startswith("error") else "#d7e3ea"
         length = f' textLength="{len(line) * WIDTH:.1f}" lengthAdjust="spacingAndGlyphs"' if line else ""
-        print(f'<text x="{PAD}" y="{y}" fill="{colour}"{length}>{escape(line)}</text>')
+        print(f'<text x="{PAD}" y="{y}" fill="{colour}"{length}>{escape(line).replace(" ", NBSP)}</text>')
     print("</g></svg>")
 
 
