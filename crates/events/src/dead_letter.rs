@@ -1,6 +1,8 @@
 //! Dead letters, and deliveries of the past: what operators ask the engine. Each is a message of a stream of the engine's
 //! own, whose number is the dead letter's. What is to become of one is asked of its subscription, which alone knows its keys.
 
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::GetStreamErrorKind;
 use tokio::time::timeout;
 
 use crate::config::Since;
@@ -38,6 +40,9 @@ impl Handle {
             return read(&session, &query, after + 1, before, query.limit).await;
         }
         let last = last(&session).await?.min(before.saturating_sub(1));
+        if last == 0 {
+            return Ok(Vec::new());
+        }
         // Backwards in ever larger steps, as nobody knows how many of the numbers are taken.
         let mut step = u64::try_from(query.limit.max(1)).unwrap_or(u64::MAX);
         loop {
@@ -130,11 +135,15 @@ impl Handle {
     }
 }
 
-/// The highest number that was ever given.
+/// The highest number that was ever given; 0 where nothing was ever delivered, and none could be.
 async fn last(session: &Session) -> Result<u64, Error> {
-    let stream = session.jetstream.get_stream(&session.names.dead).await;
-    let stream = stream.map_err(|error| failed("look at the dead letters", error))?;
-    Ok(stream.cached_info().state.last_sequence)
+    match session.jetstream.get_stream(&session.names.dead).await {
+        Ok(stream) => Ok(stream.cached_info().state.last_sequence),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(0),
+            _ => Err(failed("look at the dead letters", error)),
+        },
+    }
 }
 
 /// Those of a query with numbers of `from..before`, the first ones.

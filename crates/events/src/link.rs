@@ -216,8 +216,9 @@ impl Outage {
 async fn replaced(purpose: Purpose, compiled: &mut watch::Receiver<Arc<Compiled>>, was: &Compiled) {
     let is_other = |now: &Arc<Compiled>| {
         let (now, was) = (&now.config, &was.config);
+        let is_first = was.subscriptions.is_empty() && !now.subscriptions.is_empty();
         let is_other = now.server != was.server || now.application != was.application;
-        is_other || purpose == Purpose::Reading && now.limits != was.limits
+        is_other || purpose == Purpose::Reading && (is_first || now.limits != was.limits)
     };
     if compiled.wait_for(is_other).await.is_err() {
         std::future::pending::<()>().await;
@@ -266,7 +267,8 @@ async fn open(purpose: Purpose, compiled: &Compiled, server: &Server) -> Result<
         .build(client.clone());
     let names = Names::of(&config.application);
     let session = Session(Arc::new(Connection { client, jetstream, names, lost }));
-    if purpose == Purpose::Reading {
+    // Nothing is kept where nothing is delivered.
+    if purpose == Purpose::Reading && !config.subscriptions.is_empty() {
         tokio::select! {
             () = session.lost() => return Err(Error::Away { reason: LOST.to_owned() }),
             made = streams::make(&session.jetstream, &session.names, &config.limits) => made?,

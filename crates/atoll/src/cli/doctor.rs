@@ -189,8 +189,12 @@ fn broker(project: &Project, plan: &Plan) -> Vec<Finding> {
         if let Some(why) = &stream.refused {
             let what = format!("the stream {} is not as the manifest wants it: {why}", stream.name);
             let hint = match (stream.storage.is_empty(), plan.nats.is_some()) {
-                (true, true) => "look whether its servers answer, and what their account allows the user of `url`: streams, bytes, JetStream's API",
-                (true, false) => "make room in `store` or `limits` under [broker], or delete streams that no topic declares",
+                (true, true) => {
+                    "look whether its servers answer, and what their account allows the user of `url`: streams, bytes, JetStream's API"
+                }
+                (true, false) => {
+                    "make room in `store` or `limits` under [broker], or delete streams that no topic declares"
+                }
                 (false, _) => "change its topic back, or give the topic another name",
             };
             findings.push(Finding::bad(what, hint));

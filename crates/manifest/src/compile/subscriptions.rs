@@ -20,6 +20,8 @@ const NAME_BYTES_MAX: usize = 100;
 const KEY_BYTES_MAX: usize = 200;
 /// Limit: bytes of all filters together. The reading of one takes microseconds a byte.
 const FILTERS_BYTES_MAX: usize = 100_000;
+/// Limit: subscriptions with a `dead_letter_topic`; with more of them no rounds are looked for.
+const PASSING_MAX: usize = 1_000;
 /// What `backoff` is where it is not written.
 const BACKOFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 
@@ -71,7 +73,40 @@ pub(crate) fn compile(
         places.insert(name.clone(), place);
         subscriptions.extend(subscription.map(|subscription| (name, subscription)));
     }
+    check_rounds(cx, &places, &subscriptions);
     subscriptions
+}
+
+/// Reports subscriptions whose dead letters come back by way of others: one poisoned event would go round for ever.
+fn check_rounds(cx: &Context<'_>, places: &BTreeMap<String, Place<'_>>, all: &BTreeMap<String, Subscription>) {
+    let passing: Vec<(&str, &str, &str)> = all
+        .iter()
+        .filter_map(|(name, of)| Some((name.as_str(), of.topic.as_str(), of.dead_letter_topic.as_deref()?)))
+        .collect();
+    if passing.len() > PASSING_MAX {
+        return;
+    }
+    let mut told: BTreeSet<&str> = BTreeSet::new();
+    for (first, ..) in &passing {
+        let mut round = vec![*first];
+        let mut seen = BTreeSet::from([*first]);
+        let mut next = passing.iter().find(|(name, ..)| name == first);
+        while let Some((_, _, dead)) = next {
+            next = passing.iter().find(|(_, topic, _)| subject::overlap(topic, dead));
+            let Some((name, ..)) = next else { break };
+            if name == first && round.len() > 1 && round.iter().all(|name| told.insert(name)) {
+                let message = format!("dead letters go round: {} → {first}", round.join(" → "));
+                let place = places.get(*first);
+                let diagnostic = place.map(|place| Diagnostic::new(Code::SubscriptionContradicts, place, message));
+                let hint = "give one of them another `dead_letter_topic`, or none: dead letters are kept in any case";
+                diagnostic.into_iter().for_each(|diagnostic| cx.report(diagnostic.label("a loop").hint(hint)));
+            }
+            if !seen.insert(name) {
+                break;
+            }
+            round.push(name);
+        }
+    }
 }
 
 fn check_name(cx: &Context<'_>, table: &Table<'_>, name: &str, place: &Place<'_>) -> bool {
