@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use events::{Config, Limits, OnDeadLetter, Start, Subscription};
+use events::{Config, Limits};
 use testkit::client::Client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::support::{BOUND, Broker, Engine, config, count, json};
+use crate::support::{BOUND, Broker, Engine, config, count, delivering, json};
 
 #[tokio::test]
 async fn without_a_broker_publishers_are_told_to_come_again() {
@@ -170,14 +170,16 @@ async fn the_streams_of_the_engine_are_made_and_changed_and_kept() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start(folder.path());
     let context = broker.jetstream().await;
-    let engine = Engine::connected(config(broker.url())).await;
+    broker.with_stream("ORDERS", "orders.>").await;
+    let config = || delivering(config(broker.url()), "orders.none");
+    let engine = Engine::connected(config()).await;
     let of = async |name: &str| context.get_stream(name).await.unwrap().cached_info().config.clone();
     let aside = of("ATOLL_SHOP_ASIDE").await;
     assert_eq!((aside.subjects, aside.max_bytes), (vec!["atoll.shop.aside.>".to_owned()], 1 << 30));
     assert_eq!(of("ATOLL_SHOP_PROGRESS").await.max_messages_per_subject, 1);
     context.publish("atoll.shop.dead.x", "kept".into()).await.unwrap().await.unwrap();
-    let limits = Limits { dead_letters_bytes_max: 1 << 20, ..config(String::new()).limits };
-    engine.handle.apply(Config { limits, ..config(broker.url()) }).unwrap();
+    let limits = Limits { dead_letters_bytes_max: 1 << 20, ..config().limits };
+    engine.handle.apply(Config { limits, ..config() }).unwrap();
     testkit::wait::until("the limit", BOUND, || async {
         (of("ATOLL_SHOP_DEAD").await.max_bytes == 1 << 20).then_some(())
     })
@@ -185,7 +187,7 @@ async fn the_streams_of_the_engine_are_made_and_changed_and_kept() {
     assert_eq!(count(&context, "ATOLL_SHOP_DEAD").await, 1);
     engine.ended().await;
     // Once more with nothing to do.
-    Engine::connected(config(broker.url())).await.ended().await;
+    Engine::connected(config()).await.ended().await;
     assert_eq!(count(&context, "ATOLL_SHOP_DEAD").await, 1);
 }
 
@@ -208,25 +210,7 @@ async fn a_message_that_cannot_be_read_does_not_stop_publishers() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start(folder.path());
     let context = broker.with_stream("ORDERS", "orders.>").await;
-    let mut config = config(broker.url());
-    config.subscriptions = vec![Subscription {
-        name: "warehouse".to_owned(),
-        topic: "orders.>".to_owned(),
-        stream: "ORDERS".to_owned(),
-        service: "warehouse".to_owned(),
-        edge: ([127, 0, 0, 1], 1).into(),
-        path: "/events".to_owned(),
-        filter: None,
-        key: None,
-        concurrency: 1,
-        max_deliver: 1,
-        backoff: Vec::new(),
-        ack_wait: Duration::from_secs(1),
-        dead_letter_topic: None,
-        on_dead_letter: OnDeadLetter::Continue,
-        batch: None,
-        start: Start::First,
-    }];
+    let config = delivering(config(broker.url()), "orders.>");
     let engine = Engine::connected(config).await;
     publish_unreadable(&broker, "orders.placed").await;
     testkit::wait::until("it", BOUND, || async { (count(&context, "ORDERS").await == 1).then_some(()) }).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
 use broker::{JetStream, JetStreamLimits, LameDuck, Sync};
-use events::{Config, Handle, Limits, Publisher, Schema, Server, Topic};
+use events::{Config, Handle, Limits, OnDeadLetter, Publisher, Schema, Server, Start, Subscription, Topic};
 use kit::drain;
 use testkit::client::Client;
 use testkit::message::Message;
@@ -169,6 +169,29 @@ pub(crate) fn config(url: String) -> Config {
         subscriptions: Vec::new(),
         limits: Limits { event_bytes_max: 1_000_000, ..Limits::standard() },
     }
+}
+
+/// The same with a subscription to what has this subject, whose service is away: the engine keeps streams of its own then.
+pub(crate) fn delivering(config: Config, subject: &str) -> Config {
+    let subscription = Subscription {
+        name: "warehouse".to_owned(),
+        topic: subject.to_owned(),
+        stream: "ORDERS".to_owned(),
+        service: "warehouse".to_owned(),
+        edge: ([127, 0, 0, 1], 1).into(),
+        path: "/events".to_owned(),
+        filter: None,
+        key: None,
+        concurrency: 1,
+        max_deliver: 1,
+        backoff: Vec::new(),
+        ack_wait: Duration::from_secs(1),
+        dead_letter_topic: None,
+        on_dead_letter: OnDeadLetter::Continue,
+        batch: None,
+        start: Start::First,
+    };
+    Config { subscriptions: vec![subscription], ..config }
 }
 
 pub(crate) fn topic(subject: &str, stream: &str, schema: Option<&str>) -> Topic {
