@@ -30,6 +30,8 @@ pub enum Error {
     /// The broker has answered, and not as was wanted.
     #[error("the broker has not done it: {operation}")]
     Broker { operation: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("subscription {subscription} has ended by itself")]
+    Failed { subscription: String },
     #[error("the engine has ended")]
     Ended,
 }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::Delivering;
-use super::Place;
+use super::{Delivering, Phase, Place};
 use crate::reading::{Replay, SubscriptionReading};
 use crate::subscription::lanes::{Outcome, Request};
 
@@ -84,11 +83,13 @@ impl Delivering {
             Place::Open(cursor) => cursor.pending,
             _ => self.counting.reading.lag.saturating_sub((window.open() + parked) as u64),
         };
-        let replay = window.replay().map(|(from, to)| Replay { from, to, left: to - window.floor() });
+        let replay = window.replay().map(|(from, to)| Replay { from, to, left: to - window.floor().max(from - 1) });
         let paused = if is_away {
             Some("the broker is away".to_owned())
         } else if let Some(trouble) = self.store.trouble() {
             Some(trouble)
+        } else if let Phase::Receding(..) = self.phase {
+            Some("it is to be set back: what is under way ends first".to_owned())
         } else if self.lanes.is_paused() {
             self.nobody.clone().or_else(|| Some("nobody answers".to_owned()))
         } else if self.counting.is_parked_full {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Body, Delivering, Happening, Phase, Place, RECORD_EVERY, Work};
+use super::{Body, Delivering, Happening, Place, RECORD_EVERY, Work};
 use crate::link::Session;
 use crate::subscription::courier::{Courier, Delivery, Marks};
 use crate::subscription::kept::Kept;
@@ -28,13 +28,7 @@ impl Delivering {
         }
         self.record(now);
         self.go_on_reading(session, now).await;
-        if matches!(self.phase, Phase::Receding(..)) && self.lanes.is_quiet() {
-            let draining = Phase::Draining(now);
-            if let Phase::Receding(since, reply) = std::mem::replace(&mut self.phase, draining) {
-                self.phase = Phase::Seeking(reply);
-                self.seek(session, since);
-            }
-        }
+        self.set_back(now);
     }
 
     async fn go_on_reading(&mut self, session: &Session, now: Instant) {
@@ -212,10 +206,10 @@ impl Delivering {
                     }
                 }
             }
-            Happening::Opened(opened) => self.opened(opened),
+            Happening::Opened(from, opened) => self.opened(from, opened),
             Happening::Redriven { letter, kept, stored, reply } => self.redriven(letter, &kept, stored, reply),
             Happening::Dropped { letter, sequence, reply } => self.dropped(letter, sequence, reply),
-            Happening::Sought(sought) => self.sought(sought),
+            Happening::Sought(since, sought) => self.sought(since, sought),
             Happening::Pending { read, pending } => {
                 self.is_asking = false;
                 match (&mut self.cursor, pending) {
@@ -227,7 +221,7 @@ impl Delivering {
                     _ => {}
                 }
             }
-            Happening::Stepped(stepped) => self.stepped(stepped),
+            Happening::Stepped(from, stepped) => self.stepped(from, stepped),
         }
     }
 
