@@ -126,7 +126,8 @@ enum Happening {
     },
     Parked {
         ticket: Ticket,
-        stored: u64,
+        /// None where there is no room for what is new of it: that stays in memory.
+        stored: Option<u64>,
     },
     Forgotten {
         ticket: Ticket,
@@ -147,6 +148,11 @@ enum Happening {
         letter: u64,
         kept: Box<Kept>,
         stored: u64,
+        reply: Reply<()>,
+    },
+    NotRedriven {
+        sequence: u64,
+        error: Error,
         reply: Reply<()>,
     },
     Dropped {

@@ -227,8 +227,12 @@ impl Lanes {
     }
 
     pub(crate) fn is_held(&self, sequence: u64) -> bool {
-        let parked = self.aside.get(&sequence).and_then(|lane| self.lanes[lane].aside.get(&sequence));
-        parked.is_some_and(|parked| parked.held.is_some())
+        self.held_by(sequence).is_some()
+    }
+
+    /// The dead letter for which an event waits.
+    pub(crate) fn held_by(&self, sequence: u64) -> Option<u64> {
+        self.aside.get(&sequence).and_then(|lane| self.lanes[lane].aside.get(&sequence))?.held
     }
 
     /// What is known of an event that is aside.

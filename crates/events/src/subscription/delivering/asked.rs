@@ -32,7 +32,7 @@ impl Delivering {
     pub(super) fn asked(&mut self, command: Command) {
         let is_free = match &command {
             Command::Redrive { kept, .. } => self.is_free(kept.sequence),
-            Command::Drop { sequence, .. } => !self.lanes.is_held(*sequence) || self.is_free(*sequence),
+            Command::Drop { letter, sequence, .. } => !self.is_holding(*letter, *sequence) || self.is_free(*sequence),
             Command::Replay { .. } => true,
         };
         if is_free || self.waiting.len() >= WAITING_MAX {
@@ -55,6 +55,11 @@ impl Delivering {
                 }
             }
         }
+    }
+
+    /// Whether it is this dead letter for which the key of the event waits.
+    fn is_holding(&self, letter: u64, sequence: u64) -> bool {
+        self.lanes.held_by(sequence) == Some(letter)
     }
 
     fn is_free(&self, sequence: u64) -> bool {
@@ -101,14 +106,26 @@ impl Delivering {
                 // What could not be found out is taken for granted.
                 kept.is_out_of_order = is_later_in_flight || looked.unwrap_or(true);
             }
-            let stored = store.put_aside(&kept, &event).await;
+            // Somebody else may have asked the same meanwhile.
+            if !store.has_letter(letter).await {
+                return Happening::NotRedriven { sequence, error: Error::NoDeadLetter { id: letter }, reply };
+            }
+            let Some(stored) = store.put_aside_again(&kept, &event).await else {
+                return Happening::NotRedriven { sequence, error: busy("what waits aside has no room"), reply };
+            };
             store.drop_letter(letter).await;
             Happening::Redriven { letter, kept, stored, reply }
         }));
     }
 
+    pub(super) fn not_redriven(&mut self, sequence: u64, error: Error, reply: Reply<()>) {
+        self.asked.remove(&sequence);
+        answer(reply, Err(error));
+    }
+
     pub(super) fn redriven(&mut self, letter: u64, kept: &Kept, stored: u64, reply: Reply<()>) {
         self.asked.remove(&kept.sequence);
+        self.forget_body(kept.sequence);
         self.stored.insert(kept.sequence, stored);
         let now = Instant::now().into_std();
         self.lanes.redrive(kept.sequence, kept.key.as_ref(), now);
@@ -120,7 +137,7 @@ impl Delivering {
     }
 
     fn drop_letter(&mut self, letter: u64, sequence: u64, reply: Reply<()>) {
-        let is_held = self.lanes.is_held(sequence);
+        let is_held = self.is_holding(letter, sequence);
         if is_held && (!self.lanes.is_resting(sequence) || !self.asked.insert(sequence)) {
             return answer(reply, Err(busy("the event is on its way")));
         }
@@ -137,7 +154,9 @@ impl Delivering {
     }
 
     pub(super) fn dropped(&mut self, letter: u64, sequence: u64, reply: Reply<()>) {
-        if self.asked.remove(&sequence) {
+        if self.is_holding(letter, sequence) {
+            self.asked.remove(&sequence);
+            self.forget_body(sequence);
             self.stored.remove(&sequence);
             self.lanes.drop_aside(sequence, Instant::now().into_std());
         }
