@@ -33,6 +33,13 @@ pub struct Query {
     pub limit: usize,
 }
 
+/// What is done with every dead letter.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Redrive,
+    Drop,
+}
+
 impl Handle {
     /// Dead letters, by their numbers. With neither `after` nor `before` the last ones.
     ///
@@ -106,7 +113,7 @@ impl Handle {
         if let Some(subscription) = subscription {
             self.shared.remote(subscription)?;
         }
-        self.all(subscription, async |id| self.redrive(id, None).await).await
+        self.all(subscription, What::Redrive).await
     }
 
     /// Gives up all dead letters that are there now, of one subscription or of all. Gives how many they were. What is on its
@@ -115,15 +122,11 @@ impl Handle {
     /// # Errors
     /// [`Error::Away`], [`Error::Broker`], [`Error::Ended`]; what was dropped until then is.
     pub async fn drop_all(&self, subscription: Option<&str>) -> Result<u64, Error> {
-        self.all(subscription, async |id| self.drop_dead_letter(id).await).await
+        self.all(subscription, What::Drop).await
     }
 
     /// Does something with each of those that are there now, and counts for how many it was done.
-    async fn all(
-        &self,
-        subscription: Option<&str>,
-        each: impl AsyncFn(u64) -> Result<(), Error>,
-    ) -> Result<u64, Error> {
+    async fn all(&self, subscription: Option<&str>, what: What) -> Result<u64, Error> {
         let session = self.shared.link.session()?;
         let end = last(&session).await? + 1;
         let (mut count, mut from) = (0, 1);
@@ -137,7 +140,11 @@ impl Handle {
             let Some(last) = ids.last() else { return Ok(count) };
             from = last + 1;
             for id in ids {
-                match each(id).await {
+                let done = match what {
+                    What::Redrive => self.redrive(id, None).await,
+                    What::Drop => self.drop_dead_letter(id).await,
+                };
+                match done {
                     Ok(()) => count += 1,
                     Err(
                         Error::NoDeadLetter { .. }
