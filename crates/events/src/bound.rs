@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use futures_util::future::select_all;
 use kit::tasks::Tasks;
 use kit::{drain, readiness};
 use tokio::sync::watch;
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::compiled::Compiled;
-use crate::config::Config;
+use crate::config::{Config, Limits, Server};
 use crate::error::Error;
 use crate::handle::{Handle, Shared};
 use crate::intake;
@@ -74,7 +75,7 @@ impl Bound {
     /// Ready at once: a broker that is away is no failure of ours.
     ///
     /// # Errors
-    /// [`Error::Listen`].
+    /// [`Error::Listen`]; and, after the same drain, [`Error::Failed`] where a subscription has ended by itself.
     pub async fn run(self, readiness: readiness::Token, mut drain: drain::Watch) -> Result<(), Error> {
         let Self { listener, address, keepers, remotes, shared } = self;
         let listener =
@@ -94,15 +95,18 @@ impl Bound {
         readiness.ready();
 
         let mut subscriptions = Subscriptions::new(shared.link.clone(), remotes);
-        loop {
+        let failed = loop {
             let wanted = Arc::clone(&compiled.borrow_and_update());
             subscriptions.go_over(&wanted);
             tokio::select! {
-                () = drain.started() => break,
+                () = drain.started() => break None,
+                subscription = ended(subscriptions.running.iter_mut().map(|(name, one)| (name, &mut one.ended))) => {
+                    break Some(subscription);
+                }
                 // The sender is in what this future holds, so that this never fails.
                 _ = compiled.changed() => {}
             }
-        }
+        };
         let drain_max = compiled.borrow().config.limits.drain_max;
         intake_drain.start();
         let drained = timeout(drain_max, async { tokio::join!(subscriptions.end(), intake_tasks.finished()) });
@@ -113,8 +117,24 @@ impl Bound {
         intake_tasks.finished().await;
         link_drain.start();
         linked.finished().await;
-        Ok(())
+        failed.map_or(Ok(()), |subscription| Err(Error::Failed { subscription }))
     }
+}
+
+/// The name of the first task that ends.
+async fn ended<'a>(tasks: impl Iterator<Item = (&'a String, &'a mut JoinHandle<()>)>) -> String {
+    let tasks = tasks.map(|(name, task)| {
+        Box::pin(async move {
+            // Whatever ended it, it has ended.
+            let _ = task.await;
+            name.clone()
+        })
+    });
+    let tasks: Vec<_> = tasks.collect();
+    if tasks.is_empty() {
+        return std::future::pending().await;
+    }
+    select_all(tasks).await.0
 }
 
 /// The subscriptions that run. One owner: the loop of [`Bound::run`].
@@ -125,19 +145,38 @@ struct Subscriptions {
     remotes: watch::Sender<BTreeMap<String, Remote>>,
     link: Link,
     tasks: Tasks,
+    /// What those that run were started with.
+    common: Option<Common>,
+}
+
+/// What subscriptions have in common: where it is otherwise, all of them begin anew.
+#[derive(Clone, Debug, PartialEq)]
+struct Common {
+    application: String,
+    server: Option<Server>,
+    limits: Limits,
+}
+
+impl Common {
+    fn of(config: &Config) -> Self {
+        let Config { application, server, limits, .. } = config;
+        Self { application: application.clone(), server: server.clone(), limits: limits.clone() }
+    }
 }
 
 impl Subscriptions {
     fn new(link: Link, remotes: watch::Sender<BTreeMap<String, Remote>>) -> Self {
-        Self { running: BTreeMap::new(), ending: BTreeMap::new(), remotes, link, tasks: Tasks::default() }
+        Self { running: BTreeMap::new(), ending: BTreeMap::new(), remotes, link, tasks: Tasks::default(), common: None }
     }
 
     /// Ends those that are not wanted any more or are otherwise, and starts those that do not run.
     fn go_over(&mut self, wanted: &Compiled) {
         self.ending.retain(|_, ended| !ended.is_finished());
+        let common = Some(Common::of(&wanted.config));
+        let is_common = std::mem::replace(&mut self.common, common.clone()) == common;
         let is_same = |running: &Running| {
             let config = &running.compiled.config;
-            wanted.subscriptions.get(&config.name).is_some_and(|wanted| wanted.config == *config)
+            is_common && wanted.subscriptions.get(&config.name).is_some_and(|wanted| wanted.config == *config)
         };
         let over = self.running.extract_if(.., |_, running| !is_same(running));
         for (name, Running { drain, ended, .. }) in over.collect::<Vec<_>>() {
@@ -161,5 +200,19 @@ impl Subscriptions {
             running.drain.start();
         }
         self.tasks.finished().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_subscription_that_ends_by_itself_is_named() {
+        let mut tasks = BTreeMap::from([
+            ("a".to_owned(), tokio::spawn(std::future::pending())),
+            ("b".to_owned(), tokio::spawn(async { panic!("seen by the hook") })),
+        ]);
+        assert_eq!(ended(tasks.iter_mut()).await, "b");
     }
 }

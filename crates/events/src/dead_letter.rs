@@ -1,8 +1,12 @@
 //! Dead letters, and deliveries of the past: what operators ask the engine. Each is a message of a stream of the engine's
 //! own, whose number is the dead letter's. What is to become of one is asked of its subscription, which alone knows its keys.
 
+use std::collections::VecDeque;
+use std::ops::{ControlFlow, Range};
+
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::message::StreamMessage;
 use tokio::time::timeout;
 
 use crate::config::Since;
@@ -10,8 +14,9 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::handle::Handle;
 use crate::link::Session;
+use crate::publishing;
 use crate::reading::{DeadLetter, Replay};
-use crate::subscription::cursor::{Content, Cursor, From, Next, Wish};
+use crate::subscription::cursor::{Content, Cursor, From, Next, Read, Wish};
 use crate::subscription::kept::Kept;
 use crate::subscription::store::{self, PAGE, READ_TIME_MAX};
 
@@ -28,6 +33,13 @@ pub struct Query {
     pub limit: usize,
 }
 
+/// What is done with every dead letter.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Redrive,
+    Drop,
+}
+
 impl Handle {
     /// Dead letters, by their numbers. With neither `after` nor `before` the last ones.
     ///
@@ -37,7 +49,7 @@ impl Handle {
         let session = self.shared.link.session()?;
         let before = query.before.unwrap_or(u64::MAX);
         if let Some(after) = query.after {
-            return read(&session, &query, after + 1, before, query.limit).await;
+            return read(&session, &query, after.saturating_add(1)..before, Which::First).await;
         }
         let last = last(&session).await?.min(before.saturating_sub(1));
         if last == 0 {
@@ -47,9 +59,8 @@ impl Handle {
         let mut step = u64::try_from(query.limit.max(1)).unwrap_or(u64::MAX);
         loop {
             let from = (last + 1).saturating_sub(step).max(1);
-            let mut letters = read(&session, &query, from, before, usize::MAX).await?;
+            let letters = read(&session, &query, from..before, Which::Last).await?;
             if letters.len() >= query.limit || from == 1 {
-                letters.drain(..letters.len().saturating_sub(query.limit));
                 return Ok(letters);
             }
             step = step.saturating_mul(4);
@@ -71,13 +82,26 @@ impl Handle {
     /// removed when the event is safely on its way.
     ///
     /// # Errors
-    /// [`Error::NoDeadLetter`], [`Error::NoSubscription`], [`Error::Busy`], [`Error::Away`], [`Error::Broker`],
-    /// [`Error::Ended`].
+    /// [`Error::NoDeadLetter`], [`Error::Gone`], [`Error::Edited`] where `edited` could not have been published,
+    /// [`Error::NoSubscription`], [`Error::Busy`], [`Error::Away`], [`Error::Broker`], [`Error::Ended`].
     pub async fn redrive(&self, id: u64, edited: Option<Event>) -> Result<(), Error> {
         let session = self.shared.link.session()?;
-        let (kept, event, subscription, _) = find(&session, id).await?;
+        let (mut kept, mut event, subscription, _) = find(&session, id).await?;
         let remote = self.shared.remote(&subscription)?;
-        remote.redrive(id, kept, edited.unwrap_or(event)).await
+        if let Some(edited) = edited {
+            let refused = |reason| Error::Edited { id, reason };
+            publishing::check_edited(self.shared.compiled(), &kept.topic, &edited).map_err(refused)?;
+            kept.renew();
+            kept.is_edited = true;
+            let max = session.client.server_info().max_payload;
+            if !kept.has_room_for(&edited, max) {
+                return Err(refused(format!("with what is remembered of it it is larger than {max} bytes")));
+            }
+            event = edited;
+        } else if event.attributes.is_empty() {
+            return Err(Error::Gone { id });
+        }
+        remote.redrive(id, kept, event).await
     }
 
     /// Tries all dead letters again that are there now, of one subscription or of all, in their order. Gives how many they
@@ -89,23 +113,50 @@ impl Handle {
         if let Some(subscription) = subscription {
             self.shared.remote(subscription)?;
         }
+        self.all(subscription, What::Redrive).await
+    }
+
+    /// Gives up all dead letters that are there now, of one subscription or of all. Gives how many they were. What is on its
+    /// way stays.
+    ///
+    /// # Errors
+    /// [`Error::Away`], [`Error::Broker`], [`Error::Ended`]; what was dropped until then is.
+    pub async fn drop_all(&self, subscription: Option<&str>) -> Result<u64, Error> {
+        self.all(subscription, What::Drop).await
+    }
+
+    /// Does something with each of those that are there now, and counts for how many it was done.
+    async fn all(&self, subscription: Option<&str>, what: What) -> Result<u64, Error> {
         let session = self.shared.link.session()?;
-        let last = last(&session).await?;
-        let subscription = subscription.map(str::to_owned);
-        let (mut count, mut after) = (0, Some(0));
-        while let Some(from) = after {
-            let query = Query { subscription: subscription.clone(), after, before: Some(last + 1), limit: PAGE };
-            let letters = read(&session, &query, from + 1, last + 1, PAGE).await?;
-            after = letters.last().map(|letter| letter.id);
-            for letter in letters {
-                match self.redrive(letter.id, None).await {
+        let end = last(&session).await? + 1;
+        let (mut count, mut from) = (0, 1);
+        loop {
+            let mut ids = Vec::new();
+            walk(&session, subscription, from..end, Content::Headers, |read| {
+                ids.push(read.sequence);
+                if ids.len() < PAGE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })
+            .await?;
+            let Some(last) = ids.last() else { return Ok(count) };
+            from = last + 1;
+            for id in ids {
+                let done = match what {
+                    What::Redrive => self.redrive(id, None).await,
+                    What::Drop => self.drop_dead_letter(id).await,
+                };
+                match done {
                     Ok(()) => count += 1,
-                    Err(Error::NoDeadLetter { .. } | Error::NoSubscription { .. } | Error::Busy { .. }) => {}
+                    Err(
+                        Error::NoDeadLetter { .. }
+                        | Error::NoSubscription { .. }
+                        | Error::Busy { .. }
+                        | Error::Gone { .. }
+                        | Error::Unreadable { .. },
+                    ) => {}
                     Err(error) => return Err(error),
                 }
             }
         }
-        Ok(count)
     }
 
     /// Gives up a dead letter. What waits for it goes on.
@@ -114,11 +165,12 @@ impl Handle {
     /// [`Error::NoDeadLetter`], [`Error::Busy`], [`Error::Away`], [`Error::Broker`], [`Error::Ended`].
     pub async fn drop_dead_letter(&self, id: u64) -> Result<(), Error> {
         let session = self.shared.link.session()?;
-        let (kept, _, subscription, _) = find(&session, id).await?;
-        match self.shared.remote(&subscription) {
-            Ok(remote) => remote.drop_letter(id, kept.sequence).await,
+        let message = message(&session, id).await?;
+        let remote = self.shared.remote(&subscription_of(&message.subject)).ok();
+        match remote.zip(Kept::decode(&message.headers)) {
+            Some((remote, kept)) => remote.drop_letter(id, kept.sequence).await,
             // What it held is looked at when the subscription begins again.
-            Err(_) => match store::delete(&session, &session.names.dead, id).await? {
+            None => match store::delete(&session, &session.names.dead, id).await? {
                 true => Ok(()),
                 false => Err(Error::NoDeadLetter { id }),
             },
@@ -146,63 +198,94 @@ async fn last(session: &Session) -> Result<u64, Error> {
     }
 }
 
-/// Those of a query with numbers of `from..before`, the first ones.
-async fn read(
-    session: &Session,
-    query: &Query,
-    from: u64,
-    before: u64,
-    limit: usize,
-) -> Result<Vec<DeadLetter>, Error> {
-    let mut letters = Vec::new();
-    if limit == 0 || from >= before {
-        return Ok(letters);
+/// Which of more than are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    First,
+    Last,
+}
+
+/// Those of a query with these numbers, as many as it wants. Holds no more than it gives.
+async fn read(session: &Session, query: &Query, ids: Range<u64>, which: Which) -> Result<Vec<DeadLetter>, Error> {
+    let limit = query.limit;
+    if limit == 0 {
+        return Ok(Vec::new());
     }
-    let wish = Wish {
-        stream: session.names.dead.clone(),
-        filter: session.names.dead_subject(query.subscription.as_deref().unwrap_or("*")),
-        from: From::Sequence(from),
-        content: Content::All,
-        description: "dead letters".to_owned(),
-    };
-    let mut cursor = Cursor::open(session, &wish).await?;
-    let away = || Error::Away { reason: "dead letters were not read to their end".to_owned() };
-    while cursor.pending > 0 && letters.len() < limit {
-        cursor.pull(PAGE.min(limit), PAGE * PAGE).await?;
-        let read = match timeout(READ_TIME_MAX, cursor.next()).await.map_err(|_| away())? {
-            Next::Nothing => continue,
-            Next::Lost => return Err(away()),
-            Next::Message(read) => read,
-        };
-        if read.sequence >= before {
-            break;
+    let mut letters = VecDeque::new();
+    walk(session, query.subscription.as_deref(), ids, Content::All, |read| {
+        let headers = read.message.headers.clone().unwrap_or_default();
+        if let Some(found) = Kept::decode_all(&headers, &read.message.payload, read.time) {
+            if letters.len() == limit {
+                letters.pop_front();
+            }
+            letters.push_back((read.sequence, subscription_of(&read.message.subject), found, read.time));
         }
-        let subscription = subscription_of(&read.message.subject);
-        let headers = read.message.headers.unwrap_or_default();
-        let found = Kept::decode_all(&headers, &read.message.payload, read.time);
-        let Some(found) = found else { continue };
+        let is_enough = which == Which::First && letters.len() == limit;
+        if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .await?;
+    let mut all = Vec::with_capacity(letters.len());
+    for (id, subscription, found, at) in letters {
         let (kept, event) = match found.event {
             Some(event) => (found.kept, event),
-            None => match find(session, read.sequence).await {
+            None => match find(session, id).await {
                 Ok((kept, event, ..)) => (kept, event),
                 Err(Error::NoDeadLetter { .. }) => continue,
                 Err(error) => return Err(error),
             },
         };
-        letters.push(kept.dead_letter(read.sequence, &subscription, event, read.time));
+        all.push(kept.dead_letter(id, &subscription, event, at));
     }
-    cursor.close().await;
-    Ok(letters)
+    Ok(all)
 }
 
-async fn find(session: &Session, id: u64) -> Result<(Kept, Event, String, jiff::Timestamp), Error> {
+/// Goes over the messages with these numbers, in order, until it is told to stop.
+async fn walk(
+    session: &Session,
+    subscription: Option<&str>,
+    ids: Range<u64>,
+    content: Content,
+    mut each: impl FnMut(&Read) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let wish = Wish {
+        stream: session.names.dead.clone(),
+        filter: session.names.dead_subject(subscription.unwrap_or("*")),
+        from: From::Sequence(ids.start),
+        content,
+        description: "dead letters".to_owned(),
+    };
+    let mut cursor = Cursor::open(session, &wish).await?;
+    let away = || Error::Away { reason: "dead letters were not read to their end".to_owned() };
+    while cursor.pending > 0 {
+        cursor.pull(PAGE, PAGE * PAGE).await?;
+        match timeout(READ_TIME_MAX, cursor.next()).await.map_err(|_| away())? {
+            Next::Nothing => {}
+            Next::Lost => return Err(away()),
+            Next::Message(read) if read.sequence >= ids.end || each(&read).is_break() => break,
+            Next::Message(_) => {}
+        }
+    }
+    cursor.close().await;
+    Ok(())
+}
+
+async fn message(session: &Session, id: u64) -> Result<StreamMessage, Error> {
     let missing = || Error::NoDeadLetter { id };
     if id == 0 {
         return Err(missing());
     }
-    let message = store::get(session, &session.names.dead, id).await?.ok_or_else(missing)?;
+    store::get(session, &session.names.dead, id).await?.ok_or_else(missing)
+}
+
+/// With an event without attributes where that is gone.
+async fn find(session: &Session, id: u64) -> Result<(Kept, Event, String, jiff::Timestamp), Error> {
+    let message = message(session, id).await?;
     let at = jiff::Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or_default();
-    let (kept, event) = store::complete(session, &message).await?.ok_or_else(missing)?;
+    let unreadable = || Error::Unreadable { what: format!("dead letter {id}") };
+    let (kept, event) = store::complete(session, &message).await?.ok_or_else(unreadable)?;
     Ok((kept, event, subscription_of(&message.subject), at))
 }
 

@@ -21,6 +21,14 @@ pub enum Error {
     NoSubscription { subscription: String },
     #[error("there is no dead letter {id}")]
     NoDeadLetter { id: u64 },
+    /// It was only referred to, and its stream keeps it no more.
+    #[error("the event of dead letter {id} is gone from its stream: there is nothing to deliver")]
+    Gone { id: u64 },
+    #[error("dead letter {id} cannot be delivered with that data: {reason}")]
+    Edited { id: u64, reason: String },
+    /// What was kept is damaged, or of a newer version.
+    #[error("{what} cannot be read: it is damaged, or was written by a newer version")]
+    Unreadable { what: String },
     /// It may be asked again.
     #[error("not now: {reason}")]
     Busy { reason: &'static str },
@@ -30,6 +38,8 @@ pub enum Error {
     /// The broker has answered, and not as was wanted.
     #[error("the broker has not done it: {operation}")]
     Broker { operation: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("subscription {subscription} has ended by itself")]
+    Failed { subscription: String },
     #[error("the engine has ended")]
     Ended,
 }

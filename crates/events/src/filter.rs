@@ -11,8 +11,8 @@ use cel::{Context, Program, Value};
 use crate::event::Event;
 use crate::key::Parsed;
 
-/// Limit: bytes of an expression.
-const BYTES_MAX: usize = 4096;
+/// Limit: bytes of an expression; as the manifest's.
+const BYTES_MAX: usize = 1_000;
 /// Limit: brackets in brackets.
 const DEPTH_MAX: usize = 24;
 /// Limit: operators; each may be a level of the tree, and of the stack 30 KiB where nothing is optimised.
@@ -229,6 +229,13 @@ mod tests {
         };
         let (sum, not, data) = worker.spawn(run).unwrap().join().unwrap();
         assert_eq!((sum, not, data), (Ok(true), Ok(true), Ok(true)));
+    }
+
+    #[test]
+    fn an_expression_has_a_thousand_bytes_at_most() {
+        let of = |count: usize| format!("'{}' == ''", "e".repeat(count - "'' == ''".len()));
+        assert!(Filter::compile(&of(1_000)).is_ok());
+        assert!(Filter::compile(&of(1_001)).unwrap_err().contains("1000 bytes"));
     }
 
     #[test]

@@ -238,6 +238,22 @@ impl Destination {
     }
 }
 
+/// Whether an event, put in the place of one of the topic, could have been published there.
+///
+/// # Errors
+/// Why not, in words.
+pub(crate) fn check_edited(compiled: Arc<Compiled>, subject: &str, event: &Event) -> Result<(), String> {
+    let topic = compiled.topic(subject).cloned();
+    let destination = Destination { compiled, subject: subject.to_owned(), topic };
+    destination.check(event).map_err(|error| match &error {
+        PublishError::Schema { violations } => {
+            let each = violations.iter().map(|one| format!("{:?}: {}", one.pointer, one.detail)).collect::<Vec<_>>();
+            format!("{error}: {}", each.join("; "))
+        }
+        _ => kit::Chain(&error).to_string(),
+    })
+}
+
 /// Publishes one event that does not come over HTTP.
 pub(crate) async fn publish_one(
     shared: &Shared,

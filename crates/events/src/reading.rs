@@ -89,7 +89,7 @@ pub struct DeadLetter {
     pub sequence: u64,
     pub key: Option<String>,
     pub event: Event,
-    /// The last ones, oldest first.
+    /// Each, oldest first; the last hundred. Where a message would be too large, the oldest have lost their answers.
     pub attempts: Vec<Attempt>,
     /// All of them.
     pub attempts_count: u32,

@@ -217,20 +217,13 @@ impl Control {
 
     pub async fn drop_dead_letters(&self, wish: dto::DeadLetterWish) -> Result<dto::DeadLetterDone, dto::Problem> {
         let events = &self.eventing.events;
-        let ids = match wish.all {
-            false => wish.ids,
-            true => {
-                let query = events::Query {
-                    subscription: wish.subscription,
-                    limit: DEAD_LETTERS_MAX,
-                    ..events::Query::default()
-                };
-                let all = events.dead_letters(query).await.map_err(|error| problem(&error))?;
-                all.into_iter().map(|found| found.id).collect()
-            }
-        };
+        if wish.all {
+            let count = events.drop_all(wish.subscription.as_deref()).await.map_err(|error| problem(&error))?;
+            self.history.say("dead_letters_dropped", format!("{count} dead letters were dropped"));
+            return Ok(dto::DeadLetterDone { count });
+        }
         let mut count = 0;
-        for id in ids {
+        for id in wish.ids {
             events.drop_dead_letter(id).await.map_err(|error| partly(problem(&error), count, "dropped"))?;
             self.history.say("dead_letter_dropped", format!("the dead letter {id} was dropped"));
             count += 1;

@@ -132,7 +132,8 @@ fn events(
 /// The event that is made of a body that claims to be none.
 fn plain(target: &Target, headers: &HeaderMap, body: Bytes) -> Result<Event, Malformed> {
     let id = match headers.get("idempotency-key").filter(|key| !key.is_empty()) {
-        Some(key) => attribute::decode("id", key.as_bytes())?,
+        // The topic is part of it: the same key in two topics of one stream is two events.
+        Some(key) => format!("{}/{}", target.topic, attribute::decode("id", key.as_bytes())?),
         None => kit::ids::unique(),
     };
     let source = format!("/services/{}", target.service);
@@ -159,6 +160,19 @@ fn trace(event: &mut Event, headers: &HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_key_in_two_topics_is_two_events() {
+        let headers = [("idempotency-key".parse().unwrap(), "k 1".parse().unwrap())].into_iter().collect();
+        let id = |topic: &str| {
+            let target = Target { service: "cart".to_owned(), topic: topic.to_owned() };
+            plain(&target, &headers, Bytes::new()).unwrap().id().to_owned()
+        };
+        assert_eq!(
+            (id("orders.placed").as_str(), id("orders.paid").as_str()),
+            ("orders.placed/k 1", "orders.paid/k 1")
+        );
+    }
 
     #[test]
     fn paths_name_a_service_and_a_topic() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -81,10 +81,21 @@ pub(crate) struct Delivery {
     pub(crate) connection: Option<Connection>,
 }
 
+impl Delivery {
+    /// There was nothing to deliver, and never will be.
+    pub(crate) fn refused(why: &str, connection: Option<Connection>) -> Self {
+        let (request_id, answer) = (kit::ids::unique(), why.to_owned());
+        let attempt = Attempt { at: Timestamp::now(), took: Duration::ZERO, status: None, answer, request_id };
+        Self { outcome: Outcome::Refused, attempt, nobody: None, connection }
+    }
+}
+
 /// A connection to the edge.
 pub(crate) struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     driver: Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>,
+    /// The driver has ended.
+    is_over: bool,
 }
 
 impl std::fmt::Debug for Connection {
@@ -99,7 +110,6 @@ struct Answer {
     nobody: Option<String>,
     retry_after: Option<Duration>,
     text: String,
-    is_reusable: bool,
 }
 
 /// Why there was none.
@@ -166,7 +176,8 @@ impl Courier {
         }
     }
 
-    /// Sends a request and waits for its answer, at most `ack_wait`.
+    /// Sends a request and waits for the head of its answer, at most `ack_wait`. The body has a bound of its own, and decides
+    /// nothing.
     pub(crate) async fn deliver(&self, kept: Option<Connection>, mut headers: HeaderMap, body: Bytes) -> Delivery {
         let (at, began) = (Timestamp::now(), Instant::now());
         let request_id = kit::ids::unique();
@@ -175,12 +186,15 @@ impl Courier {
         let deadline = began + self.ack_wait;
         let exchanged = timeout_at(deadline, self.exchange(kept, &headers, &body)).await;
         let late = || Failure::Broken(format!("no answer within {:?}", self.ack_wait));
+        let took = began.elapsed();
         let (result, connection) = match exchanged {
-            Ok(Ok((answer, connection))) => (Ok(answer), connection),
+            Ok(Ok((response, connection))) => {
+                let (answer, connection) = connection.finish(response).await;
+                (Ok(answer), connection)
+            }
             Ok(Err(failure)) => (Err(failure), None),
             Err(_) => (Err(late()), None),
         };
-        let took = began.elapsed();
         let (outcome, status, answer, nobody) = match result {
             Ok(answer) => (judge(&answer), Some(answer.status.as_u16()), answer.text, answer.nobody),
             Err(Failure::NoEdge(error)) => {
@@ -198,10 +212,10 @@ impl Courier {
         kept: Option<Connection>,
         headers: &HeaderMap,
         body: &Bytes,
-    ) -> Result<(Answer, Option<Connection>), Failure> {
+    ) -> Result<(Response<Incoming>, Connection), Failure> {
         if let Some(mut connection) = kept.and_then(Connection::if_open) {
             match connection.exchange(self.request(headers, body)).await {
-                Ok(answer) => return Ok(connection.keep_after(answer)),
+                Ok(response) => return Ok((response, connection)),
                 // It was closed at this very moment: nothing of the request was written.
                 Err(error) if error.is_canceled() => {}
                 Err(error) => return Err(Failure::Broken(words(&error))),
@@ -209,7 +223,7 @@ impl Courier {
         }
         let mut connection = Connection::open(self.edge).await?;
         let exchanged = connection.exchange(self.request(headers, body)).await;
-        exchanged.map(|answer| connection.keep_after(answer)).map_err(|error| Failure::Broken(words(&error)))
+        exchanged.map(|response| (response, connection)).map_err(|error| Failure::Broken(words(&error)))
     }
 
     fn request(&self, headers: &HeaderMap, body: &Bytes) -> Request<Full<Bytes>> {
@@ -228,7 +242,7 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let shake = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream));
         let (sender, driver) = shake.await.map_err(|error| Failure::Broken(words(&error)))?;
-        Ok(Self { sender, driver: Box::pin(driver) })
+        Ok(Self { sender, driver: Box::pin(driver), is_over: false })
     }
 
     /// Itself, unless the other side has closed it meanwhile.
@@ -237,27 +251,27 @@ impl Connection {
         (polled.is_pending() && self.sender.is_ready()).then_some(self)
     }
 
-    fn keep_after(self, answer: Answer) -> (Answer, Option<Self>) {
-        let connection = answer.is_reusable.then_some(self);
-        (answer, connection)
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
+        let Self { sender, driver, is_over } = self;
+        driven(driver, is_over, sender.send_request(request)).await
     }
 
-    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error> {
-        let Self { sender, driver } = self;
-        let mut is_over = false;
-        let response = driven(driver, &mut is_over, sender.send_request(request)).await?;
+    /// Reads what follows the head. Gives itself back where it can be used again.
+    async fn finish(mut self, response: Response<Incoming>) -> (Answer, Option<Self>) {
         let (head, body) = response.into_parts();
-        let text = driven(driver, &mut is_over, read(body));
-        let (text, is_whole) = timeout(BODY_TIME_MAX, text).await.unwrap_or_default();
+        let mut text = Vec::new();
+        let reading = driven(&mut self.driver, &mut self.is_over, read(body, &mut text));
+        let is_whole = timeout(BODY_TIME_MAX, reading).await.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let reason = head.headers.get(REASON).and_then(|value| value.to_str().ok());
         let nobody = reason.filter(|reason| NOBODY_ASKED.contains(reason));
-        Ok(Answer {
+        let answer = Answer {
             status: head.status,
             nobody: nobody.map(|reason| format!("the edge answers {}: {reason}", head.status.as_u16())),
             retry_after: head.headers.get(RETRY_AFTER).and_then(retry_after),
-            text,
-            is_reusable: is_whole && !is_over,
-        })
+            text: text[..text.floor_char_boundary(ANSWER_BYTES_MAX)].to_owned(),
+        };
+        (answer, (is_whole && !self.is_over).then_some(self))
     }
 }
 
@@ -282,25 +296,23 @@ async fn driven<T>(
     .await
 }
 
-/// The first KiB of an answer, and whether all of it was read.
-async fn read(mut body: Incoming) -> (String, bool) {
-    let (mut text, mut count) = (Vec::new(), 0);
-    let is_whole = loop {
+/// Reads the first KiB of an answer, and tells whether all of it came.
+async fn read(mut body: Incoming, text: &mut Vec<u8>) -> bool {
+    let mut count = 0;
+    loop {
         match body.frame().await {
-            None => break true,
-            Some(Err(_)) => break false,
+            None => return true,
+            Some(Err(_)) => return false,
             Some(Ok(frame)) => {
                 let Some(data) = frame.data_ref() else { continue };
                 count += data.len();
                 text.extend_from_slice(&data[..data.len().min(ANSWER_BYTES_MAX - text.len())]);
                 if count > BODY_BYTES_MAX {
-                    break false;
+                    return false;
                 }
             }
         }
-    };
-    let text = String::from_utf8_lossy(&text);
-    (text[..text.floor_char_boundary(ANSWER_BYTES_MAX)].to_owned(), is_whole)
+    }
 }
 
 /// What an answer means (design: "Events in").
@@ -331,4 +343,30 @@ fn retry_after(value: &HeaderValue) -> Option<Duration> {
 
 fn words(error: &hyper::Error) -> String {
     kit::Chain(error).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_end_takes_nothing_from_its_head() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let courier = Courier::new(address, "/", "s", Duration::from_millis(200)).unwrap();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 4096];
+            assert!(stream.read(&mut buffer).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc").await.unwrap();
+            // It closes when the courier does.
+            while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+        };
+        let (delivery, ()) = tokio::join!(courier.deliver(None, HeaderMap::new(), Bytes::new()), serve);
+        assert_eq!((delivery.outcome, delivery.attempt.status), (Outcome::Done, Some(200)));
+        assert_eq!((delivery.attempt.answer.as_str(), delivery.connection.is_some()), ("abc", false));
+    }
 }

@@ -9,7 +9,7 @@ use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::error::Error;
 use crate::link::Session;
@@ -23,6 +23,8 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 const SILENCE_MAX: Duration = Duration::from_secs(8);
 /// The server forgets the consumer after this time without a pull.
 const INACTIVE_MAX: Duration = Duration::from_secs(60);
+/// How soon it is asked again after a refusal.
+const AGAIN: Duration = Duration::from_millis(500);
 /// A message takes this much beside its payload, for the bound of bytes of a pull.
 const MESSAGE_BYTES: usize = 4096;
 
@@ -61,6 +63,15 @@ pub(crate) struct Cursor {
     /// Messages that were asked for and have not come.
     outstanding: usize,
     heard: Instant,
+    /// Why the server did not take the last pull, and when it is asked again.
+    pub(crate) refused: Option<String>,
+    again: Option<Instant>,
+    /// The most messages that the server gives at once, as far as is known.
+    pull_max: usize,
+    /// Whether a message has come since the last pull, and whether one pull goes without a bound of bytes, for one message:
+    /// it is larger than any bound.
+    has_come: bool,
+    is_large_next: bool,
     /// Messages behind the last one.
     pub(crate) pending: u64,
     /// What the stream looked like before the consumer was made.
@@ -126,6 +137,11 @@ impl Cursor {
             next: 1,
             outstanding: 0,
             heard: Instant::now(),
+            refused: None,
+            again: None,
+            pull_max: PULL_MAX,
+            has_come: false,
+            is_large_next: false,
             pending,
             last_sequence,
             created,
@@ -137,19 +153,15 @@ impl Cursor {
     /// # Errors
     /// [`Error::Broker`].
     pub(crate) async fn pull(&mut self, room: usize, room_bytes: usize) -> Result<(), Error> {
-        let wanted = room.min(PULL_MAX);
-        // Half of a pull is asked for again as it comes, so that the server always has one.
-        if room_bytes == 0 || wanted == 0 || self.outstanding * 2 > wanted {
-            return Ok(());
-        }
-        let batch = wanted - self.outstanding;
-        let bytes = room_bytes + batch * MESSAGE_BYTES;
-        let request = json!({
+        let Some((batch, bytes)) = self.ask(room, room_bytes) else { return Ok(()) };
+        let mut request = json!({
             "batch": batch,
-            "max_bytes": bytes,
             "expires": PULL_EXPIRES.as_nanos() as u64,
             "idle_heartbeat": HEARTBEAT.as_nanos() as u64,
         });
+        if let Some(bytes) = bytes {
+            request["max_bytes"] = bytes.into();
+        }
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.consumer);
         let payload = request.to_string().into();
         let sent = self.session.client.publish_with_reply(subject, self.inbox.clone(), payload).await;
@@ -158,7 +170,23 @@ impl Cursor {
             self.heard = Instant::now();
         }
         self.outstanding += batch;
+        self.has_come = false;
         Ok(())
+    }
+
+    /// How many messages, and bytes of them, are asked for now.
+    fn ask(&mut self, room: usize, room_bytes: usize) -> Option<(usize, Option<usize>)> {
+        let wanted = room.min(self.pull_max);
+        // Half of a pull is asked for again as it comes, so that the server always has one.
+        if self.again.is_some() || room_bytes == 0 || wanted == 0 || self.outstanding * 2 > wanted {
+            return None;
+        }
+        if std::mem::take(&mut self.is_large_next) {
+            // Limit: one message more than the room for bytes.
+            return Some((1, None));
+        }
+        let batch = wanted - self.outstanding;
+        Some((batch, Some(room_bytes + batch * MESSAGE_BYTES)))
     }
 
     /// Whether it is up to the server to send something.
@@ -171,11 +199,15 @@ impl Cursor {
         self.outstanding > 0 && now > self.heard + SILENCE_MAX
     }
 
-    /// Waits for the next message. Cancel safe.
+    /// Waits for the next message, or until it may be asked again. Cancel safe.
     pub(crate) async fn next(&mut self) -> Next {
-        match self.messages.next().await {
-            Some(message) => self.take(message),
-            None => Next::Lost,
+        let again = self.again;
+        tokio::select! {
+            message = self.messages.next() => message.map_or(Next::Lost, |message| self.take(message)),
+            () = sleep_until(again.unwrap_or(self.heard)), if again.is_some() => {
+                self.again = None;
+                Next::Nothing
+            }
         }
     }
 
@@ -223,6 +255,7 @@ impl Cursor {
         self.next += 1;
         self.outstanding = self.outstanding.saturating_sub(1);
         self.pending = place.pending;
+        (self.has_come, self.refused) = (true, None);
         Next::Message(Box::new(Read { sequence: place.sequence, time: place.time, message }))
     }
 
@@ -235,9 +268,28 @@ impl Cursor {
                 let left = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
                 let left = left.and_then(|left| left.as_str().parse().ok()).unwrap_or(self.outstanding);
                 self.outstanding = self.outstanding.saturating_sub(left);
+                if status.as_u16() == 409 {
+                    self.was_refused(&description);
+                }
                 Next::Nothing
             }
             _ => Next::Lost,
+        }
+    }
+}
+
+impl Cursor {
+    /// The server has ended a pull before its time. Where that was for nothing that came, another one must be otherwise.
+    fn was_refused(&mut self, description: &str) {
+        let is_limit = description.contains("exceeded ");
+        if description.contains("maxbytes") && (is_limit || (self.outstanding == 0 && !self.has_come)) {
+            self.is_large_next = true;
+        } else if description.contains("maxrequestbatch") {
+            self.pull_max = (self.pull_max / 2).max(1);
+        }
+        if is_limit {
+            self.refused = Some(format!("the broker gives no messages: {description}"));
+            self.again = Some(Instant::now() + AGAIN);
         }
     }
 }

@@ -68,8 +68,6 @@ pub(super) struct Delivering {
     /// How often the connection was lost with nothing read since, and what had been read.
     stuck: (u64, u32),
     is_asking: bool,
-    /// The creation of the stream that is read.
-    created: Option<i64>,
 }
 
 /// An event in memory.
@@ -91,11 +89,20 @@ enum Place {
 
 enum Phase {
     Delivering,
-    /// What is in flight ends, and then the cursor is set back.
-    Receding(Since, Reply<Replay>),
-    /// The same, and where to is being found out.
-    Seeking(Reply<Replay>),
+    /// Nothing is sent; what is under way ends, and then the cursor is set back. Beyond the time it goes on as it was.
+    Receding(Instant, Back),
     Draining(Instant),
+}
+
+/// Where the cursor is set back to.
+enum Back {
+    /// It is being found out.
+    Seeking(Since, Reply<Replay>),
+    To(u64, Reply<Replay>),
+    /// The first event of another stream, made at that time.
+    Anew(i64),
+    /// What is behind the last one that the stream still has.
+    Cut(u64),
 }
 
 /// What is on its way to the disk.
@@ -119,7 +126,8 @@ enum Happening {
     },
     Parked {
         ticket: Ticket,
-        stored: u64,
+        /// None where there is no room for what is new of it: that stays in memory.
+        stored: Option<u64>,
     },
     Forgotten {
         ticket: Ticket,
@@ -132,7 +140,8 @@ enum Happening {
     Recorded {
         change: u64,
     },
-    Opened(Result<Box<Cursor>, Error>),
+    /// A cursor from this sequence on.
+    Opened(u64, Result<Box<Cursor>, Error>),
     /// A cursor.
     Closed,
     Redriven {
@@ -141,19 +150,24 @@ enum Happening {
         stored: u64,
         reply: Reply<()>,
     },
+    NotRedriven {
+        sequence: u64,
+        error: Error,
+        reply: Reply<()>,
+    },
     Dropped {
         letter: u64,
         sequence: u64,
         reply: Reply<()>,
     },
-    Sought(Result<u64, Error>),
+    Sought(Since, Result<u64, Error>),
     /// How many are behind what had been read.
     Pending {
         read: u64,
         pending: Option<u64>,
     },
-    /// The message that the cursor could not read, if there is one.
-    Stepped(Result<Option<Box<Read>>, Error>),
+    /// The message from this sequence on that the cursor could not read, if there is one.
+    Stepped(u64, Result<Option<Box<Read>>, Error>),
 }
 
 impl Delivering {
@@ -192,7 +206,6 @@ impl Delivering {
             nobody: None,
             stuck: (0, 0),
             is_asking: false,
-            created: None,
         }
     }
 
@@ -251,19 +264,21 @@ impl Delivering {
 
     fn drain(&mut self) {
         self.lanes.recede();
-        if let Place::Open(_) | Place::None(_) = self.cursor {
-            self.close();
-        }
+        self.close();
         self.phase = Phase::Draining(Instant::now() + self.surroundings.limits.drain_max);
     }
 
     fn close(&mut self) {
         if let Place::Open(cursor) = std::mem::replace(&mut self.cursor, Place::None(Instant::now())) {
-            self.work.push(Box::pin(async move {
-                cursor.close().await;
-                Happening::Closed
-            }));
+            self.close_cursor(cursor);
         }
+    }
+
+    fn close_cursor(&mut self, cursor: Box<Cursor>) {
+        self.work.push(Box::pin(async move {
+            cursor.close().await;
+            Happening::Closed
+        }));
     }
 
     /// Nothing is under way, and all of it is on disk.
@@ -295,12 +310,15 @@ impl Delivering {
             Place::None(at) if self.is_reading() => Some(at),
             _ => None,
         };
-        let drain = if let Phase::Draining(until) = self.phase { Some(until) } else { None };
-        [lanes, record, open, drain].into_iter().flatten().min()
+        let phase = match self.phase {
+            Phase::Draining(until) | Phase::Receding(until, _) => Some(until),
+            Phase::Delivering => None,
+        };
+        [lanes, record, open, phase].into_iter().flatten().min()
     }
 
     fn is_reading(&self) -> bool {
-        matches!(self.phase, Phase::Delivering)
+        matches!(self.phase, Phase::Delivering) && !self.lanes.is_standing()
     }
 
     /// Something has come from the cursor; and what has come behind it.

@@ -16,8 +16,14 @@ use crate::reading::{Attempt, DeadLetter};
 const HEADER: &str = "atoll-kept";
 /// The version of [`Kept`]; a newer one is refused.
 const VERSION: u32 = 1;
-/// Attempts that are kept of an event, the last ones.
-const ATTEMPTS_KEPT: usize = 8;
+/// Limit: attempts that are kept of an event, the last ones; as many as the manifest lets it have.
+const ATTEMPTS_KEPT: usize = 100;
+/// Limit: headers of one message; servers take less than 64 KiB.
+const HEADERS_BYTES_MAX: usize = 63 << 10;
+/// What a redriven event may grow by until it is a dead letter again, without its attempts.
+const GROWTH: usize = 4096;
+/// Characters of a reason where there is little room.
+const REASON_CHARACTERS: usize = 200;
 /// What a server takes beside headers and data: subject and line.
 const OVERHEAD: usize = 1024;
 
@@ -45,6 +51,9 @@ pub(crate) struct Kept {
     pub(crate) is_holding: bool,
     /// It was too large to be kept with all this: it is where it was published.
     is_reference: bool,
+    /// The event is another one than in its stream.
+    #[serde(default)]
+    pub(crate) is_edited: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,18 +109,34 @@ impl Kept {
         self.reason.clear();
     }
 
-    /// Headers and payload that a server takes which allows for `bytes_max`.
+    /// For whoever needs to know where it is, and not what became of it.
+    pub(crate) fn without_attempts(self) -> Self {
+        Self { attempts: Vec::new(), reason: String::new(), ..self }
+    }
+
+    /// Headers and payload that a server takes which allows for `bytes_max`. What does not fit is left out: answers first,
+    /// those of the oldest attempts before others; then the event, which is in its stream.
     pub(crate) fn encode(&self, event: &Event, bytes_max: usize) -> (HeaderMap, Bytes) {
         let (mut headers, payload) = nats::encode(event);
-        let of_event: usize = headers.iter().map(|(name, values)| name_bytes(name) + values_bytes(values)).sum();
-        let room = bytes_max.saturating_sub(OVERHEAD + of_event + payload.len());
-        let mut kept = self.clone();
+        let room = room(&headers, &payload, bytes_max);
+        let mut kept = Self { is_reference: false, ..self.clone() };
         let mut text = kept.text();
-        if text.len() > room {
-            kept.attempts.iter_mut().for_each(|attempt| attempt.answer.clear());
+        let mut excess = text.len().saturating_sub(room);
+        if excess > 0 {
+            for attempt in &mut kept.attempts {
+                if excess > 0 {
+                    let answer = std::mem::take(&mut attempt.answer);
+                    excess = excess.saturating_sub(ascii(&answer).len() - ascii("").len());
+                }
+            }
             text = kept.text();
         }
-        if text.len() > room {
+        if text.len() > room && self.is_edited {
+            // It is nowhere else.
+            kept.attempts.clear();
+            kept.reason = kept.reason.chars().take(REASON_CHARACTERS).collect();
+            text = kept.text();
+        } else if text.len() > room || event.attributes.is_empty() {
             kept.is_reference = true;
             let mut headers = HeaderMap::new();
             headers.insert(HEADER, kept.text());
@@ -121,24 +146,14 @@ impl Kept {
         (headers, payload)
     }
 
-    /// In ASCII: some who read headers take nothing else.
+    /// Whether an event finds room with it, also once it has failed again.
+    pub(crate) fn has_room_for(&self, event: &Event, bytes_max: usize) -> bool {
+        let (headers, payload) = nats::encode(event);
+        self.text().len() + GROWTH <= room(&headers, &payload, bytes_max)
+    }
+
     fn text(&self) -> String {
-        let text = serde_json::to_string(self).expect("a struct of texts and numbers is JSON");
-        if text.is_ascii() {
-            return text;
-        }
-        let mut ascii = String::with_capacity(text.len() * 2);
-        for c in text.chars() {
-            if c.is_ascii() {
-                ascii.push(c);
-            } else {
-                let mut units = [0; 2];
-                for unit in c.encode_utf16(&mut units) {
-                    ascii.push_str(&format!("\\u{unit:04x}"));
-                }
-            }
-        }
-        ascii
+        ascii(self)
     }
 
     /// Nothing where it is none of ours.
@@ -173,6 +188,7 @@ impl Kept {
             answer: attempt.answer,
             request_id: attempt.request_id,
         });
+        let is_gone = event.attributes.is_empty() && !self.reason.contains(GONE);
         DeadLetter {
             id,
             subscription: subscription.to_owned(),
@@ -183,11 +199,40 @@ impl Kept {
             event,
             attempts: attempts.collect(),
             attempts_count: self.attempts_count,
-            reason: self.reason.clone(),
+            reason: if is_gone { format!("{}; {GONE}", self.reason) } else { self.reason.clone() },
             at,
             is_holding: self.is_holding,
         }
     }
+}
+
+/// What is said where only a reference is left.
+pub(crate) const GONE: &str = "its event is gone from its stream";
+
+/// What is left for one header beside an event.
+fn room(headers: &HeaderMap, payload: &Bytes, bytes_max: usize) -> usize {
+    let of_event: usize = headers.iter().map(|(name, values)| name_bytes(name) + values_bytes(values)).sum();
+    bytes_max.saturating_sub(OVERHEAD + payload.len()).min(HEADERS_BYTES_MAX).saturating_sub(of_event)
+}
+
+/// JSON in ASCII: some who read headers take nothing else.
+fn ascii(value: &(impl Serialize + ?Sized)) -> String {
+    let text = serde_json::to_string(value).expect("texts and numbers are JSON");
+    if text.is_ascii() {
+        return text;
+    }
+    let mut ascii = String::with_capacity(text.len() * 2);
+    for c in text.chars() {
+        if c.is_ascii() {
+            ascii.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                ascii.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    ascii
 }
 
 fn name_bytes(name: &async_nats::header::HeaderName) -> usize {
@@ -209,9 +254,9 @@ mod tests {
         Event { attributes, content_type: None, data: vec![b'x'; bytes].into() }
     }
 
-    fn kept() -> Kept {
+    fn kept(attempts: i64) -> Kept {
         let mut kept = Kept::new("warehouse", "orders.placed", "ORDERS", 7, Some("k€".into()));
-        for at in 0..20 {
+        for at in 0..attempts {
             let answer = format!("no\r\n{at} 😀") + &"\u{1}".repeat(900);
             let at = Timestamp::from_second(at).unwrap();
             let took = Duration::from_millis(5);
@@ -222,20 +267,53 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_found() {
-        let (headers, payload) = kept().encode(&event(100), 1 << 20);
+        let (headers, payload) = kept(8).encode(&event(100), 1 << 20);
         assert!(headers.get(HEADER).unwrap().as_str().is_ascii());
         let found = Kept::decode_all(&headers, &payload, Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!((found.kept, found.event), (kept(), Some(event(100))));
-        assert_eq!((kept().attempts_count, kept().attempts.len()), (20, 8));
+        assert_eq!((found.kept, found.event), (kept(8), Some(event(100))));
+    }
+
+    #[test]
+    fn each_attempt_is_kept_and_the_oldest_lose_their_answers() {
+        let (headers, payload) = kept(100).encode(&event(100), 1 << 20);
+        assert!(headers.get(HEADER).unwrap().as_str().len() < 64 << 10, "a server takes no larger head");
+        let found = Kept::decode_all(&headers, &payload, Timestamp::UNIX_EPOCH).unwrap();
+        let letter = found.kept.dead_letter(1, "s", event(100), Timestamp::UNIX_EPOCH);
+        assert_eq!((letter.attempts.len(), letter.attempts_count), (100, 100));
+        assert!(letter.attempts.iter().all(|attempt| attempt.status == Some(500) && attempt.request_id == "r"));
+        assert!(letter.attempts[0].answer.is_empty() && !letter.attempts[99].answer.is_empty());
+        assert!(letter.attempts.is_sorted_by_key(|attempt| !attempt.answer.is_empty()));
+    }
+
+    #[test]
+    fn an_edited_event_is_never_replaced_by_the_one_of_its_stream() {
+        let edited = Kept { is_edited: true, reason: "r".repeat(1000), ..kept(100) };
+        let bytes_max = 1 << 20;
+        let fits = |bytes| Kept { is_edited: true, ..kept(0) }.has_room_for(&event(bytes), bytes_max);
+        let largest = (bytes_max - 10_000..bytes_max).rev().find(|bytes| fits(*bytes)).unwrap();
+        let (headers, payload) = edited.encode(&event(largest), bytes_max);
+        let found = Kept::decode_all(&headers, &payload, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(found.event, Some(event(largest)));
+        assert!(payload.len() + headers.get(HEADER).unwrap().as_str().len() < bytes_max);
+    }
+
+    #[test]
+    fn a_dead_letter_without_its_event_says_so() {
+        let (headers, payload) = kept(1).encode(&Event::default(), 1 << 20);
+        let found = Kept::decode_all(&headers, &payload, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(found.event, None);
+        let letter = found.kept.dead_letter(1, "s", Event::default(), Timestamp::UNIX_EPOCH);
+        assert!(letter.reason.ends_with(GONE));
     }
 
     #[test]
     fn what_a_server_would_not_take_is_left_out() {
-        let (headers, payload) = kept().encode(&event(100_000), 104_000);
+        let (headers, payload) = kept(20).encode(&event(100_000), 104_000);
         assert!(payload.len() + headers.get(HEADER).unwrap().as_str().len() < 103_000);
         let found = Kept::decode_all(&headers, &payload, Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!(found.event, Some(event(100_000)));
-        let (headers, payload) = kept().encode(&event(100_000), 100_500);
+        assert_eq!((found.event, found.kept.attempts.len()), (Some(event(100_000)), 20));
+        assert!(found.kept.attempts[0].answer.is_empty(), "the oldest have lost their answers");
+        let (headers, payload) = kept(20).encode(&event(100_000), 100_500);
         let found = Kept::decode_all(&headers, &payload, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!((found.event, found.kept.sequence, payload.len()), (None, 7, 0));
     }

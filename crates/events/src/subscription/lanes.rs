@@ -93,6 +93,9 @@ pub(crate) enum Action {
 struct Pause {
     probe_at: Instant,
     probes: u32,
+    /// Flights beyond it are probes.
+    since: u64,
+    is_probing: bool,
 }
 
 /// The buffer is full, and there is nothing to send.
@@ -137,6 +140,8 @@ pub(crate) struct Lanes {
     /// Changes of the window, and how many of them are on disk.
     changes: u64,
     recorded: u64,
+    /// Nothing goes on before this change is on disk: after a crash a repeat would come alone.
+    begins: u64,
     /// What goes on once a change is on disk.
     recording: VecDeque<(u64, Ticket)>,
     done: u64,
@@ -170,6 +175,7 @@ impl Lanes {
             stall: None,
             changes: 0,
             recorded: 0,
+            begins: 0,
             recording: VecDeque::new(),
             done: 0,
             is_turn_of_due: false,
@@ -221,8 +227,12 @@ impl Lanes {
     }
 
     pub(crate) fn is_held(&self, sequence: u64) -> bool {
-        let parked = self.aside.get(&sequence).and_then(|lane| self.lanes[lane].aside.get(&sequence));
-        parked.is_some_and(|parked| parked.held.is_some())
+        self.held_by(sequence).is_some()
+    }
+
+    /// The dead letter for which an event waits.
+    pub(crate) fn held_by(&self, sequence: u64) -> Option<u64> {
+        self.aside.get(&sequence).and_then(|lane| self.lanes[lane].aside.get(&sequence))?.held
     }
 
     /// What is known of an event that is aside.
@@ -276,32 +286,36 @@ impl Lanes {
 
     /// What to send now, if anything.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Request> {
-        if self.in_flight >= self.rules.concurrency || self.is_receding {
+        if self.in_flight >= self.rules.concurrency || self.is_standing() {
             return None;
         }
-        if self.paused.is_some_and(|pause| self.in_flight > 0 || now < pause.probe_at) {
+        if self.paused.is_some_and(|pause| pause.is_probing || now < pause.probe_at) {
             return None;
         }
         self.is_turn_of_due = !self.is_turn_of_due;
-        if self.is_turn_of_due {
+        let next = if self.is_turn_of_due {
             self.next_due(now).or_else(|| self.next_ready(now))
         } else {
             self.next_ready(now).or_else(|| self.next_due(now))
+        };
+        if let Some(pause) = &mut self.paused {
+            pause.is_probing = next.is_some();
         }
+        next
     }
 
     /// When [`Self::next`] or [`Self::tick`] have something to do without anything else having happened.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let slow = self.flights.front().map(|(began, ..)| *began + SLOW);
-        if self.in_flight >= self.rules.concurrency || self.is_receding {
+        if self.in_flight >= self.rules.concurrency || self.is_standing() {
             return slow;
         }
         let due = self.due.first();
         let batch = self.rules.batch.and_then(|batch| Some(self.ready.front()?.0 + batch.wait));
         let something = match self.paused {
-            Some(pause) if self.in_flight == 0 && !self.ready.is_empty() => Some(pause.probe_at),
-            Some(pause) if self.in_flight == 0 => due.map(|due| due.max(pause.probe_at)),
-            Some(_) => None,
+            Some(Pause { is_probing: true, .. }) => None,
+            Some(pause) if !self.ready.is_empty() => Some(pause.probe_at),
+            Some(pause) => due.map(|due| due.max(pause.probe_at)),
             None => due.into_iter().chain(batch).min(),
         };
         slow.into_iter().chain(something).min()
@@ -327,7 +341,7 @@ impl Lanes {
     /// The buffer is full. Where nothing of it can be sent and it empties too slowly, the longest lane goes aside, for others
     /// may wait behind it.
     pub(crate) fn full(&mut self, now: Instant) {
-        if self.in_flight >= self.rules.concurrency || self.paused.is_some() {
+        if self.in_flight >= self.rules.concurrency || self.paused.is_some() || self.is_standing() {
             self.stall = None;
             return;
         }
@@ -353,13 +367,17 @@ impl Lanes {
     /// A request has come to its end.
     pub(crate) fn finished(&mut self, tickets: &[Ticket], outcome: Outcome, now: Instant) {
         self.in_flight -= 1;
-        if outcome == Outcome::Unreachable {
-            let probes = self.paused.map_or(0, |pause| pause.probes + 1);
-            let probe_at = now + PROBES.delay(probes, self.random.f64());
-            self.paused = Some(Pause { probe_at, probes });
-        } else {
-            self.paused = None;
-        }
+        let number = tickets.first().map_or(0, |first| self.lane(first.lane).flight_number);
+        self.paused = match self.paused {
+            _ if outcome != Outcome::Unreachable => None,
+            // It began before, and says nothing new.
+            Some(pause) if number <= pause.since => Some(pause),
+            pause => {
+                let probes = pause.map_or(0, |pause| pause.probes + 1);
+                let probe_at = now + PROBES.delay(probes, self.random.f64());
+                Some(Pause { probe_at, probes, since: self.flight_number, is_probing: false })
+            }
+        };
         let is_batch = tickets.len() > 1;
         let mut rest = tickets;
         while let Some(first) = rest.first() {
@@ -506,6 +524,27 @@ impl Lanes {
         self.settle(id, now);
     }
 
+    /// Nothing of the key begins until it is [released](Self::release) as often. Whether a later event is in flight.
+    pub(crate) fn reserve(&mut self, key: &Arc<str>, sequence: u64, now: Instant) -> bool {
+        let id = self.lane_of(Some(key));
+        let lane = self.lane(id);
+        lane.reserved += 1;
+        let is_later_in_flight = match lane.flight {
+            Flight::Queue(count) => lane.queue.iter().take(count).any(|one| *one > sequence),
+            Flight::Aside(one) | Flight::Removing(one) => one > sequence,
+            Flight::None | Flight::Burying(_) | Flight::Recording => false,
+        };
+        self.settle(id, now);
+        is_later_in_flight
+    }
+
+    pub(crate) fn release(&mut self, key: &Arc<str>, now: Instant) {
+        let id = self.lane_of(Some(key));
+        let lane = self.lane(id);
+        lane.reserved = lane.reserved.saturating_sub(1);
+        self.settle(id, now);
+    }
+
     /// Whether nothing happens to an event at the moment, so that it can be put aside, replaced there, or taken out.
     pub(crate) fn is_resting(&self, sequence: u64) -> bool {
         let Some(lane) = self.aside.get(&sequence).and_then(|id| self.lanes.get(id)) else {
@@ -526,7 +565,7 @@ impl Lanes {
         }
     }
 
-    /// The cursor is to be set back: what is in memory is given up, what is under way ends.
+    /// It ends: what is in memory is given up, what is under way ends.
     pub(crate) fn recede(&mut self) {
         self.is_receding = true;
         for lane in self.lanes.values_mut() {
@@ -536,26 +575,43 @@ impl Lanes {
         }
     }
 
-    /// Begins again at `from`, with nothing under way.
+    /// Nothing is sent until it is [set back](Self::set_back) or [goes on](Self::resume).
+    pub(crate) fn hold(&mut self) {
+        self.is_receding = true;
+    }
+
+    /// Whether nothing is to be sent or read: what is under way ends, or where it begins again is not on disk yet.
+    pub(crate) fn is_standing(&self) -> bool {
+        self.is_receding || self.recorded < self.begins
+    }
+
+    /// Goes on where it was held.
+    pub(crate) fn resume(&mut self) {
+        self.is_receding = false;
+    }
+
+    /// Begins again at `from`, with nothing under way. What is not done before it is read again, too.
     pub(crate) fn set_back(&mut self, from: u64, now: Instant) {
         self.window.set_back(from);
         self.begin_again(now);
     }
 
-    /// Goes on with what was given up by [`Self::recede`], which is read again.
-    pub(crate) fn resume(&mut self, now: Instant) {
-        self.window = Window::new(&self.window.record());
+    /// The stream has other events than before, and nothing is under way: those that are aside stay.
+    pub(crate) fn begin_anew(&mut self, created: i64, now: Instant) {
+        self.window = Window::new(&Record::after(0));
+        self.window.set_created(created);
         self.begin_again(now);
     }
 
-    /// The stream has other events than before: those that are aside stay.
-    pub(crate) fn begin_behind(&mut self, sequence: u64, now: Instant) {
-        self.window = Window::new(&Record::after(sequence));
+    /// The stream has lost what was behind `last`, and nothing is under way: what is aside stays.
+    pub(crate) fn cut(&mut self, last: u64, now: Instant) {
+        self.window.cut(last);
         self.begin_again(now);
     }
 
     fn begin_again(&mut self, now: Instant) {
         self.changes += 1;
+        self.begins = self.changes;
         self.is_receding = false;
         self.ready.clear();
         self.due = Due::default();

@@ -1,7 +1,7 @@
 //! How far a subscription has come: which events are done, and the record in which that is kept. Pure. Called by `lanes`,
 //! which tells it what was read and done, and by the subscription, which keeps the record.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,20 @@ impl Record {
         serde_json::to_vec(self).expect("a struct of numbers is JSON")
     }
 
+    /// The same, with nothing done behind `last`.
+    fn cut(self, last: u64) -> Self {
+        let (floor, through) = (self.floor.min(last), self.through.min(last));
+        let mut left = last.saturating_sub(self.floor);
+        let is_before = |step: &u64| {
+            left.checked_sub(*step).is_some_and(|rest| {
+                left = rest;
+                true
+            })
+        };
+        let pending = self.pending.iter().copied().take_while(is_before).collect();
+        Self { floor, through, pending, ..self }
+    }
+
     fn pending(&self) -> impl Iterator<Item = u64> {
         self.pending.iter().scan(self.floor, |at, step| {
             *at += step;
@@ -61,9 +75,8 @@ impl Record {
 /// The events between the oldest one that is not done and the newest one read.
 #[derive(Debug)]
 pub(crate) struct Window {
-    /// In order, those that are done among them; the first one never is.
-    entries: VecDeque<(u64, bool)>,
-    open: usize,
+    /// Those that are not done.
+    undone: BTreeSet<u64>,
     /// Everything up to it was read, or is not for this subscription.
     read: u64,
     /// The highest that was done since the window was made.
@@ -79,8 +92,7 @@ pub(crate) struct Window {
 impl Window {
     pub(crate) fn new(record: &Record) -> Self {
         Self {
-            entries: VecDeque::new(),
-            open: 0,
+            undone: BTreeSet::new(),
             read: record.floor,
             through: record.floor,
             highest: record.highest.max(record.through),
@@ -91,16 +103,22 @@ impl Window {
         }
     }
 
-    /// Begins again at `from`; what was done is done no more.
+    /// Begins again at `from`; from there on what was done is done no more. Before it, what is not done stays so.
     pub(crate) fn set_back(&mut self, from: u64) {
-        let record = Record { highest: self.highest, created: self.created, ..Record::after(from.saturating_sub(1)) };
-        let replay = (from <= self.highest).then_some((from, self.highest));
-        *self = Self::new(&Record { replay, ..record });
+        let on = self.replay().map_or(from, |(first, _)| first.min(from));
+        let replay = (from <= self.highest).then_some((on, self.highest)).or(self.replay());
+        *self = Self::new(&Record { replay, ..self.record().cut(from.saturating_sub(1)) });
+    }
+
+    /// The stream has lost what was behind `last`, and gives these numbers again.
+    pub(crate) fn cut(&mut self, last: u64) {
+        let replay = self.replay().map(|(from, to)| (from, to.min(last)));
+        *self = Self::new(&Record { highest: self.highest.min(last), replay, ..self.record().cut(last) });
     }
 
     /// Everything up to it is done.
     pub(crate) fn floor(&self) -> u64 {
-        self.entries.front().map_or(self.read, |(first, _)| first - 1)
+        self.undone.first().map_or(self.read, |first| first - 1)
     }
 
     pub(crate) fn read(&self) -> u64 {
@@ -109,13 +127,12 @@ impl Window {
 
     /// How many were read that are not done.
     pub(crate) fn open(&self) -> usize {
-        self.open
+        self.undone.len()
     }
 
     /// Whether it was read, and is not done; or will be read, and was not done before.
     pub(crate) fn is_open(&self, sequence: u64) -> bool {
-        let found = self.entries.binary_search_by_key(&sequence, |(sequence, _)| *sequence);
-        found.map_or_else(|_| !self.was_done(sequence), |at| !self.entries[at].1)
+        self.undone.contains(&sequence) || !self.was_done(sequence)
     }
 
     pub(crate) fn highest(&self) -> u64 {
@@ -134,7 +151,7 @@ impl Window {
     /// Tells of a sequence, whenever it is asked, whether it is done now.
     pub(crate) fn done_then(&self) -> impl Fn(u64) -> bool + Send + use<> {
         let (read, kept_through, kept_pending) = (self.read, self.kept_through, self.kept_pending.clone());
-        let open: BTreeSet<u64> = self.entries.iter().filter(|(_, is_done)| !is_done).map(|(one, _)| *one).collect();
+        let open = self.undone.clone();
         move |one| {
             if one <= read { !open.contains(&one) } else { one <= kept_through && !kept_pending.contains(&one) }
         }
@@ -168,28 +185,21 @@ impl Window {
     pub(crate) fn push(&mut self, sequence: u64) {
         assert!(sequence > self.read, "sequences grow");
         self.pass(sequence);
-        self.entries.push_back((sequence, false));
-        self.open += 1;
+        self.undone.insert(sequence);
     }
 
     /// It needs no delivery any more.
     pub(crate) fn done(&mut self, sequence: u64) {
-        let Ok(at) = self.entries.binary_search_by_key(&sequence, |(sequence, _)| *sequence) else { return };
-        if !std::mem::replace(&mut self.entries[at].1, true) {
-            self.open -= 1;
-        }
-        self.through = self.through.max(sequence);
-        self.highest = self.highest.max(sequence);
-        while self.entries.front().is_some_and(|(_, is_done)| *is_done) {
-            self.entries.pop_front();
+        if self.undone.remove(&sequence) {
+            self.through = self.through.max(sequence);
+            self.highest = self.highest.max(sequence);
         }
     }
 
     pub(crate) fn record(&self) -> Record {
         let floor = self.floor();
         let through = self.through.max(self.kept_through).max(floor);
-        let ours = self.entries.iter().filter(|(_, is_done)| !is_done).map(|(sequence, _)| *sequence);
-        let all = ours.chain(self.kept_pending.range(self.read + 1..).copied());
+        let all = self.undone.iter().copied().chain(self.kept_pending.range(self.read + 1..).copied());
         let mut at = floor;
         let pending = all.take_while(|sequence| *sequence <= through).map(|sequence| {
             let step = sequence - at;
@@ -264,6 +274,33 @@ mod tests {
             window.done(sequence);
         }
         assert_eq!((window.replay(), window.highest()), (None, 6));
+    }
+
+    fn again(window: &Window) -> Vec<u64> {
+        (1..=10).filter(|sequence| !window.was_done(*sequence)).collect()
+    }
+
+    #[test]
+    fn a_replay_leaves_none_out_that_was_not_done() {
+        let mut window = Window::new(&Record::after(0));
+        (1..=9).for_each(|sequence| window.push(sequence));
+        [1, 2, 4, 5, 7, 8].into_iter().for_each(|sequence| window.done(sequence));
+        for (from, expected) in [(10_000, vec![3, 6, 9, 10]), (8, vec![3, 6, 8, 9, 10]), (2, (2..=10).collect())] {
+            window.set_back(from);
+            assert_eq!(again(&window), expected, "from {from}");
+            assert_eq!(again(&Window::new(&window.record())), expected, "from {from}, recorded");
+            assert_eq!(window.highest(), 8);
+        }
+        assert_eq!((window.floor(), window.replay()), (1, Some((2, 8))));
+    }
+
+    #[test]
+    fn numbers_that_are_given_again_are_not_done() {
+        let mut window = Window::new(&Record::after(0));
+        (1..=9).for_each(|sequence| window.push(sequence));
+        [1, 2, 4, 5, 7, 8].into_iter().for_each(|sequence| window.done(sequence));
+        window.cut(5);
+        assert_eq!((again(&window), window.highest()), ((vec![3, 6, 7, 8, 9, 10]), 5));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{DirectGetErrorKind, LastRawMessageErrorKind, RawMessageErrorKind};
+use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use jiff::Timestamp;
 use kit::backoff::Backoff;
@@ -108,18 +108,15 @@ impl Store {
     /// The progress, where there is any.
     ///
     /// # Errors
-    /// [`Error::Broker`].
+    /// [`Error::Unreadable`], [`Error::Broker`].
     pub(crate) async fn load_record(&self, session: &Session) -> Result<Option<Record>, Error> {
         let stream = session.jetstream.get_stream_no_info(&session.names.progress).await;
         let stream = stream.map_err(|error| failed("read the progress", error))?;
         let subject = session.names.progress_subject(&self.name);
         match stream.get_last_raw_message_by_subject(&subject).await {
             Ok(message) => {
-                let record = Record::decode(&message.payload);
-                if record.is_none() {
-                    tracing::error!(subscription = &*self.name, "its progress cannot be read; it begins anew");
-                }
-                Ok(record)
+                let unreadable = || Error::Unreadable { what: format!("the progress of {}", self.name) };
+                Record::decode(&message.payload).map(Some).ok_or_else(unreadable)
             }
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) if matches!(error.kind(), LastRawMessageErrorKind::JetStream(ref error) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND) => {
@@ -129,10 +126,10 @@ impl Store {
         }
     }
 
-    /// Everything that is aside, without the events themselves.
+    /// Everything that is aside, without the events themselves, and without what their attempts were: only those are as large.
     ///
     /// # Errors
-    /// [`Error::Broker`].
+    /// [`Error::Unreadable`], [`Error::Away`], [`Error::Broker`].
     pub(crate) async fn load_aside(&self, session: &Session) -> Result<Vec<Aside>, Error> {
         let wish = Wish {
             stream: session.names.aside.clone(),
@@ -151,11 +148,10 @@ impl Store {
                 Next::Nothing => {}
                 Next::Lost => return Err(broken()),
                 Next::Message(read) => {
-                    let kept = read.message.headers.as_ref().and_then(Kept::decode);
-                    match kept {
-                        Some(kept) => all.push(Aside { kept, stored: read.sequence }),
-                        None => tracing::error!(sequence = read.sequence, "what is aside cannot be read"),
-                    }
+                    let unreadable =
+                        || Error::Unreadable { what: format!("number {} of what is aside", read.sequence) };
+                    let kept = read.message.headers.as_ref().and_then(Kept::decode).ok_or_else(unreadable)?;
+                    all.push(Aside { kept: kept.without_attempts(), stored: read.sequence });
                 }
             }
         }
@@ -163,16 +159,30 @@ impl Store {
         Ok(all)
     }
 
-    /// Puts an event aside, in the place of what is there of it. Gives its number there.
+    /// Puts an event aside, of which nothing is there. Gives its number there.
     pub(crate) async fn put_aside(&self, kept: &Kept, event: &Event) -> u64 {
         let id = &kit::ids::unique();
+        let what = "what failed cannot be put aside";
+        self.insist(what, |session| async move { self.put(&session, kept, event, id).await }).await
+    }
+
+    /// Puts it in the place of what is there of it. None where there is no room: what is there stays.
+    pub(crate) async fn put_aside_again(&self, kept: &Kept, event: &Event) -> Option<u64> {
+        let id = &kit::ids::unique();
         self.insist("what failed cannot be put aside", |session| async move {
-            let (mut headers, payload) = kept.encode(event, session.client.server_info().max_payload);
-            headers.insert(MESSAGE_ID, id.as_str());
-            let subject = format!("{}.{}", session.names.aside_subject(&self.name), kept.sequence);
-            publish(&session, subject, headers, payload).await
+            match self.put(&session, kept, event, id).await {
+                Err(error) if is_full(&error) => Ok(None),
+                put => put.map(Some),
+            }
         })
         .await
+    }
+
+    async fn put(&self, session: &Session, kept: &Kept, event: &Event, id: &str) -> Result<u64, Error> {
+        let (mut headers, payload) = kept.encode(event, session.client.server_info().max_payload);
+        headers.insert(MESSAGE_ID, id);
+        let subject = format!("{}.{}", session.names.aside_subject(&self.name), kept.sequence);
+        publish(session, subject, headers, payload).await
     }
 
     /// Takes an event out of what is aside.
@@ -183,7 +193,7 @@ impl Store {
         .await;
     }
 
-    /// An event that is aside. None where somebody has taken it away.
+    /// An event that is aside; without attributes where it is gone from its stream. None where somebody has taken it away.
     pub(crate) async fn fetch(&self, stored: u64) -> Option<(Kept, Event)> {
         self.insist("what is aside cannot be read", |session| async move {
             let Some(message) = get(&session, &session.names.aside, stored).await? else { return Ok(None) };
@@ -202,7 +212,9 @@ impl Store {
                 publish(&session, session.names.dead_subject(&self.name), headers, payload).await
             })
             .await;
-        if let Some(topic) = &self.dead_letter_topic {
+        if let Some(topic) = &self.dead_letter_topic
+            && !event.attributes.is_empty()
+        {
             self.publish_dead(topic, kept, event, id).await;
         }
         letter
@@ -231,6 +243,14 @@ impl Store {
             }
         })
         .await;
+    }
+
+    /// Whether a dead letter is there.
+    pub(crate) async fn has_letter(&self, id: u64) -> bool {
+        self.insist("a dead letter cannot be read", |session| async move {
+            Ok(get(&session, &session.names.dead, id).await?.is_some())
+        })
+        .await
     }
 
     /// Takes a dead letter away.
@@ -293,7 +313,17 @@ pub(crate) async fn delete(session: &Session, stream: &str, sequence: u64) -> Re
     }
 }
 
-/// What a message keeps, with an event that is looked up where it is not in it.
+/// Whether a stream has refused something for want of room.
+fn is_full(error: &Error) -> bool {
+    let Error::Broker { source, .. } = error else { return false };
+    let refused = source.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
+    refused.is_some_and(|error| {
+        error.error_code() == ErrorCode::STREAM_STORE_FAILED && error.to_string().contains("maximum bytes")
+    })
+}
+
+/// What a message keeps, with an event that is looked up where it is not in it. Where it is not there either, the event has
+/// no attributes.
 ///
 /// # Errors
 /// [`Error::Broker`].
@@ -306,8 +336,7 @@ pub(crate) async fn complete(session: &Session, message: &StreamMessage) -> Resu
         return Ok(Some((kept, event)));
     }
     let Some(message) = get(session, &kept.stream, kept.sequence).await? else {
-        tracing::error!(stream = kept.stream, sequence = kept.sequence, "a large event is gone from its stream");
-        return Ok(None);
+        return Ok(Some((kept, Event::default())));
     };
     let stored = nats::Stored {
         stream: &kept.stream,

@@ -71,12 +71,11 @@ async fn events_are_durable_and_deduplicated_on_nats_server_too() {
     for is_duplicate in [false, true] {
         let answer = engine.post("/cart/orders.placed", &[("idempotency-key", "k")], b"hi").await;
         let source = "/services/cart";
-        let event =
-            json!({ "id": "k", "source": source, "stream": "ORDERS", "sequence": 1, "duplicate": is_duplicate });
+        let event = json!({ "id": "orders.placed/k", "source": source, "stream": "ORDERS", "sequence": 1, "duplicate": is_duplicate });
         assert_eq!((answer.status(), json(&answer)), (202, json!({ "events": [event] })));
     }
     let (headers, payload) = raw(&context, "ORDERS", 1).await;
-    assert_eq!((headers.get("ce-id").unwrap().as_str(), &payload[..]), ("k", &b"hi"[..]));
+    assert_eq!((headers.get("ce-id").unwrap().as_str(), &payload[..]), ("orders.placed/k", &b"hi"[..]));
     for name in ["ATOLL_SHOP_ASIDE", "ATOLL_SHOP_DEAD"] {
         assert_eq!(count(&context, name).await, 0, "{name}");
     }

@@ -62,7 +62,7 @@ async fn the_same_source_and_id_are_stored_once() {
     for is_duplicate in [false, true] {
         let answer = json(&engine.post("/cart/orders.placed", &key, b"x").await);
         assert_eq!(answer["events"][0]["duplicate"], is_duplicate);
-        assert_eq!(answer["events"][0]["id"], "k 1");
+        assert_eq!(answer["events"][0]["id"], "orders.placed/k 1");
     }
     assert_eq!(count(&context, "ORDERS").await, 4);
     let reading = engine.handle.read().topics["orders.>"].clone();

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Delivering, Happening, Phase, Place};
+use super::{Back, Delivering, Happening, LOOK_EVERY, Phase, Place};
 use crate::cloudevent::nats;
+use crate::config::Since;
 use crate::error::Error;
 use crate::event::Event;
 use crate::key::Parsed;
@@ -19,6 +20,8 @@ use crate::subscription::{Command, Compiled, Reply};
 /// Limit: what is asked of an event to which something happens waits so long, and so much of it.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 const WAITING_MAX: usize = 64;
+/// Limit: so long, after the longest request, the subscription stands still for a replay that cannot begin.
+const HELD_MAX: Duration = Duration::from_secs(5);
 /// Limit: messages that are looked at for a later event of the same key; beyond it one is taken for granted.
 const LOOKED_AT_MAX: usize = 100_000;
 /// Limit: the same of later events of the key that were not delivered yet.
@@ -29,7 +32,7 @@ impl Delivering {
     pub(super) fn asked(&mut self, command: Command) {
         let is_free = match &command {
             Command::Redrive { kept, .. } => self.is_free(kept.sequence),
-            Command::Drop { sequence, .. } => !self.lanes.is_held(*sequence) || self.is_free(*sequence),
+            Command::Drop { letter, sequence, .. } => !self.is_holding(*letter, *sequence) || self.is_free(*sequence),
             Command::Replay { .. } => true,
         };
         if is_free || self.waiting.len() >= WAITING_MAX {
@@ -54,6 +57,11 @@ impl Delivering {
         }
     }
 
+    /// Whether it is this dead letter for which the key of the event waits.
+    fn is_holding(&self, letter: u64, sequence: u64) -> bool {
+        self.lanes.held_by(sequence) == Some(letter)
+    }
+
     fn is_free(&self, sequence: u64) -> bool {
         self.lanes.is_resting(sequence) && !self.asked.contains(&sequence)
     }
@@ -63,9 +71,12 @@ impl Delivering {
             Command::Redrive { letter, kept, event, reply } => self.redrive(letter, kept, *event, reply),
             Command::Drop { letter, sequence, reply } => self.drop_letter(letter, sequence, reply),
             Command::Replay { since, reply } if matches!(self.phase, Phase::Delivering) => {
-                self.lanes.recede();
+                match self.surroundings.link.session() {
+                    Ok(session) => self.seek(&session, since),
+                    Err(error) => return answer(reply, Err(error)),
+                }
                 self.close();
-                self.phase = Phase::Receding(since, reply);
+                self.hold(Back::Seeking(since, reply));
             }
             Command::Replay { reply, .. } => answer(reply, Err(busy("another replay begins"))),
         }
@@ -76,10 +87,13 @@ impl Delivering {
         if !self.lanes.is_resting(sequence) || !self.asked.insert(sequence) {
             return answer(reply, Err(busy("the event is on its way")));
         }
+        let now = Instant::now().into_std();
         kept.renew();
         kept.is_redriven = true;
         kept.key = self.compiled.key.as_ref().and_then(|key| key.of(&Parsed::new(&event)));
         let is_held = self.lanes.is_held(sequence);
+        // What is delivered from now on comes behind it.
+        let is_later_in_flight = kept.key.as_ref().is_some_and(|key| self.lanes.reserve(key, sequence, now));
         let later = self.wish(From::Sequence(sequence + 1));
         let (store, link, compiled) = (self.store.clone(), self.surroundings.link.clone(), self.compiled.clone());
         let is_done = self.lanes.done_beyond(sequence);
@@ -90,24 +104,40 @@ impl Delivering {
                     Err(_) => None,
                 };
                 // What could not be found out is taken for granted.
-                kept.is_out_of_order = looked.unwrap_or(true);
+                kept.is_out_of_order = is_later_in_flight || looked.unwrap_or(true);
             }
-            let stored = store.put_aside(&kept, &event).await;
+            // Somebody else may have asked the same meanwhile.
+            if !store.has_letter(letter).await {
+                return Happening::NotRedriven { sequence, error: Error::NoDeadLetter { id: letter }, reply };
+            }
+            let Some(stored) = store.put_aside_again(&kept, &event).await else {
+                return Happening::NotRedriven { sequence, error: busy("what waits aside has no room"), reply };
+            };
             store.drop_letter(letter).await;
             Happening::Redriven { letter, kept, stored, reply }
         }));
     }
 
+    pub(super) fn not_redriven(&mut self, sequence: u64, error: Error, reply: Reply<()>) {
+        self.asked.remove(&sequence);
+        answer(reply, Err(error));
+    }
+
     pub(super) fn redriven(&mut self, letter: u64, kept: &Kept, stored: u64, reply: Reply<()>) {
         self.asked.remove(&kept.sequence);
+        self.forget_body(kept.sequence);
         self.stored.insert(kept.sequence, stored);
-        self.lanes.redrive(kept.sequence, kept.key.as_ref(), Instant::now().into_std());
+        let now = Instant::now().into_std();
+        self.lanes.redrive(kept.sequence, kept.key.as_ref(), now);
+        if let Some(key) = &kept.key {
+            self.lanes.release(key, now);
+        }
         tracing::info!(subscription = self.compiled.config.name, letter, "a dead letter is tried again");
         answer(reply, Ok(()));
     }
 
     fn drop_letter(&mut self, letter: u64, sequence: u64, reply: Reply<()>) {
-        let is_held = self.lanes.is_held(sequence);
+        let is_held = self.is_holding(letter, sequence);
         if is_held && (!self.lanes.is_resting(sequence) || !self.asked.insert(sequence)) {
             return answer(reply, Err(busy("the event is on its way")));
         }
@@ -124,7 +154,9 @@ impl Delivering {
     }
 
     pub(super) fn dropped(&mut self, letter: u64, sequence: u64, reply: Reply<()>) {
-        if self.asked.remove(&sequence) {
+        if self.is_holding(letter, sequence) {
+            self.asked.remove(&sequence);
+            self.forget_body(sequence);
             self.stored.remove(&sequence);
             self.lanes.drop_aside(sequence, Instant::now().into_std());
         }
@@ -133,34 +165,70 @@ impl Delivering {
     }
 
     /// Where the replay begins is known.
-    pub(super) fn sought(&mut self, sought: Result<u64, Error>) {
-        let draining = Phase::Delivering;
-        let reply = match std::mem::replace(&mut self.phase, draining) {
-            Phase::Seeking(reply) => reply,
-            other => {
-                self.phase = other;
-                return;
-            }
+    pub(super) fn sought(&mut self, since: Since, sought: Result<u64, Error>) {
+        match std::mem::replace(&mut self.phase, Phase::Delivering) {
+            Phase::Receding(until, Back::Seeking(wanted, reply)) if wanted == since => match sought {
+                Ok(from) => self.phase = Phase::Receding(until, Back::To(from, reply)),
+                Err(error) => {
+                    self.go_on(Instant::now());
+                    answer(reply, Err(error));
+                }
+            },
+            other => self.phase = other,
+        }
+    }
+
+    /// Sends nothing more until the cursor can be set back.
+    pub(super) fn hold(&mut self, back: Back) {
+        self.lanes.hold();
+        self.phase = Phase::Receding(Instant::now() + self.compiled.config.ack_wait + HELD_MAX, back);
+    }
+
+    /// Goes on as it was before it was held, and reads on from a time on.
+    fn go_on(&mut self, reading_from: Instant) {
+        self.lanes.resume();
+        self.phase = Phase::Delivering;
+        self.cursor = Place::None(reading_from);
+    }
+
+    /// Sets the cursor back once what was under way has ended; where that takes too long, it goes on.
+    pub(super) fn set_back(&mut self, now: Instant) {
+        let Phase::Receding(until, back) = &self.phase else { return };
+        let is_ready = match back {
+            Back::Seeking(..) => false,
+            Back::To(..) => self.lanes.is_quiet(),
+            Back::Anew(_) | Back::Cut(_) => self.lanes.is_quiet() && self.asked.is_empty(),
         };
-        let now = Instant::now();
-        let from = match sought {
-            Ok(from) => from,
-            Err(error) => {
-                // As it was: what was given up in memory is read again.
-                self.lanes.resume(now.into_std());
-                self.bodies.clear();
-                self.bytes = 0;
-                self.cursor = Place::None(now);
-                return answer(reply, Err(error));
+        if !is_ready && now < *until {
+            return;
+        }
+        let Phase::Receding(_, back) = std::mem::replace(&mut self.phase, Phase::Delivering) else { return };
+        if !is_ready {
+            return match back {
+                Back::Seeking(_, reply) | Back::To(_, reply) => {
+                    self.go_on(now);
+                    answer(reply, Err(busy("what is under way does not end")));
+                }
+                // What is under way may need others to be delivered.
+                Back::Anew(_) | Back::Cut(_) => self.go_on(now + LOOK_EVERY),
+            };
+        }
+        let time = now.into_std();
+        match back {
+            Back::Seeking(..) => {}
+            Back::To(from, reply) => {
+                self.lanes.set_back(from, time);
+                let to = self.lanes.window.highest();
+                let from = from.min(to + 1);
+                let replay = Replay { from, to, left: (to + 1).saturating_sub(from) };
+                self.recording.replies.push((self.lanes.changes(), replay, reply));
             }
-        };
-        self.lanes.set_back(from, now.into_std());
+            Back::Anew(created) => self.lanes.begin_anew(created, time),
+            Back::Cut(last) => self.lanes.cut(last, time),
+        }
         self.bodies.clear();
         self.bytes = 0;
         self.cursor = Place::None(now);
-        let to = self.lanes.window.highest();
-        let replay = Replay { from, to, left: (to + 1).saturating_sub(from) };
-        self.recording.replies.push((self.lanes.changes(), replay, reply));
     }
 }
 

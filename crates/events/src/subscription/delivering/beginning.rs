@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kit::drain;
 use tokio::time::{Instant, sleep};
 
-use super::{Delivering, Happening, Place};
+use super::{Back, Delivering, Happening, Place};
 use crate::config::{Since, Start};
 use crate::error::Error;
 use crate::link::Session;
@@ -116,11 +116,13 @@ impl Delivering {
             let (stream, filter, from) = (config.stream.clone(), config.topic.clone(), self.stuck.0 + 1);
             self.cursor = Place::Opening;
             self.work.push(Box::pin(async move {
-                Happening::Stepped(raw::next(&session, &stream, &filter, from).await.map(|read| read.map(Box::new)))
+                let read = raw::next(&session, &stream, &filter, from).await;
+                Happening::Stepped(from, read.map(|read| read.map(Box::new)))
             }));
             return;
         }
-        let wish = self.wish(From::Sequence(self.lanes.window.read() + 1));
+        let from = self.lanes.window.read() + 1;
+        let wish = self.wish(From::Sequence(from));
         let session = session.clone();
         self.cursor = Place::Opening;
         self.work.push(Box::pin(async move {
@@ -128,11 +130,19 @@ impl Delivering {
                 opened = Cursor::open(&session, &wish) => opened.map(Box::new),
                 () = session.lost() => Err(Error::Away { reason: "the connection was lost".to_owned() }),
             };
-            Happening::Opened(opened)
+            Happening::Opened(from, opened)
         }));
     }
 
-    pub(super) fn stepped(&mut self, stepped: Result<Option<Box<Read>>, Error>) {
+    /// Whether what was begun at a sequence is still wanted: meanwhile the connection may have been lost, or the cursor set back.
+    fn is_opening(&self, from: u64) -> bool {
+        self.is_reading() && matches!(self.cursor, Place::Opening) && from == self.lanes.window.read() + 1
+    }
+
+    pub(super) fn stepped(&mut self, from: u64, stepped: Result<Option<Box<Read>>, Error>) {
+        if !self.is_opening(from) {
+            return;
+        }
         if let Ok(Some(read)) = stepped {
             self.arrived(&read);
         }
@@ -140,7 +150,13 @@ impl Delivering {
         self.cursor = Place::None(Instant::now());
     }
 
-    pub(super) fn opened(&mut self, opened: Result<Box<Cursor>, Error>) {
+    pub(super) fn opened(&mut self, from: u64, opened: Result<Box<Cursor>, Error>) {
+        if !self.is_opening(from) {
+            if let Ok(cursor) = opened {
+                self.close_cursor(cursor);
+            }
+            return;
+        }
         let now = Instant::now();
         let cursor = match opened {
             Ok(cursor) => cursor,
@@ -151,38 +167,35 @@ impl Delivering {
             }
         };
         self.counting.unreadable = None;
-        let is_first = self.created.replace(cursor.created).is_none();
-        let is_another = self.lanes.window.created().is_some_and(|created| created != cursor.created);
-        if is_another {
-            tracing::warn!(
-                subscription = self.compiled.config.name,
-                "its stream was made anew: it begins with the first event"
-            );
-            self.lanes.begin_behind(0, now.into_std());
-        } else if is_first && self.lanes.window.read() > cursor.last_sequence {
-            // The broker has lost what was not on its disk, and will give these numbers again.
-            self.lanes.begin_behind(cursor.last_sequence, now.into_std());
+        let (last, window) = (cursor.last_sequence, &mut self.lanes.window);
+        let back = if window.created().is_some_and(|created| created != cursor.created) {
+            let subscription = &self.compiled.config.name;
+            tracing::warn!(subscription, "its stream was made anew: it begins with the first event");
+            Some(Back::Anew(cursor.created))
+        } else {
+            window.set_created(cursor.created);
+            // The broker has lost what was not on its disk, and gives these numbers again.
+            (window.read() > last).then_some(Back::Cut(last))
+        };
+        if let Some(back) = back {
+            self.cursor = Place::None(now);
+            self.close_cursor(cursor);
+            return self.hold(back);
         }
-        self.lanes.window.set_created(cursor.created);
-        self.cursor = Place::Open(cursor);
-        if is_another {
-            self.close();
-        } else if let Place::Open(cursor) = &self.cursor
-            && cursor.pending == 0
-        {
-            let last = cursor.last_sequence;
+        if cursor.pending == 0 {
             self.lanes.pass(last, now.into_std());
         }
+        self.cursor = Place::Open(cursor);
     }
 
     /// Finds out which sequence is the first of a replay.
-    pub(super) fn seek(&mut self, session: &Session, since: Since) {
+    pub(super) fn seek(&self, session: &Session, since: Since) {
         let (session, wish) = (
             session.clone(),
             match since {
-                Since::First => return self.work.push(Box::pin(async { Happening::Sought(Ok(1)) })),
+                Since::First => return self.work.push(Box::pin(async move { Happening::Sought(since, Ok(1)) })),
                 Since::Sequence(sequence) => {
-                    return self.work.push(Box::pin(async move { Happening::Sought(Ok(sequence.max(1))) }));
+                    return self.work.push(Box::pin(async move { Happening::Sought(since, Ok(sequence.max(1))) }));
                 }
                 Since::Time(time) => self.wish(From::Time(time)),
             },
@@ -192,7 +205,7 @@ impl Delivering {
                 sought = first_of(&session, &wish) => sought,
                 () = session.lost() => Err(Error::Away { reason: "the connection was lost".to_owned() }),
             };
-            Happening::Sought(sought)
+            Happening::Sought(since, sought)
         }));
     }
 }

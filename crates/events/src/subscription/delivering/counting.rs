@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::Delivering;
-use super::Place;
+use super::{Delivering, Phase, Place};
 use crate::reading::{Replay, SubscriptionReading};
 use crate::subscription::lanes::{Outcome, Request};
 
@@ -20,6 +19,8 @@ pub(super) struct Counting {
     /// Why the stream cannot be read.
     pub(super) unreadable: Option<String>,
     pub(super) is_parked_full: bool,
+    /// The stream of what is aside has no room.
+    pub(super) is_aside_full: bool,
     /// Deliveries at the end of each of the last seconds.
     seconds: [u64; RATE_SECONDS],
     at: usize,
@@ -33,6 +34,7 @@ impl Counting {
             sender,
             unreadable: None,
             is_parked_full: false,
+            is_aside_full: false,
             seconds: [0; RATE_SECONDS],
             at: 0,
             lived: 0,
@@ -84,17 +86,22 @@ impl Delivering {
             Place::Open(cursor) => cursor.pending,
             _ => self.counting.reading.lag.saturating_sub((window.open() + parked) as u64),
         };
-        let replay = window.replay().map(|(from, to)| Replay { from, to, left: to - window.floor() });
+        let replay = window.replay().map(|(from, to)| Replay { from, to, left: to - window.floor().max(from - 1) });
         let paused = if is_away {
             Some("the broker is away".to_owned())
         } else if let Some(trouble) = self.store.trouble() {
             Some(trouble)
+        } else if let Phase::Receding(..) = self.phase {
+            Some("it is to be set back: what is under way ends first".to_owned())
         } else if self.lanes.is_paused() {
             self.nobody.clone().or_else(|| Some("nobody answers".to_owned()))
         } else if self.counting.is_parked_full {
             Some("too many events wait aside behind failed ones".to_owned())
+        } else if self.counting.is_aside_full {
+            Some("what waits aside has no room in the broker: newer attempts are in memory only".to_owned())
         } else {
-            self.counting.unreadable.clone()
+            let refused = || if let Place::Open(cursor) = &self.cursor { cursor.refused.clone() } else { None };
+            self.counting.unreadable.clone().or_else(refused)
         };
         let open = self.lanes.open_in_memory();
         let reading = &mut self.counting.reading;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Body, Delivering, Happening, Phase, Place, RECORD_EVERY, Work};
+use super::{Body, Delivering, Happening, Place, RECORD_EVERY, Work};
 use crate::link::Session;
 use crate::subscription::courier::{Courier, Delivery, Marks};
-use crate::subscription::kept::Kept;
+use crate::subscription::kept::{GONE, Kept};
 use crate::subscription::lanes::{Action, Outcome, Request, Ticket};
 
 impl Delivering {
@@ -28,13 +28,7 @@ impl Delivering {
         }
         self.record(now);
         self.go_on_reading(session, now).await;
-        if matches!(self.phase, Phase::Receding(..)) && self.lanes.is_quiet() {
-            let draining = Phase::Draining(now);
-            if let Phase::Receding(since, reply) = std::mem::replace(&mut self.phase, draining) {
-                self.phase = Phase::Seeking(reply);
-                self.seek(session, since);
-            }
-        }
+        self.set_back(now);
     }
 
     async fn go_on_reading(&mut self, session: &Session, now: Instant) {
@@ -82,10 +76,17 @@ impl Delivering {
         let work: Work = if request.is_aside {
             let sequence = request.tickets[0].sequence;
             let (store, stored) = (self.store.clone(), self.stored[&sequence]);
+            let in_memory = self.bodies.get(&sequence);
+            let in_memory = in_memory.and_then(|body| Some((body.kept.as_deref()?.clone(), body.event.clone())));
             let is_batch = self.compiled.config.batch.is_some();
             Box::pin(async move {
-                let Some(fetched) = store.fetch(stored).await else { return Happening::Gone { request } };
+                let fetched = if in_memory.is_some() { in_memory } else { store.fetch(stored).await };
+                let Some(fetched) = fetched else { return Happening::Gone { request } };
                 let (kept, event) = &fetched;
+                if event.attributes.is_empty() {
+                    let delivery = Delivery::refused(GONE, connection);
+                    return Happening::Delivered { request, delivery, fetched: Some(Box::new(fetched)) };
+                }
                 let marks = Marks {
                     attempt: request.attempt,
                     is_redriven: kept.is_redriven,
@@ -131,12 +132,16 @@ impl Delivering {
     fn park(&mut self, ticket: Ticket, now: Instant) {
         let wait = self.lanes.due_of(ticket).map(|due| due.saturating_duration_since(now.into_std()));
         let store = self.store.clone();
+        let is_there = self.stored.contains_key(&ticket.sequence);
         let Some((mut kept, body)) = self.kept(ticket) else { return };
         let wait = wait.filter(|wait| !wait.is_zero()).and_then(|wait| jiff::SignedDuration::try_from(wait).ok());
         kept.due = wait.map(|wait| jiff::Timestamp::now().saturating_add(wait).unwrap_or(jiff::Timestamp::MAX));
         let event = body.event.clone();
         self.work.push(Box::pin(async move {
-            let stored = store.put_aside(&kept, &event).await;
+            let stored = match is_there {
+                true => store.put_aside_again(&kept, &event).await,
+                false => Some(store.put_aside(&kept, &event).await),
+            };
             Happening::Parked { ticket, stored }
         }));
     }
@@ -178,8 +183,7 @@ impl Delivering {
             Happening::Delivered { request, delivery, fetched } => self.delivered(&request, delivery, fetched),
             Happening::Gone { request } => self.lanes.finished(&request.tickets, Outcome::Done, now),
             Happening::Parked { ticket, stored } => {
-                self.stored.insert(ticket.sequence, stored);
-                self.forget_body(ticket.sequence);
+                self.parked(ticket.sequence, stored);
                 self.lanes.was_parked(ticket, now);
             }
             Happening::Forgotten { ticket } => {
@@ -212,10 +216,11 @@ impl Delivering {
                     }
                 }
             }
-            Happening::Opened(opened) => self.opened(opened),
+            Happening::Opened(from, opened) => self.opened(from, opened),
             Happening::Redriven { letter, kept, stored, reply } => self.redriven(letter, &kept, stored, reply),
+            Happening::NotRedriven { sequence, error, reply } => self.not_redriven(sequence, error, reply),
             Happening::Dropped { letter, sequence, reply } => self.dropped(letter, sequence, reply),
-            Happening::Sought(sought) => self.sought(sought),
+            Happening::Sought(since, sought) => self.sought(since, sought),
             Happening::Pending { read, pending } => {
                 self.is_asking = false;
                 match (&mut self.cursor, pending) {
@@ -227,7 +232,23 @@ impl Delivering {
                     _ => {}
                 }
             }
-            Happening::Stepped(stepped) => self.stepped(stepped),
+            Happening::Stepped(from, stepped) => self.stepped(from, stepped),
+        }
+    }
+
+    /// Limit: what finds no room in the broker stays in memory as far as the buffer goes; beyond it what is there counts.
+    fn parked(&mut self, sequence: u64, stored: Option<u64>) {
+        let is_full = stored.is_none();
+        if is_full && !self.counting.is_aside_full {
+            let subscription = &self.compiled.config.name;
+            tracing::warn!(subscription, "what waits aside has no room: newer attempts are remembered in memory only");
+        }
+        self.counting.is_aside_full = is_full;
+        if let Some(stored) = stored {
+            self.stored.insert(sequence, stored);
+        }
+        if !is_full || self.bytes > self.surroundings.limits.buffer_bytes_max {
+            self.forget_body(sequence);
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Lane {
     pub(super) is_ready: bool,
     /// It is in `due` at this time.
     pub(super) due: Option<Instant>,
+    /// Events that are to come before whatever begins next.
+    pub(super) reserved: usize,
 }
 
 /// What is under way of a lane.
@@ -85,6 +87,7 @@ impl Lane {
             aside: BTreeMap::new(),
             is_ready: false,
             due: None,
+            reserved: 0,
         }
     }
 
@@ -215,7 +218,7 @@ impl Lanes {
         if let Some(time) = lane.due.take() {
             self.due.remove(time, id);
         }
-        if lane.flight != Flight::None {
+        if lane.flight != Flight::None || lane.reserved > 0 {
             return;
         }
         if !lane.queue.is_empty() {
@@ -275,7 +278,7 @@ impl Lanes {
         {
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             lane.is_ready = false;
-            if lane.flight != Flight::None || lane.queue.is_empty() {
+            if lane.flight != Flight::None || lane.reserved > 0 || lane.queue.is_empty() {
                 continue;
             }
             let is_alone = lane.alone > 0;

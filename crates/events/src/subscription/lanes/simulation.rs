@@ -53,6 +53,7 @@ struct World {
     done: BTreeSet<u64>,
     redriven: BTreeSet<u64>,
     crashes: u32,
+    is_held: bool,
 }
 
 impl World {
@@ -100,11 +101,13 @@ impl World {
             done: BTreeSet::new(),
             redriven: BTreeSet::new(),
             crashes: 0,
+            is_held: false,
         }
     }
 
     fn crash(&mut self) {
         self.crashes += 1;
+        self.is_held = false;
         self.requests.clear();
         self.writes.clear();
         self.last.clear();
@@ -122,7 +125,43 @@ impl World {
         }
     }
 
+    /// Somebody wants a replay.
+    fn hold(&mut self) {
+        self.lanes.hold();
+        self.is_held = true;
+    }
+
+    /// What was under way when it was held has ended, or somebody waits no more.
+    fn set_back(&mut self) {
+        let is_quiet = self.lanes.is_quiet();
+        if self.random.u8(..) < 10 {
+            self.lanes.resume();
+        } else if is_quiet {
+            let last = self.stream.keys().next_back().copied().unwrap_or_default();
+            let from = self.random.u64(1..last + 50);
+            self.lanes.set_back(from, self.now);
+            self.cursor = self.lanes.window.read();
+            self.last.clear();
+            // What is not done before it is delivered, too.
+            let again = |one: &u64| !self.lanes.window.was_done(*one) && !self.lanes.is_aside(*one);
+            assert!(self.stream.range(from..).all(|(one, _)| again(one) || self.lanes.is_aside(*one)));
+            for (one, _) in self.stream.range(..from) {
+                let is_known = self.done.contains(one) || self.lanes.is_aside(*one);
+                assert!(is_known || again(one), "{one} is left out of what is delivered from {from} on");
+            }
+        } else {
+            return;
+        }
+        self.is_held = false;
+    }
+
     fn read(&mut self) {
+        if self.is_held {
+            return self.set_back();
+        }
+        if self.lanes.is_standing() {
+            return;
+        }
         if self.lanes.window.open() >= BUFFER {
             return self.lanes.full(self.now);
         }
@@ -290,6 +329,7 @@ impl World {
                     self.crash();
                 }
             }
+            99 if is_rough && !self.is_held && self.random.u8(..) < 30 => self.hold(),
             _ => self.redrive(),
         }
         self.lanes.tick(self.now);
@@ -335,4 +375,55 @@ fn whatever_happens_none_is_lost_and_each_key_is_in_order() {
         let result = std::panic::catch_unwind(|| run(seed));
         assert!(result.is_ok(), "run it again with SEED={seed}");
     }
+}
+
+#[test]
+fn a_request_that_hangs_does_not_keep_from_asking_whether_anybody_is_there() {
+    let rules = Rules {
+        concurrency: 4,
+        max_deliver: 3,
+        backoff: Vec::new(),
+        on_dead_letter: OnDeadLetter::Continue,
+        batch: None,
+    };
+    let mut lanes = Lanes::new(rules, Window::new(&Record::after(0)), 1);
+    let mut now = Instant::now();
+    (1..=4).for_each(|sequence| {
+        lanes.arrive(sequence, None, now);
+    });
+    let _hangs = lanes.next(now).unwrap();
+    let others = [lanes.next(now).unwrap(), lanes.next(now).unwrap()];
+    lanes.finished(&others[0].tickets, Outcome::Unreachable, now);
+    now = lanes.wake_at().unwrap().max(now + Duration::from_millis(100));
+    let probe = lanes.next(now).expect("one is asked");
+    assert_eq!(lanes.next(now), None, "one at a time");
+    lanes.finished(&others[1].tickets, Outcome::Unreachable, now);
+    assert_eq!(lanes.next(now + Duration::from_secs(60)), None, "the probe is still under way");
+    lanes.finished(&probe.tickets, Outcome::Done, now);
+    assert!(lanes.next(now).is_some() && !lanes.is_paused());
+}
+
+#[test]
+fn nothing_of_a_key_begins_while_it_is_found_out_what_was_delivered_of_it() {
+    let rules = Rules {
+        concurrency: 4,
+        max_deliver: 3,
+        backoff: Vec::new(),
+        on_dead_letter: OnDeadLetter::Continue,
+        batch: None,
+    };
+    let mut lanes = Lanes::new(rules, Window::new(&Record::after(1)), 1);
+    let (now, key) = (Instant::now(), Arc::from("k"));
+    lanes.arrive(2, Some(&key), now);
+    lanes.arrive(3, Some(&key), now);
+    let first = lanes.next(now).unwrap();
+    assert!(lanes.reserve(&key, 1, now), "a later one is in flight");
+    lanes.finished(&first.tickets, Outcome::Done, now);
+    assert_eq!(lanes.next(now), None);
+    assert!(!lanes.reserve(&key, 1, now));
+    lanes.redrive(1, Some(&key), now);
+    lanes.release(&key, now);
+    assert_eq!(lanes.next(now), None);
+    lanes.release(&key, now);
+    assert_eq!(lanes.next(now).unwrap().tickets[0].sequence, 1);
 }
