@@ -356,7 +356,9 @@ mod tests {
                     INSERT INTO outbox (topic, data) VALUES ('a', '1'), ('a', '2')";
         connection.execute_batch(made).expect("made");
         let mut table = Table::open(&path, "outbox").expect("opened");
-        table.read(None, Room { rows: 10, bytes: 1 << 20 }, 100).expect("read");
+        let room = Room { rows: 10, bytes: 1 << 20 };
+        // The first time makes the ledger.
+        while table.read(None, room, 100).expect("read").rows.is_empty() {}
         let refused = |id| [Settled { id, refused: Some("no".to_owned()) }];
         table.settle(&refused(1)).expect("put aside");
         let more = "WITH RECURSIVE n(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < ?1)

@@ -335,7 +335,7 @@ async fn a_run_is_one_round_and_stays_in_order_among_those_of_others() {
         }
     };
     let (rounds, among) = tokio::select! {
-        () = others => unreachable!("it has no end"),
+        _ = others => unreachable!("it has no end"),
         done = publish_all(&engine, rows(512, 256), 16) => done,
     };
     println!("{among:.0} among those of others, in {rounds} rounds");
