@@ -70,8 +70,8 @@ impl Limits {
 ///
 /// Whoever receives them publishes those of one outbox in the order in which they come, and asks [`Ticket::is_wanted`]
 /// just before: after one that was not taken, what was sent behind it is not wanted any more, as it comes again, in
-/// order. Publishing one before the one ahead of it is acknowledged keeps that promise only on a link that loses nothing
-/// but its end.
+/// order. Publishing one before the one ahead of it is acknowledged keeps that promise only where none is stored unless
+/// the one ahead of it was.
 #[derive(Debug)]
 pub struct Relay {
     pub database: String,

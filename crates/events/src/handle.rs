@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::event::Event;
 use crate::link::Link;
+use crate::publishing::run::{self, Run};
 use crate::publishing::{self, PublishError, Published};
 use crate::reading::Reading;
 use crate::subscription::Remote;
@@ -73,6 +74,13 @@ impl Handle {
     /// [`PublishError`].
     pub async fn publish(&self, service: &str, topic: &str, event: Event) -> Result<Published, PublishError> {
         publishing::publish_one(&self.shared, service, topic, event).await
+    }
+
+    /// Publishes topics and events of one service, many at once and in their order, for as long as all goes well: none is ever
+    /// stored before one ahead of it, which is durable or refused for what it is. Each is checked as by [`Self::publish`].
+    /// Others may publish to the same stream at the same time; the more they do, the fewer go at once.
+    pub async fn publish_run(&self, service: &str, events: Vec<(String, Event)>) -> Run {
+        run::publish(&self.shared, service, events).await
     }
 
     /// How everything stands.

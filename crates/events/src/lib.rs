@@ -33,6 +33,7 @@ pub use dead_letter::Query;
 pub use error::Error;
 pub use event::Event;
 pub use handle::Handle;
+pub use publishing::run::Run;
 pub use publishing::{PublishError, Published};
 pub use reading::{Attempt, DeadLetter, Reading, Replay, SubscriptionReading, TopicReading};
 pub use schema::{SchemaError, Violation};

@@ -1,10 +1,13 @@
 //! Durable publishing: an event that was looked at goes to JetStream, and is published when JetStream says so. Called by
 //! the intake and by the handle. It knows nothing of HTTP.
 
+pub(crate) mod run;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::{self, ErrorCode};
 use aws_lc_rs::digest;
 use jiff::Timestamp;
@@ -28,6 +31,18 @@ pub struct Published {
     pub sequence: u64,
     /// The same source and id were published before, within the stream's window: that one counts, this one is not there.
     pub is_duplicate: bool,
+}
+
+impl Published {
+    fn new(event: &Event, ack: PublishAck) -> Self {
+        Self {
+            id: event.id().to_owned(),
+            source: event.source().to_owned(),
+            stream: ack.stream,
+            sequence: ack.sequence,
+            is_duplicate: ack.duplicate,
+        }
+    }
 }
 
 /// Why an event was not published, or is not known to be.
@@ -99,20 +114,23 @@ impl Counts {
     }
 
     fn add(&self, result: &Result<Vec<Published>, PublishError>, count: usize) {
-        let add = |counter: &AtomicU64, count: usize| counter.fetch_add(count as u64, Ordering::Relaxed);
         match result {
             Ok(published) => {
                 let duplicates = published.iter().filter(|published| published.is_duplicate).count();
-                add(&self.published, published.len() - duplicates);
-                add(&self.duplicates, duplicates);
+                self.add_published(published.len(), duplicates);
             }
-            Err(error) if error.is_refusal() => {
-                add(&self.refused, count);
-            }
-            Err(_) => {
-                add(&self.failed, count);
-            }
+            Err(error) => self.add_failure(error, count),
         }
+    }
+
+    fn add_published(&self, count: usize, duplicates: usize) {
+        self.published.fetch_add((count - duplicates) as u64, Ordering::Relaxed);
+        self.duplicates.fetch_add(duplicates as u64, Ordering::Relaxed);
+    }
+
+    fn add_failure(&self, error: &PublishError, count: usize) {
+        let counter = if error.is_refusal() { &self.refused } else { &self.failed };
+        counter.fetch_add(count as u64, Ordering::Relaxed);
     }
 }
 
@@ -213,13 +231,7 @@ impl Destination {
         let mut published = Vec::with_capacity(events.len());
         for (at, (event, sent)) in events.iter().zip(sent).enumerate() {
             let ack = sent.await.map_err(|error| (at, self.explain(session, &error)))?;
-            published.push(Published {
-                id: event.id().to_owned(),
-                source: event.source().to_owned(),
-                stream: ack.stream,
-                sequence: ack.sequence,
-                is_duplicate: ack.duplicate,
-            });
+            published.push(Published::new(event, ack));
         }
         Ok(published)
     }

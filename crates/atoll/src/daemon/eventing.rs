@@ -3,11 +3,11 @@
 //! Called by the daemon and the API. The engine's socket is open for as long as the daemon lives, whether anybody publishes
 //! or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use database::outbox::{self, Refusal, Relay};
+use database::outbox::{self, Refusal, Relay, Ticket};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use manifest::Plan;
 use tokio::sync::mpsc;
@@ -41,6 +41,16 @@ pub struct Eventing {
     outboxes: outbox::Handle,
     /// Whose event a row of an outbox is.
     owners: Arc<RwLock<Owners>>,
+}
+
+/// A row of an outbox on its way.
+#[derive(Debug)]
+struct Row {
+    /// Whose event it is.
+    service: String,
+    topic: String,
+    event: events::Event,
+    ticket: Ticket,
 }
 
 /// Both engines, before they run.
@@ -133,24 +143,54 @@ impl Eventing {
         while publishing.next().await.is_some() {}
     }
 
-    /// Those of one outbox, each after the one before it is durable: the order of its rows is that of the stream.
+    /// Those of one outbox, many at once: [`events::Handle::publish_run`] keeps their order.
     async fn publish_in_order(self: Arc<Self>, mut queue: mpsc::Receiver<Relay>) {
-        while let Some(Relay { database, topic, event, ticket, .. }) = queue.recv().await {
-            if !ticket.is_wanted() {
-                continue;
+        let mut rows: VecDeque<Row> = VecDeque::new();
+        let mut width = RELAYS_MAX;
+        loop {
+            if rows.is_empty() {
+                let Some(relay) = queue.recv().await else { break };
+                rows.extend(self.row(relay));
             }
-            let owner = self.owners.read().unwrap_or_else(PoisonError::into_inner).publisher(&database, &topic);
-            let Some(service) = owner else {
-                let why = format!("no service that has the database {database} has `{topic}` in its `publishes`");
-                ticket.settle(Err(Refusal::Refused(why)));
-                continue;
+            while rows.len() < width
+                && let Ok(relay) = queue.try_recv()
+            {
+                rows.extend(self.row(relay));
+            }
+            // What is behind one that was not taken comes again.
+            rows.retain(|row| row.ticket.is_wanted());
+            let Some(service) = rows.front().map(|row| row.service.clone()) else { continue };
+            let run = rows.iter().take(width).take_while(|row| row.service == service);
+            let run: Vec<_> = run.map(|row| (row.topic.clone(), row.event.clone())).collect();
+            let count = run.len();
+            let events::Run { published, failure } = self.events.publish_run(&service, run).await;
+            // Where others publish to the same stream there is no use in sending many that come to nothing.
+            width = match published.len() < count && failure.is_none() {
+                true => published.len().max(1),
+                false => (width * 2).min(RELAYS_MAX),
             };
-            let published = self.events.publish(&service, &topic, lower::outbox_event(&service, &topic, event)).await;
-            ticket.settle(published.map(drop).map_err(|error| {
+            for row in rows.drain(..published.len()) {
+                row.ticket.settle(Ok(()));
+            }
+            if let Some(error) = failure
+                && let Some(row) = rows.pop_front()
+            {
                 let why = kit::Chain(&error).to_string();
-                if error.is_refusal() { Refusal::Refused(why) } else { Refusal::Away(why) }
-            }));
+                row.ticket.settle(Err(if error.is_refusal() { Refusal::Refused(why) } else { Refusal::Away(why) }));
+            }
         }
+    }
+
+    /// None where nobody may publish it: it is settled then.
+    fn row(&self, Relay { database, topic, event, ticket, .. }: Relay) -> Option<Row> {
+        let owner = self.owners.read().unwrap_or_else(PoisonError::into_inner).publisher(&database, &topic);
+        let Some(service) = owner else {
+            let why = format!("no service that has the database {database} has `{topic}` in its `publishes`");
+            ticket.settle(Err(Refusal::Refused(why)));
+            return None;
+        };
+        let event = lower::outbox_event(&service, &topic, event);
+        Some(Row { service, topic, event, ticket })
     }
 }
 

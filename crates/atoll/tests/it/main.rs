@@ -16,6 +16,7 @@ mod lint;
 mod live;
 mod load;
 mod meters;
+mod nats;
 mod polyglot;
 mod remains;
 mod resilience;

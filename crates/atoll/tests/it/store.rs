@@ -7,21 +7,36 @@ use serde_json::Value;
 use testkit::wait::until_blocking;
 
 use crate::application::{Application, BOUND, curl, ended, tools};
+use crate::nats::Nats;
 
 /// The store's own manifest with another gateway address, in a folder of its own so that nobody's data is touched.
 pub fn store() -> Application {
+    store_with("")
+}
+
+/// The same with something at the end of its manifest.
+fn store_with(more: &str) -> Application {
     let store = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/store");
     let manifest = std::fs::read_to_string(format!("{store}/atoll.toml")).unwrap();
     assert!(manifest.contains("[gateway]"), "the test writes its own address there");
     let manifest = manifest
         .replace("[gateway]", "[gateway]\nlisten = \"127.0.0.1:{GATEWAY}\"")
         .replace("include = [\"", &format!("include = [\"{store}/"));
-    Application::new(&[("atoll.toml", &manifest)])
+    Application::new(&[("atoll.toml", &format!("{manifest}{more}"))])
 }
 
 #[test]
 fn the_shop_sells() {
-    let app = store();
+    sells(&store());
+}
+
+#[test]
+fn the_shop_sells_on_another_nats_with_one_changed_line() {
+    let nats = Nats::start();
+    sells(&store_with(&format!("\n[broker]\nurl = \"{}\"\n", nats.url)));
+}
+
+fn sells(app: &Application) {
     app.atoll(&["up", "-d", "--wait"]).succeeded();
     let instances = app.instances();
     assert_eq!(instances.len(), 7);
@@ -55,8 +70,38 @@ fn the_shop_sells() {
     assert_eq!(status, 200);
     assert!(cart.contains(page["items"][0]["name"].as_str().unwrap()), "{cart}");
 
+    finds_what_changed(app, &product, &page["total"]);
     app.atoll(&["stop", "cart"]).succeeded();
     assert_eq!(app.get("/").0, 200, "the shop opens without its carts");
+}
+
+/// A change in the catalog is found, by programs and by people: outbox, broker, subscription, search, pages.
+fn finds_what_changed(app: &Application, product: &str, total: &Value) {
+    let everything = || {
+        let (_, body) = app.get("/api/search?limit=1");
+        Some(serde_json::from_str::<Value>(&body).ok()?["total"] == *total).filter(|all| *all)
+    };
+    until_blocking("the search to know all products", BOUND, everything);
+    // As an administrator: writing is not routed.
+    let instances = app.instances();
+    let catalog = instances.iter().find(|instance| instance["service"] == "catalog").unwrap();
+    let url = format!("http://127.0.0.1:{}/products/{product}", catalog["port"]);
+    let (_, head, body) = curl(&[], &url);
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+    let mut draft: Value = serde_json::from_str(&body).unwrap();
+    let fields = ["name", "description", "category", "brand", "attributes", "price", "currency"];
+    draft.as_object_mut().unwrap().retain(|name, _| fields.contains(&name.as_str()));
+    draft["name"] = "Quillwood Zephyr".into();
+    let (tag, draft) = (format!("if-match: {tag}"), draft.to_string());
+    let put = ["-X", "PUT", "-H", &tag, "-H", "content-type: application/json", "-d", &draft];
+    let (status, head, body) = curl(&put, &url);
+    assert_eq!(status, 200, "{head} {body}");
+    let began = Instant::now();
+    for path in ["/api/search?q=quillwood", "/search?q=quillwood"] {
+        let found = || Some(app.get(path).1.contains("Zephyr")).filter(|found| *found);
+        until_blocking("what changed to be found", BOUND, found);
+        println!("{path} {} ms after the change", began.elapsed().as_millis());
+    }
 }
 
 #[test]

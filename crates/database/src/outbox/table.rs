@@ -10,11 +10,14 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row as SqlRow, TransactionBehavior, params};
 
 use super::message::{Columns, Row, parse};
-use super::window::{Room, Settled};
+use super::window::{Room, SETTLE_ROWS_MAX, Settled};
 use crate::{Error, SqliteError};
 
 /// Limit: how long a statement waits for a writer of the service's.
 const BUSY_MAX: Duration = Duration::from_secs(2);
+
+/// Limit: the last refused rows are kept, older ones deleted: a service that writes nothing else must not fill the disk.
+const REFUSED_ROWS_MAX: i64 = 10_000;
 
 /// The columns that a table must have, and those that it may have.
 const REQUIRED: &[&str] = &["id", "topic", "data"];
@@ -197,6 +200,9 @@ fn settle_rows(
         transaction.execute(&sql, params![row.id, reason])?;
         version = schema_version(&transaction)?;
     }
+    if settled.iter().any(|row| row.refused.is_some()) {
+        delete_oldest_aside(&transaction, &quote(&format!("{name}_refused")))?;
+    }
     let mut delete = transaction.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?;
     for row in settled {
         delete.execute([row.id])?;
@@ -207,6 +213,15 @@ fn settle_rows(
     transaction.commit()?;
     (layout.schema_version, layout.relayed) = (version, last);
     Ok(true)
+}
+
+/// Limit: as many as may have come at most, so that the lock is held for a moment only, however many there are.
+fn delete_oldest_aside(transaction: &Connection, aside: &str) -> rusqlite::Result<()> {
+    let sql = format!(
+        "DELETE FROM {aside} WHERE id <= (SELECT max(id) FROM {aside}) - {REFUSED_ROWS_MAX}
+                               AND id < (SELECT min(id) FROM {aside}) + {SETTLE_ROWS_MAX}"
+    );
+    transaction.execute(&sql, []).map(drop)
 }
 
 fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
@@ -325,5 +340,33 @@ fn classify(path: &Path, error: rusqlite::Error) -> Error {
     match Error::sqlite(path, error, |source| Error::Outbox { path: path.to_owned(), source }) {
         Error::Busy { path, .. } => Error::Busy { path, seconds: BUSY_MAX.as_secs() },
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_was_refused_the_last_ones_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("shop.db");
+        let connection = Connection::open(&path).expect("opened");
+        let made = "CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, topic, data);
+                    INSERT INTO outbox (topic, data) VALUES ('a', '1'), ('a', '2')";
+        connection.execute_batch(made).expect("made");
+        let mut table = Table::open(&path, "outbox").expect("opened");
+        let room = Room { rows: 10, bytes: 1 << 20 };
+        // The first time makes the ledger.
+        while table.read(None, room, 100).expect("read").rows.is_empty() {}
+        let refused = |id| [Settled { id, refused: Some("no".to_owned()) }];
+        table.settle(&refused(1)).expect("put aside");
+        let more = "WITH RECURSIVE n(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+                    INSERT INTO outbox_refused (row_id, reason, refused_at) SELECT 0, '', '' FROM n";
+        connection.execute(more, [REFUSED_ROWS_MAX + 100]).expect("inserted");
+        table.settle(&refused(2)).expect("put aside");
+        let kept = "SELECT count(*), max(row_id) FROM outbox_refused";
+        let kept: (i64, i64) = connection.query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("counted");
+        assert_eq!(kept, (REFUSED_ROWS_MAX, 2));
     }
 }

@@ -292,3 +292,113 @@ async fn what_is_larger_than_the_broker_or_the_stream_takes_is_told_so() {
     }
     assert_eq!(engine.post("/cart/orders.placed", &[], b"x").await.status(), 202);
 }
+
+fn row(id: usize, data: &str) -> (String, Event) {
+    let id = id.to_string();
+    let attributes = [("specversion", "1.0"), ("id", &id), ("source", "/outbox"), ("type", "t")];
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    ("orders.placed".to_owned(), Event { attributes, content_type: None, data: data.to_owned().into() })
+}
+
+/// Publishes all as an outbox does; rounds and events in each second.
+async fn publish_all(engine: &Engine, mut events: Vec<(String, Event)>, width: usize) -> (usize, f64) {
+    let (began, count) = (std::time::Instant::now(), events.len());
+    let mut rounds = 0;
+    while !events.is_empty() {
+        let run = engine.handle.publish_run("cart", events[..width.min(events.len())].to_vec()).await;
+        assert!(run.failure.is_none() && !run.published.is_empty(), "{run:?}");
+        events.drain(..run.published.len());
+        rounds += 1;
+    }
+    (rounds, count as f64 / began.elapsed().as_secs_f64())
+}
+
+#[tokio::test]
+async fn a_run_is_one_round_and_stays_in_order_among_those_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path());
+    let context = broker.with_stream("ORDERS", "orders.>").await;
+    let engine = Engine::connected(config(broker.url())).await;
+    let rows = |from: usize, count: usize| (from..from + count).map(|id| row(id, "x")).collect::<Vec<_>>();
+    let (rounds, one) = publish_all(&engine, rows(0, 256), 1).await;
+    assert_eq!(rounds, 256);
+    let (rounds, many) = publish_all(&engine, rows(256, 256), 256).await;
+    assert_eq!(rounds, 1);
+    println!("events a second: {one:.0} one by one, {many:.0} in runs");
+    // Once more: nothing is there twice.
+    publish_all(&engine, rows(500, 12), 256).await;
+    assert_eq!(count(&context, "ORDERS").await, 512);
+
+    let others = async {
+        loop {
+            context.publish("orders.other", "y".into()).await.unwrap().await.unwrap();
+        }
+    };
+    let (rounds, among) = tokio::select! {
+        _ = others => unreachable!("it has no end"),
+        done = publish_all(&engine, rows(512, 256), 16) => done,
+    };
+    println!("{among:.0} among those of others, in {rounds} rounds");
+    let (mut next, last) = (0, context.get_stream("ORDERS").await.unwrap().info().await.unwrap().state.last_sequence);
+    for sequence in 1..=last {
+        if let Some(id) = stored(&context, "ORDERS", sequence).await.get("ce-id") {
+            assert_eq!(id.as_str(), next.to_string());
+            next += 1;
+        }
+    }
+    assert_eq!(next, 768);
+    let reading = engine.handle.read().topics["orders.>"].clone();
+    assert_eq!((reading.published, reading.refused, reading.failed), (768, 0, 0));
+}
+
+#[tokio::test]
+async fn nothing_of_a_run_overtakes_what_was_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path());
+    let context = broker.jetstream().await;
+    let full = stream::Config {
+        name: "ORDERS".into(),
+        subjects: vec!["orders.>".into()],
+        max_bytes: 4000,
+        max_message_size: 6000,
+        discard: stream::DiscardPolicy::New,
+        ..Default::default()
+    };
+    context.create_stream(full).await.unwrap();
+    let engine = Engine::connected(config(broker.url())).await;
+    let publish = async |events: Vec<(String, Event)>| {
+        let run = engine.handle.publish_run("cart", events).await;
+        (run.published.len(), run.failure)
+    };
+    // There is no room for the second, and would be for the third.
+    let (done, why) = publish(vec![row(1, "x"), row(2, &"x".repeat(5000)), row(3, "x")]).await;
+    assert!(done == 1 && why.as_ref().is_some_and(|why| !why.is_refusal()), "{done} {why:?}");
+    assert_eq!(count(&context, "ORDERS").await, 1);
+    // What can never be taken is told, whoever refuses it, and what is behind it waits for the next run.
+    for (bad, data) in [(row(5, ""), 9000), (("other".to_owned(), Event::default()), 0)] {
+        let bad = (bad.0, Event { data: "x".repeat(data).into(), ..bad.1 });
+        let (done, why) = publish(vec![row(4, "x"), bad, row(6, "x")]).await;
+        assert!(done == 1 && why.as_ref().is_some_and(PublishError::is_refusal), "{done} {why:?}");
+    }
+    assert_eq!(count(&context, "ORDERS").await, 2);
+}
+
+#[tokio::test]
+async fn a_run_ends_where_the_next_goes_to_another_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path());
+    broker.with_stream("ORDERS", "orders.>").await;
+    let context = broker.with_stream("CARTS", "carts.>").await;
+    let mut config = config(broker.url());
+    config.topics.push(topic("carts.>", "CARTS", None));
+    config.publishers[0].publishes.push("carts.>".to_owned());
+    let engine = Engine::connected(config).await;
+    let elsewhere = |id| ("carts.filled".to_owned(), row(id, "x").1);
+    let run = engine.handle.publish_run("cart", vec![row(1, "x"), row(2, "x"), elsewhere(3), row(4, "x")]).await;
+    assert!(run.published.len() == 2 && run.failure.is_none(), "{run:?}");
+    assert_eq!(count(&context, "CARTS").await, 0);
+    broker.ended().await;
+    engine.is_connected(false).await;
+    let run = engine.handle.publish_run("cart", vec![elsewhere(3)]).await;
+    assert!(run.published.is_empty() && run.failure.is_some_and(|why| !why.is_refusal()));
+}

@@ -30,11 +30,28 @@ pub(crate) struct Product {
     pub(crate) available: bool,
 }
 
+/// What an event tells.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub(crate) what: What,
+    /// Whether all of the product is told once more, in the order of the stream: that counts for more than what is known.
+    pub(crate) is_replayed: bool,
+}
+
 /// What becomes of a product.
 #[derive(Clone, Debug)]
-pub(crate) enum Change {
+pub(crate) enum What {
     Put(Box<Product>),
     Remove { id: String, version: i64 },
+}
+
+impl What {
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Put(product) => &product.id,
+            Self::Remove { id, .. } => id,
+        }
+    }
 }
 
 /// Of a product that is gone, no more is needed.
@@ -73,16 +90,18 @@ pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Option<Change>, 
         (text("ce-type").ok_or_else(missing)?.to_owned(), serde_json::from_slice(body).map_err(malformed)?)
     };
     let misshapen = |error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("data: {error}")).parameter("data");
-    match kind.as_str() {
+    let what = match kind.as_str() {
         "catalog.product.created" | "catalog.product.changed" => {
-            serde_json::from_value(data).map(|product| Some(Change::Put(product))).map_err(misshapen)
+            What::Put(serde_json::from_value(data).map_err(misshapen)?)
         }
         "catalog.product.removed" => {
-            let gone = serde_json::from_value(data).map_err(misshapen);
-            gone.map(|Gone { id, version }| Some(Change::Remove { id, version }))
+            let Gone { id, version } = serde_json::from_value(data).map_err(misshapen)?;
+            What::Remove { id, version }
         }
-        _ => Ok(None),
-    }
+        _ => return Ok(None),
+    };
+    let is_replayed = text("atoll-replayed").is_some() && text("atoll-out-of-order").is_none();
+    Ok(Some(Change { what, is_replayed }))
 }
 
 #[cfg(test)]
@@ -104,7 +123,7 @@ mod tests {
             json!({ "specversion": "1.0", "type": "catalog.product.removed", "id": "1", "source": "s", "data": data });
         for (headers, body) in [(binary, data.to_string()), (structured, event.to_string())] {
             let change = parse(&headers, body.as_bytes()).unwrap();
-            assert!(matches!(change, Some(Change::Remove { id, version: 3 }) if id == "p1"));
+            assert!(matches!(change.unwrap().what, What::Remove { id, version: 3 } if id == "p1"));
         }
         let other = headers(&[("ce-type", "catalog.product.praised")]);
         assert!(parse(&other, b"{}").unwrap().is_none());

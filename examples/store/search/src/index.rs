@@ -1,9 +1,10 @@
 //! Events into tables. Whatever comes twice, late or in another order, the tables end with the newest version of each
-//! product: so a replay of the stream, onto an empty database or onto this one, ends with the same.
+//! product. A replay counts for more: it ends with what the stream says last, whatever the tables say, be it the same
+//! version with other words, or a newer one of a catalog that was then restored from a backup.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::event::{Change, Product};
+use crate::event::{Change, Product, What};
 use crate::terms::grams;
 
 /// Makes some changes, in their order.
@@ -12,13 +13,23 @@ use crate::terms::grams;
 /// When a statement fails.
 pub(crate) fn apply(transaction: &Transaction<'_>, changes: &[Change]) -> rusqlite::Result<()> {
     let mut has_words = false;
-    for change in changes {
-        match change {
-            Change::Put(product) => has_words |= put(transaction, product)?,
-            Change::Remove { id, version } => remove(transaction, id, *version)?,
+    for Change { what, is_replayed } in changes {
+        if *is_replayed {
+            forget_version(transaction, what.id())?;
+        }
+        match what {
+            What::Put(product) => has_words |= put(transaction, product)?,
+            What::Remove { id, version } => remove(transaction, id, *version)?,
         }
     }
     if has_words { learn_words(transaction) } else { Ok(()) }
+}
+
+/// Any version is newer from then on.
+fn forget_version(transaction: &Transaction<'_>, id: &str) -> rusqlite::Result<()> {
+    transaction.prepare_cached("UPDATE products SET version = ?2 WHERE id = ?1")?.execute(params![id, i64::MIN])?;
+    transaction.prepare_cached("DELETE FROM removed WHERE id = ?1")?.execute([id])?;
+    Ok(())
 }
 
 /// Says whether the product was not known so.

@@ -43,6 +43,44 @@ async fn whatever_comes_twice_or_late_the_newest_version_stays() {
 }
 
 #[tokio::test]
+async fn a_replay_ends_with_what_the_stream_says_last() {
+    let world = World::new();
+    let (first, second) = (product("p1", 1, "Tin Mug"), product("p1", 2, "Red Mug"));
+    let removed = product("p2", 9, "Gone");
+    // The same version with other words, as of an index that went wrong; versions of a catalog that was then restored.
+    world.tell("catalog.product.changed", &product("p1", 2, "Wrong Mug")).await;
+    world.tell("catalog.product.changed", &product("p3", 7, "Lost Mug")).await;
+    world.tell("catalog.product.removed", &removed).await;
+    let stream = [
+        ("catalog.product.created", &first),
+        ("catalog.product.changed", &second),
+        ("catalog.product.removed", &removed),
+        ("catalog.product.created", &product("p2", 3, "Kept Mug")),
+        ("catalog.product.changed", &product("p3", 7, "Lost Mug")),
+        ("catalog.product.changed", &product("p3", 4, "Restored Mug")),
+    ];
+    for _ in 0..2 {
+        for (kind, data) in stream {
+            assert_eq!(world.replay(kind, data).await, StatusCode::NO_CONTENT);
+        }
+        let found = world.find("", "").await;
+        let mut found = names(&found);
+        found.sort_unstable();
+        assert_eq!(found, ["Kept Mug", "Red Mug", "Restored Mug"]);
+    }
+    for words in ["wrong", "lost", "gone", "tin"] {
+        assert_eq!(world.find(words, "").await["total"], 0, "{words}");
+    }
+    // What comes then goes by its version again.
+    world.tell("catalog.product.changed", &product("p3", 3, "Late Mug")).await;
+    world.tell("catalog.product.changed", &product("p2", 4, "Next Mug")).await;
+    assert_eq!(
+        (world.find("late", "").await["total"].clone(), names(&world.find("next", "").await).len()),
+        (json!(0), 1)
+    );
+}
+
+#[tokio::test]
 async fn a_replay_onto_what_is_there_changes_nothing() {
     let world = World::full().await;
     let before = world.find("sage lamp", "&limit=100").await;

@@ -63,6 +63,13 @@ impl World {
         answer(self.router.clone(), event(kind, data)).await.0
     }
 
+    /// Once more, as `atoll replay` has it told.
+    pub(crate) async fn replay(&self, kind: &str, data: &Value) -> StatusCode {
+        let mut request = event(kind, data);
+        request.headers_mut().insert("atoll-replayed", header::HeaderValue::from_static("true"));
+        answer(self.router.clone(), request).await.0
+    }
+
     /// Many at once, as they come with a key.
     pub(crate) async fn tell_all(&self, events: &[Event]) {
         let mut sent = JoinSet::new();
