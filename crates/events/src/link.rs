@@ -2,17 +2,18 @@
 //! anybody reads. What uses one holds a [`Link`] and is given a [`Session`], which ends with the connection; nothing is
 //! carried over from one session to the next.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream::context::{Context, ContextBuilder};
+use async_nats::jetstream::context::{Context, ContextBuilder, GetStreamErrorKind};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use kit::backoff::Backoff;
 use kit::drain;
 use percent_encoding::percent_decode_str;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::sync::{RwLock, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::compiled::Compiled;
@@ -28,6 +29,8 @@ const STABLE_AFTER: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Limit: connecting, and each request to JetStream.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the number of a stream's replicas is taken for what it was.
+const REPLICAS_KNOWN: Duration = Duration::from_secs(60);
 /// Limit: what waits to be written to the server, in messages; beyond it publishers wait.
 const QUEUE_MAX: usize = 4096;
 /// Limit: what was published and has no answer yet, in messages; beyond it publishers wait.
@@ -42,6 +45,11 @@ pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) jetstream: Context,
     pub(crate) names: Names,
+    /// Held to write while events are sent that must come right behind one another, to read while any others are: those of
+    /// one process then never come between. Never while an answer is waited for.
+    pub(crate) turn: RwLock<()>,
+    /// Whether streams have replicas, and when that was asked.
+    replicated: Mutex<BTreeMap<String, (bool, Instant)>>,
     lost: CancellationToken,
 }
 
@@ -62,6 +70,22 @@ impl Session {
     /// Whether it cannot be used any more.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.is_cancelled()
+    }
+
+    /// Whether a stream has replicas, or may have: nobody knows of one that is not there, or that may not be asked for.
+    pub(crate) async fn is_replicated(&self, stream: &str) -> bool {
+        let known = || self.replicated.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known().get(stream).copied();
+        if let Some((is_replicated, _)) = found.filter(|(_, asked)| asked.elapsed() < REPLICAS_KNOWN) {
+            return is_replicated;
+        }
+        let is_replicated = match timeout(REQUEST_TIMEOUT, self.jetstream.get_stream(stream)).await {
+            Ok(Ok(stream)) => stream.cached_info().config.num_replicas > 1,
+            Ok(Err(error)) if matches!(error.kind(), GetStreamErrorKind::JetStream(_)) => return true,
+            _ => true,
+        };
+        known().insert(stream.to_owned(), (is_replicated, Instant::now()));
+        is_replicated
     }
 }
 
@@ -266,7 +290,8 @@ async fn open(purpose: Purpose, compiled: &Compiled, server: &Server) -> Result<
         .backpressure_on_inflight(true)
         .build(client.clone());
     let names = Names::of(&config.application);
-    let session = Session(Arc::new(Connection { client, jetstream, names, lost }));
+    let (turn, replicated) = Default::default();
+    let session = Session(Arc::new(Connection { client, jetstream, names, turn, replicated, lost }));
     // Nothing is kept where nothing is delivered.
     if purpose == Purpose::Reading && !config.subscriptions.is_empty() {
         tokio::select! {

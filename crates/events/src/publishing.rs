@@ -222,12 +222,14 @@ impl Destination {
     /// Order: all are written before the first answer is waited for, as a batch is one round trip then.
     async fn send(&self, session: &Session, events: &[Event]) -> Result<Vec<Published>, (usize, PublishError)> {
         let mut sent: Vec<PublishAckFuture> = Vec::with_capacity(events.len());
+        let turn = session.turn.read().await;
         for (at, event) in events.iter().enumerate() {
             let (mut headers, data) = nats::encode(event);
             headers.insert(async_nats::header::NATS_MESSAGE_ID, message_id(event));
             let publish = session.jetstream.publish_with_headers(self.subject.clone(), headers, data);
             sent.push(publish.await.map_err(|error| (at, self.explain(session, &error)))?);
         }
+        drop(turn);
         let mut published = Vec::with_capacity(events.len());
         for (at, (event, sent)) in events.iter().zip(sent).enumerate() {
             let ack = sent.await.map_err(|error| (at, self.explain(session, &error)))?;

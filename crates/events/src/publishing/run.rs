@@ -3,7 +3,7 @@
 //! Each but the first asks the broker to be stored right behind the one before it (`Nats-Expected-Last-Msg-Id`): where one
 //! is not stored, for whatever reason, none behind it is. Where another publisher's event came between, the rest is refused
 //! as well, and is to be sent once more: that costs time, never the order. The first asks for nothing, so that there is
-//! always one that is stored.
+//! always one that is stored. One that was stored before is answered as such whatever it expects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,8 @@ pub struct Run {
     /// The first ones, which are durable.
     pub published: Vec<Published>,
     /// Why the one behind them is not, and none after it. Where that is not said the rest may be sent at once: another
-    /// publisher's event came between, or the next one goes to another stream. At least one was published then.
+    /// publisher's event came between, the next one goes to another stream, or only one may go at once. At least one was
+    /// published then, unless there was none.
     pub failure: Option<PublishError>,
 }
 
@@ -82,33 +83,72 @@ async fn send(shared: &Shared, events: &[(Destination, Event)], patience: Durati
         Ok(session) => session,
         Err(error) => return (Vec::new(), Some(PublishError::unavailable(kit::Chain(&error)))),
     };
-    let mut stop = None;
-    let mut sent: Vec<PublishAckFuture> = Vec::with_capacity(events.len());
-    let mut before: Option<String> = None;
-    for (destination, event) in events {
-        let (mut headers, data) = nats::encode(event);
-        let id = message_id(event);
-        headers.insert(NATS_MESSAGE_ID, id.as_str());
-        if let Some(before) = before.replace(id) {
-            headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, before);
-        }
-        let publish = session.jetstream.publish_with_headers(destination.subject.clone(), headers, data);
-        match destination.answer(&session, patience, publish).await {
-            Ok(waiting) => sent.push(waiting),
+    let events = match may_expect(&session, events).await {
+        true => events,
+        false => &events[..1],
+    };
+    let (sent, mut stop) = write(&session, events, patience).await;
+    let mut published = Vec::with_capacity(sent.len());
+    for ((destination, event), waiting) in events.iter().zip(sent) {
+        match destination.answer(&session, patience, waiting.into_future()).await {
+            Ok(ack) => published.push(Published::new(event, ack)),
             Err(why) => {
                 stop = why;
                 break;
             }
         }
     }
-    let mut published = Vec::with_capacity(sent.len());
-    for ((destination, event), waiting) in events.iter().zip(sent) {
-        match destination.answer(&session, patience, waiting.into_future()).await {
-            Ok(ack) => published.push(Published::new(event, ack)),
-            Err(why) => return (published, why),
+    let stop = match stop {
+        None if published.is_empty() => Some(PublishError::unavailable("the broker expects what was not asked for")),
+        // What it asks for is a part of its size: it goes first the next time, without.
+        Some(error) if error.is_refusal() && !published.is_empty() => None,
+        stop => stop,
+    };
+    (published, stop)
+}
+
+/// Whether several may go at once. With replicas nats-server takes an id for used from when the message is proposed, also
+/// where it is not stored then for what it expects: to send it once more is a conflict for as long as ids are known.
+async fn may_expect(session: &Session, events: &[(Destination, Event)]) -> bool {
+    let stream =
+        events.first().and_then(|(destination, _)| destination.topic.as_ref()).map(|topic| &topic.config.stream);
+    match stream {
+        _ if events.len() == 1 => true,
+        Some(stream) => !session.is_replicated(stream).await,
+        None => false,
+    }
+}
+
+/// Writes them, each with what it expects, up to the first that cannot be.
+async fn write(
+    session: &Session,
+    events: &[(Destination, Event)],
+    patience: Duration,
+) -> (Vec<PublishAckFuture>, Stop) {
+    let mut before: Option<String> = None;
+    let encode = |(destination, event): &(Destination, Event)| {
+        let (mut headers, data) = nats::encode(event);
+        let id = message_id(event);
+        headers.insert(NATS_MESSAGE_ID, id.as_str());
+        if let Some(before) = before.replace(id) {
+            headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, before);
+        }
+        (destination.subject.clone(), headers, data)
+    };
+    // Not while others wait for their turn.
+    let encoded: Vec<_> = events.iter().map(encode).collect();
+    let mut sent = Vec::with_capacity(events.len());
+    let Ok(_turn) = timeout(patience, session.turn.write()).await else {
+        return (sent, Some(PublishError::unavailable("the connection to the broker is busy")));
+    };
+    for ((destination, _), (subject, headers, data)) in events.iter().zip(encoded) {
+        let publish = session.jetstream.publish_with_headers(subject, headers, data);
+        match destination.answer(session, patience, publish).await {
+            Ok(waiting) => sent.push(waiting),
+            Err(why) => return (sent, why),
         }
     }
-    (published, stop)
+    (sent, None)
 }
 
 impl Destination {

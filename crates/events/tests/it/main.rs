@@ -7,6 +7,7 @@ mod formats;
 mod official;
 mod outage;
 mod publishing;
+mod runs;
 mod sdks;
 mod subscriber;
 mod subscriptions;
