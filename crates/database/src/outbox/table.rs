@@ -218,8 +218,8 @@ fn settle_rows(
 /// Limit: as many as may have come at most, so that the lock is held for a moment only, however many there are.
 fn delete_oldest_aside(transaction: &Connection, aside: &str) -> rusqlite::Result<()> {
     let sql = format!(
-        "DELETE FROM {aside} WHERE id <= (SELECT max(id) FROM {aside}) - {REFUSED_ROWS_MAX}
-                               AND id < (SELECT min(id) FROM {aside}) + {SETTLE_ROWS_MAX}"
+        "DELETE FROM {aside} WHERE rowid <= (SELECT max(rowid) FROM {aside}) - {REFUSED_ROWS_MAX}
+                               AND rowid < (SELECT min(rowid) FROM {aside}) + {SETTLE_ROWS_MAX}"
     );
     transaction.execute(&sql, []).map(drop)
 }
