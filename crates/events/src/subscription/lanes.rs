@@ -272,6 +272,8 @@ impl Lanes {
             self.make_room_behind(id, now);
         } else {
             self.park(id, sequence, Parked::new(now));
+            // In a replay it may come before what is due there.
+            self.settle(id, now);
         }
         self.release_gated(now);
         Arrival::New
@@ -357,6 +359,7 @@ impl Lanes {
         let longest = self.lanes.iter().max_by_key(|(_, lane)| lane.queue.len()).map(|(id, _)| *id);
         if let Some(id) = longest {
             self.divert(id, now);
+            self.settle(id, now);
         }
     }
 
