@@ -436,10 +436,16 @@ impl Lanes {
     }
 
     fn done_aside(&mut self, ticket: Ticket) {
+        self.done += 1;
+        self.remove(ticket);
+    }
+
+    /// Takes it out of what is aside once it is on record that it need not be read again: a repeat would come behind others.
+    fn remove(&mut self, ticket: Ticket) {
         let lane = self.lane(ticket.lane);
         lane.flight = Flight::Removing(ticket.sequence);
-        let change = lane.aside.get(&ticket.sequence).map_or(0, |parked| parked.change);
-        self.done += 1;
+        let change = lane.aside.get(&ticket.sequence).and_then(|parked| parked.change);
+        let change = change.unwrap_or(self.changes);
         if change <= self.recorded {
             self.actions.push(Action::Forget(ticket));
         } else {
@@ -478,7 +484,7 @@ impl Lanes {
         self.changes += 1;
         let change = self.changes;
         if let Some(parked) = self.lanes.get_mut(&ticket.lane).and_then(|lane| lane.aside.get_mut(&ticket.sequence)) {
-            (parked.state, parked.change) = (State::Resting, change);
+            (parked.state, parked.change) = (State::Resting, Some(change));
             self.settle(ticket.lane, now);
         }
     }
@@ -503,8 +509,7 @@ impl Lanes {
                 self.held += 1;
                 self.actions.push(Action::Park(ticket));
             } else {
-                lane.flight = Flight::Removing(ticket.sequence);
-                self.actions.push(Action::Forget(ticket));
+                self.remove(ticket);
             }
         } else {
             self.done_in_queue(&[ticket]);
@@ -626,6 +631,7 @@ impl Lanes {
             lane.alone = 0;
             lane.is_ready = false;
             lane.due = None;
+            lane.aside.values_mut().for_each(|parked| parked.change = None);
             self.settle(id, now);
         }
     }
