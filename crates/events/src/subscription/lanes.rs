@@ -1,6 +1,6 @@
 //! Which event is sent next: events of one key one after the other, keys in parallel, those behind a failed one aside.
 //! Pure: time is a value, and what is to be done comes out as [`Action`]s. Called by the subscription, which has the events
-//! themselves; here they are numbers.
+//! themselves; here they are numbers, which `progress` gives them.
 
 mod due;
 mod lane;
@@ -16,7 +16,7 @@ use kit::backoff::Backoff;
 use lane::{Flight, State};
 pub(crate) use lane::{Lane, Parked};
 
-use super::progress::{Record, Window};
+use super::progress::Window;
 use crate::{Batch, OnDeadLetter};
 
 /// How long a head may be in flight before those behind it make room for others.
@@ -606,14 +606,13 @@ impl Lanes {
 
     /// The stream has other events than before, and nothing is under way: those that are aside stay.
     pub(crate) fn begin_anew(&mut self, created: i64, now: Instant) {
-        self.window = Window::new(&Record::after(0));
-        self.window.set_created(created);
+        self.window.begin_anew(created);
         self.begin_again(now);
     }
 
     /// The stream has lost what was behind `last`, and nothing is under way: what is aside stays.
     pub(crate) fn cut(&mut self, last: u64, now: Instant) {
-        self.window.cut(last);
+        self.window.cut(last, self.aside.keys().copied());
         self.begin_again(now);
     }
 

@@ -66,7 +66,15 @@ pub(super) enum State {
 
 impl Parked {
     pub(super) fn new(due: Instant) -> Self {
-        Self { state: State::Writing, attempts: 0, due, is_exhausted: false, is_redriven: false, held: None, change: None }
+        Self {
+            state: State::Writing,
+            attempts: 0,
+            due,
+            is_exhausted: false,
+            is_redriven: false,
+            held: None,
+            change: None,
+        }
     }
 
     /// As it was found.
