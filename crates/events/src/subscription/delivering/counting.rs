@@ -31,7 +31,8 @@ pub(super) struct Counting {
 impl Counting {
     pub(super) fn new(sender: watch::Sender<SubscriptionReading>) -> Self {
         Self {
-            reading: SubscriptionReading::default(),
+            // Until it is found out how much there is.
+            reading: SubscriptionReading { paused: Some("it has not begun yet".to_owned()), ..Default::default() },
             sender,
             unreadable: None,
             is_parked_full: false,
