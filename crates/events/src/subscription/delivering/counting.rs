@@ -31,8 +31,7 @@ pub(super) struct Counting {
 impl Counting {
     pub(super) fn new(sender: watch::Sender<SubscriptionReading>) -> Self {
         Self {
-            // Until it is found out how much there is.
-            reading: SubscriptionReading { paused: Some("it has not begun yet".to_owned()), ..Default::default() },
+            reading: SubscriptionReading::default(),
             sender,
             unreadable: None,
             is_parked_full: false,
