@@ -342,6 +342,8 @@ pub(crate) struct EventSubscriber {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct EventLedger {
+    /// Of the application, so that its processes are known
+    pub(crate) folder: PathBuf,
     /// Different keys
     pub(crate) keys: u32,
     /// Milliseconds between two changes, at most

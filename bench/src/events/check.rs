@@ -27,10 +27,10 @@ const WITHOUT_DAEMON: std::ops::Range<u64> = 0..1_500;
 const WITHOUT_INSTANCES: std::ops::Range<u64> = 500..4_000;
 /// How long it may be that nothing goes on at the end.
 const STANDSTILL_MAX: Duration = Duration::from_secs(60);
-/// How long nothing more may come when all was delivered.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long it must say that nothing is left.
+const SETTLE: Duration = Duration::from_secs(3);
 /// Findings that are shown.
-const SHOWN_MAX: usize = 20;
+const SHOWN_MAX: usize = 5;
 
 /// What came of it.
 #[derive(Debug)]
@@ -214,25 +214,28 @@ async fn scale(stand: &Stand, count: u32) -> Result<()> {
     stand.atoll(&["scale", "--no-wait", &format!("subscriber={count}")]).await.map(drop)
 }
 
-/// Has everything run again, and waits until nothing is left to deliver.
+/// Has everything run again, and waits until nothing is left to deliver, and stays so.
 async fn recover(stand: &Stand) -> Result<()> {
     stand.atoll(&["up", "-d"]).await?;
     scale(stand, REPLICAS).await?;
-    let mut last = (Instant::now(), Value::Null);
+    let (mut quiet_since, mut last) = (None, (Instant::now(), Value::Null));
     loop {
         let left = stand.subscription(SUBSCRIPTION).await?;
-        if left["lag"] == 0 && left["parked"] == 0 && left["in_flight"] == 0 {
-            break;
+        // One that has not begun yet does not know what it lags behind.
+        let is_quiet = left["paused"].is_null() && ["lag", "parked", "in_flight"].iter().all(|name| left[name] == 0);
+        let since = *quiet_since.get_or_insert_with(Instant::now);
+        if !is_quiet {
+            quiet_since = None;
+        } else if since.elapsed() > SETTLE {
+            return Ok(());
         }
-        let now = json!([left["lag"], left["parked"]]);
+        let now = json!([left["lag"], left["parked"], left["delivered"], is_quiet]);
         if now != last.1 {
             last = (Instant::now(), now);
         }
         ensure!(last.0.elapsed() < STANDSTILL_MAX, "nothing is delivered any more: {left}");
         sleep(INTERVAL).await;
     }
-    sleep(SETTLE).await;
-    Ok(())
 }
 
 /// What happened around a finding.

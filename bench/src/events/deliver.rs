@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::publisher::{TOPIC, Wish};
-use super::stand::{INTERVAL, Stand, command};
+use super::stand::{Stand, command};
 use crate::options::Events;
 use crate::report::table;
 use crate::statistics::Summary;
@@ -23,11 +23,13 @@ const GOAL_P50_US: f64 = 1_000.0;
 /// How latencies are measured: events a second, and for how many seconds.
 const RATE: u32 = 200;
 const SECONDS: u64 = 10;
-/// Events of a round that are published while others are delivered.
-const LIVE: u64 = 60_000;
+/// Of the events that are there before anything is delivered, so many times fewer are published while others are delivered.
+const LIVE_ONE_OF: u64 = 5;
 const BATCH: u32 = 500;
 /// How long it may be that nothing comes.
 const STANDSTILL_MAX: Duration = Duration::from_secs(60);
+/// How often what was counted is asked for: that takes a command and a connection.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How often memory is looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 /// How much more memory the second half of a replay may take than the first.
@@ -61,7 +63,11 @@ struct Bench {
 
 pub(crate) async fn run(options: &Events, folder: &Path) -> Result<Value> {
     let mut bench = Bench::open(options, folder).await?;
-    let works = [("at 200 a second", Work::Paced), ("ahead", Work::Ahead(options.ahead)), ("live", Work::Live)];
+    let works = [
+        ("at 200 a second", Work::Paced),
+        ("ahead", Work::Ahead(options.ahead)),
+        ("live", Work::Live(options.ahead / LIVE_ONE_OF)),
+    ];
     let mut rows = Vec::new();
     let mut json = serde_json::Map::new();
     let mut out_of_order = 0;
@@ -115,6 +121,7 @@ pub(crate) async fn replay(options: &Events, folder: &Path) -> Result<(bool, Val
     let mut bench = Bench::open(options, folder).await?;
     bench.publish(options.replayed, 0, BATCH).await?;
     bench.delivered(options.replayed).await?;
+    bench.count_anew().await?;
     let before = bench.memory()?;
     let began = Instant::now();
     let begun = bench.stand.json(&["replay", "--since", "first", "--subscription", SUBSCRIPTION]).await?;
@@ -162,12 +169,12 @@ enum Work {
     Paced,
     /// All are there before the first is delivered.
     Ahead(u64),
-    /// As many as can be published, each in a request of its own.
-    Live,
+    /// As fast as they can be published, each in a request of its own.
+    Live(u64),
 }
 
 /// What the subscriber has counted.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Figures {
     count: u64,
     first: u64,
@@ -187,18 +194,21 @@ impl Bench {
             Work::Warm => 5_000,
             Work::Paced => u64::from(RATE) * SECONDS,
             Work::Ahead(events) => events,
-            Work::Live => LIVE,
+            Work::Live(events) => events,
         };
         if let Work::Ahead(events) = work {
             self.stand.atoll(&["scale", "subscriber=0"]).await?;
             self.publish(events, 0, BATCH).await?;
             self.stand.atoll(&["scale", "subscriber=1"]).await?;
         }
+        if !matches!(work, Work::Ahead(_)) {
+            self.count_anew().await?;
+        }
         let before = self.look()?;
         match work {
             Work::Ahead(_) => (),
             Work::Paced => self.publish(events, RATE, 1).await?,
-            Work::Warm | Work::Live => self.publish(events, 0, 1).await?,
+            Work::Warm | Work::Live(_) => self.publish(events, 0, 1).await?,
         }
         let figures = self.delivered(events).await?;
         let after = self.look()?;
@@ -222,32 +232,32 @@ impl Bench {
         Ok(())
     }
 
-    /// Waits until so many were delivered, and adds up what was counted meanwhile.
+    /// Has the subscriber begin to count anew.
+    async fn count_anew(&self) -> Result<()> {
+        self.stand.ask("subscriber", "/figures/anew", None).await.map(drop)
+    }
+
+    /// Waits until so many were delivered since the subscriber began to count.
     async fn delivered(&self, events: u64) -> Result<Figures> {
-        let mut all = Figures::default();
-        let mut last = Instant::now();
-        while all.count < events {
-            ensure!(last.elapsed() < STANDSTILL_MAX, "{} of {events} events were delivered", all.count);
-            tokio::time::sleep(INTERVAL).await;
+        let (mut last, mut before) = (Instant::now(), 0);
+        loop {
             let asked = self.stand.ask("subscriber", "/figures", None).await?;
             let number = |name: &str| asked[name].as_u64().unwrap_or_default();
-            if number("count") == 0 {
-                continue;
+            let count = number("count");
+            if count >= events {
+                ensure!(count == events, "{count} deliveries of {events} events");
+                #[expect(clippy::cast_precision_loss)]
+                let at = |name: &str| asked["latency_ns"][name].as_u64().map(|latency| latency as f64 / 1_000.0);
+                let latency_us = at("p50").zip(at("p99")).map(<[f64; 2]>::from);
+                let (first, last, out_of_order) = (number("first"), number("last"), number("out_of_order"));
+                return Ok(Figures { count, first, last, latency_us, out_of_order });
             }
-            last = Instant::now();
-            #[expect(clippy::cast_precision_loss)]
-            let at = |name: &str| asked["latency_ns"][name].as_u64().map(|latency| latency as f64 / 1_000.0);
-            let latency_us = at("p50").zip(at("p99")).map(<[f64; 2]>::from);
-            all = Figures {
-                count: all.count + number("count"),
-                first: if all.count == 0 { number("first") } else { all.first },
-                last: number("last"),
-                latency_us: latency_us.or(all.latency_us),
-                out_of_order: all.out_of_order + number("out_of_order"),
-            };
+            if count > before {
+                (last, before) = (Instant::now(), count);
+            }
+            ensure!(last.elapsed() < STANDSTILL_MAX, "{count} of {events} events were delivered");
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
-        ensure!(all.count == events, "{} deliveries of {events} events", all.count);
-        Ok(all)
     }
 
     fn look(&self) -> Result<[Look; 4]> {

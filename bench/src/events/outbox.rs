@@ -115,7 +115,9 @@ pub(crate) async fn run(options: &Events, broker: Broker, folder: &Path) -> Resu
     let mut nats = match broker {
         Broker::Embedded => None,
         Broker::NatsServer => {
-            let (program, folder) = (options.nats_server.clone(), folder.to_owned());
+            // Not in the application's own, which is to have no process left at the end.
+            let (program, folder) = (options.nats_server.clone(), folder.with_extension("store"));
+            std::fs::create_dir_all(&folder)?;
             let mut nats = Nats { program, folder, address: free_address()?, running: None };
             nats.start().await?;
             Some(nats)
@@ -125,7 +127,7 @@ pub(crate) async fn run(options: &Events, broker: Broker, folder: &Path) -> Resu
         None => "listen = \"127.0.0.1:0\"".to_owned(),
         Some(nats) => format!("url = \"nats://{}\"", nats.address),
     };
-    let stand = Stand::open(&options.given.atoll, folder, &manifest(&line)?).await?;
+    let stand = Stand::open(&options.given.atoll, folder, &manifest(folder, &line)?).await?;
     let mut kills = BTreeMap::<&str, u64>::new();
     while kills.values().sum::<u64>() < options.kills {
         sleep(Duration::from_millis(fastrand::u64(CALM))).await;
@@ -167,8 +169,9 @@ pub(crate) async fn run(options: &Events, broker: Broker, folder: &Path) -> Resu
     Ok((verdict, json))
 }
 
-fn manifest(broker: &str) -> Result<String> {
-    let ledger = command(&["event-ledger", KEYS, PAUSE])?;
+fn manifest(folder: &Path, broker: &str) -> Result<String> {
+    let folder = folder.to_str().context("the folder's path is not UTF-8")?;
+    let ledger = command(&["event-ledger", folder, KEYS, PAUSE])?;
     Ok(format!(
         r#"name = "bench"
 

@@ -1,5 +1,6 @@
 //! A service that is delivered events. With a seed it misbehaves in all ways that it can think of and writes every delivery
-//! down; without one it only counts, as fast as it can. `GET /figures` tells what it has counted since it was asked last.
+//! down; without one it only counts, as fast as it can. `GET /figures` tells what it has counted,
+//! `GET /figures/anew` does, too, and has it begin at nothing.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -102,7 +103,12 @@ pub(crate) async fn run(options: EventSubscriber) -> Result<()> {
 async fn connection(mut incoming: Incoming, shared: &Shared) -> Result<()> {
     while let Some(request) = incoming.next().await? {
         if request.what.starts_with("GET /figures") {
+            let is_anew = request.what.ends_with("/anew");
             let figures = shared.borrow_mut().figures();
+            if is_anew {
+                let mut subscriber = shared.borrow_mut();
+                (subscriber.figures, subscriber.out_of_order) = (Figures::default(), 0);
+            }
             incoming.stream.write_all(&answer(200, "", &figures.to_string())).await?;
             continue;
         }
@@ -191,13 +197,13 @@ impl Subscriber {
     }
 
     fn figures(&mut self) -> Value {
-        let Figures { count, first, last, mut latencies } = std::mem::take(&mut self.figures);
+        let Figures { count, first, last, latencies } = &mut self.figures;
         latencies.sort_unstable();
         let at: BTreeMap<_, _> = [50.0, 90.0, 99.0, 99.9]
             .iter()
-            .map(|percent| (format!("p{percent}"), percentile(&latencies, *percent)))
+            .map(|percent| (format!("p{percent}"), percentile(latencies, *percent)))
             .collect();
-        let out_of_order = std::mem::take(&mut self.out_of_order);
+        let out_of_order = self.out_of_order;
         json!({ "count": count, "first": first, "last": last, "latency_ns": at, "out_of_order": out_of_order })
     }
 }

@@ -168,7 +168,7 @@ impl Handle {
         let message = message(&session, id).await?;
         let remote = self.shared.remote(&subscription_of(&message.subject)).ok();
         match remote.zip(Kept::decode(&message.headers)) {
-            Some((remote, kept)) => remote.drop_letter(id, kept.sequence).await,
+            Some((remote, kept)) => remote.drop_letter(id, kept.number).await,
             // What it held is looked at when the subscription begins again.
             None => match store::delete(&session, &session.names.dead, id).await? {
                 true => Ok(()),
@@ -214,7 +214,7 @@ async fn read(session: &Session, query: &Query, ids: Range<u64>, which: Which) -
     let mut letters = VecDeque::new();
     walk(session, query.subscription.as_deref(), ids, Content::All, |read| {
         let headers = read.message.headers.clone().unwrap_or_default();
-        if let Some(found) = Kept::decode_all(&headers, &read.message.payload, read.time) {
+        if let Some(found) = Kept::decode_all(&headers, &read.message.payload) {
             if letters.len() == limit {
                 letters.pop_front();
             }

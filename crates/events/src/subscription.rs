@@ -80,7 +80,7 @@ pub(crate) struct Remote {
 #[derive(Debug)]
 enum Command {
     Redrive { letter: u64, kept: Box<Kept>, event: Box<Event>, reply: Reply<()> },
-    Drop { letter: u64, sequence: u64, reply: Reply<()> },
+    Drop { letter: u64, number: u64, reply: Reply<()> },
     Replay { since: Since, reply: Reply<Replay> },
 }
 
@@ -100,8 +100,8 @@ impl Remote {
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::Ended`].
-    pub(crate) async fn drop_letter(&self, letter: u64, sequence: u64) -> Result<(), Error> {
-        self.ask(|reply| Command::Drop { letter, sequence, reply }).await
+    pub(crate) async fn drop_letter(&self, letter: u64, number: u64) -> Result<(), Error> {
+        self.ask(|reply| Command::Drop { letter, number, reply }).await
     }
 
     /// Delivers again. Waits until what is in flight has ended.

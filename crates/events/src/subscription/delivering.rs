@@ -47,7 +47,7 @@ pub(super) struct Delivering {
     surroundings: Surroundings,
     store: Store,
     lanes: Lanes,
-    /// Events in memory, by their sequence.
+    /// Events in memory, by their numbers.
     bodies: HashMap<u64, Body>,
     bytes: usize,
     /// Numbers in the stream of what is aside, by the event's own.
@@ -74,6 +74,7 @@ pub(super) struct Delivering {
 struct Body {
     event: Event,
     topic: Arc<str>,
+    published: jiff::Timestamp,
     key: Option<Arc<str>>,
     kept: Option<Box<Kept>>,
     bytes: usize,
@@ -151,13 +152,13 @@ enum Happening {
         reply: Reply<()>,
     },
     NotRedriven {
-        sequence: u64,
+        number: u64,
         error: Error,
         reply: Reply<()>,
     },
     Dropped {
         letter: u64,
-        sequence: u64,
+        number: u64,
         reply: Reply<()>,
     },
     Sought(Since, Result<u64, Error>),
@@ -342,7 +343,7 @@ impl Delivering {
 
     fn arrived(&mut self, read: &Read) {
         let now = Instant::now().into_std();
-        let sequence = read.sequence;
+        let sequence = self.lanes.window.number(read.sequence);
         if !self.is_reading() {
             return;
         }
@@ -355,16 +356,16 @@ impl Delivering {
             && cursor.pending == 0
         {
             // What is aside may be of messages that the stream has no more.
-            let last = cursor.last_sequence;
+            let last = self.lanes.window.number(cursor.last_sequence);
             self.lanes.pass(last, now);
         }
     }
 
     fn deliverable(&mut self, read: &Read, now: std::time::Instant) {
-        let (sequence, message) = (read.sequence, &read.message);
+        let (sequence, message) = (self.lanes.window.number(read.sequence), &read.message);
         let stored = nats::Stored {
             stream: &self.compiled.config.stream,
-            sequence,
+            sequence: read.sequence,
             subject: &message.subject,
             time: read.time,
             headers: message.headers.as_ref(),
@@ -375,7 +376,7 @@ impl Delivering {
         let is_wanted = match &self.compiled.filter {
             None => true,
             Some(filter) => filter.is_wanted(&parsed).unwrap_or_else(|error| {
-                self.counting.filter_failed(&self.compiled.config.name, sequence, &error);
+                self.counting.filter_failed(&self.compiled.config.name, read.sequence, &error);
                 false
             }),
         };
@@ -388,7 +389,7 @@ impl Delivering {
         let bytes = message.length.max(event.data.len()) + BODY_BYTES;
         let topic = Arc::from(message.subject.as_str());
         self.bytes += bytes;
-        self.bodies.insert(sequence, Body { event, topic, key: key.clone(), kept: None, bytes });
+        self.bodies.insert(sequence, Body { event, topic, published: read.time, key: key.clone(), kept: None, bytes });
         if self.lanes.arrive(sequence, key.as_ref(), now) == Arrival::Known {
             self.forget_body(sequence);
         }
@@ -399,8 +400,8 @@ impl Delivering {
         let bytes = event.data.len() + BODY_BYTES;
         self.forget_body(sequence);
         self.bytes += bytes;
-        let (topic, key) = (kept.topic.as_str().into(), kept.key.clone());
-        self.bodies.insert(sequence, Body { event, topic, key, kept: Some(Box::new(kept)), bytes });
+        let (topic, published, key) = (kept.topic.as_str().into(), kept.published, kept.key.clone());
+        self.bodies.insert(sequence, Body { event, topic, published, key, kept: Some(Box::new(kept)), bytes });
     }
 
     fn forget_body(&mut self, sequence: u64) {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::cloudevent::nats;
 use crate::event::Event;
 use crate::reading::{Attempt, DeadLetter};
+use crate::subscription::progress::sequence_of;
 
 const HEADER: &str = "atoll-kept";
 /// The version of [`Kept`]; a newer one is refused.
@@ -34,7 +35,10 @@ pub(crate) struct Kept {
     pub(crate) service: String,
     pub(crate) topic: String,
     pub(crate) stream: String,
-    pub(crate) sequence: u64,
+    /// Its number: see [`sequence_of`].
+    pub(crate) number: u64,
+    /// When its stream took it.
+    pub(crate) published: Timestamp,
     pub(crate) key: Option<Arc<str>>,
     pub(crate) attempts_count: u32,
     attempts: Vec<KeptAttempt>,
@@ -74,16 +78,14 @@ pub(crate) struct Found {
 }
 
 impl Kept {
-    pub(crate) fn new(service: &str, topic: &str, stream: &str, sequence: u64, key: Option<Arc<str>>) -> Self {
-        Self {
-            version: VERSION,
-            service: service.to_owned(),
-            topic: topic.to_owned(),
-            stream: stream.to_owned(),
-            sequence,
-            key,
-            ..Self::default()
-        }
+    /// Of an event that was never tried, which its subscription knows by a number.
+    pub(crate) fn new(service: &str, stream: &str, number: u64) -> Self {
+        Self { version: VERSION, service: service.to_owned(), stream: stream.to_owned(), number, ..Self::default() }
+    }
+
+    /// That of the event in its stream.
+    pub(crate) fn sequence(&self) -> u64 {
+        sequence_of(self.number)
     }
 
     /// One more attempt has come to its end.
@@ -163,16 +165,16 @@ impl Kept {
     }
 
     /// The same with its event.
-    pub(crate) fn decode_all(headers: &HeaderMap, payload: &Bytes, time: Timestamp) -> Option<Found> {
+    pub(crate) fn decode_all(headers: &HeaderMap, payload: &Bytes) -> Option<Found> {
         let kept = Self::decode(headers)?;
         if kept.is_reference {
             return Some(Found { kept, event: None });
         }
         let stored = nats::Stored {
             stream: &kept.stream,
-            sequence: kept.sequence,
+            sequence: kept.sequence(),
             subject: &kept.topic,
-            time,
+            time: kept.published,
             headers: Some(headers),
             payload,
         };
@@ -194,7 +196,7 @@ impl Kept {
             subscription: subscription.to_owned(),
             service: self.service.clone(),
             topic: self.topic.clone(),
-            sequence: self.sequence,
+            sequence: self.sequence(),
             key: self.key.as_deref().map(str::to_owned),
             event,
             attempts: attempts.collect(),
@@ -255,7 +257,8 @@ mod tests {
     }
 
     fn kept(attempts: i64) -> Kept {
-        let mut kept = Kept::new("warehouse", "orders.placed", "ORDERS", 7, Some("k€".into()));
+        let kept = Kept::new("warehouse", "ORDERS", 7);
+        let mut kept = Kept { topic: "orders.placed".to_owned(), key: Some("k€".into()), ..kept };
         for at in 0..attempts {
             let answer = format!("no\r\n{at} 😀") + &"\u{1}".repeat(900);
             let at = Timestamp::from_second(at).unwrap();
@@ -269,7 +272,7 @@ mod tests {
     fn what_is_kept_is_found() {
         let (headers, payload) = kept(8).encode(&event(100), 1 << 20);
         assert!(headers.get(HEADER).unwrap().as_str().is_ascii());
-        let found = Kept::decode_all(&headers, &payload, Timestamp::UNIX_EPOCH).unwrap();
+        let found = Kept::decode_all(&headers, &payload).unwrap();
         assert_eq!((found.kept, found.event), (kept(8), Some(event(100))));
     }
 
@@ -277,7 +280,7 @@ mod tests {
     fn each_attempt_is_kept_and_the_oldest_lose_their_answers() {
         let (headers, payload) = kept(100).encode(&event(100), 1 << 20);
         assert!(headers.get(HEADER).unwrap().as_str().len() < 64 << 10, "a server takes no larger head");
-        let found = Kept::decode_all(&headers, &payload, Timestamp::UNIX_EPOCH).unwrap();
+        let found = Kept::decode_all(&headers, &payload).unwrap();
         let letter = found.kept.dead_letter(1, "s", event(100), Timestamp::UNIX_EPOCH);
         assert_eq!((letter.attempts.len(), letter.attempts_count), (100, 100));
         assert!(letter.attempts.iter().all(|attempt| attempt.status == Some(500) && attempt.request_id == "r"));
@@ -292,7 +295,7 @@ mod tests {
         let fits = |bytes| Kept { is_edited: true, ..kept(0) }.has_room_for(&event(bytes), bytes_max);
         let largest = (bytes_max - 10_000..bytes_max).rev().find(|bytes| fits(*bytes)).unwrap();
         let (headers, payload) = edited.encode(&event(largest), bytes_max);
-        let found = Kept::decode_all(&headers, &payload, Timestamp::UNIX_EPOCH).unwrap();
+        let found = Kept::decode_all(&headers, &payload).unwrap();
         assert_eq!(found.event, Some(event(largest)));
         assert!(payload.len() + headers.get(HEADER).unwrap().as_str().len() < bytes_max);
     }
@@ -300,7 +303,7 @@ mod tests {
     #[test]
     fn a_dead_letter_without_its_event_says_so() {
         let (headers, payload) = kept(1).encode(&Event::default(), 1 << 20);
-        let found = Kept::decode_all(&headers, &payload, Timestamp::UNIX_EPOCH).unwrap();
+        let found = Kept::decode_all(&headers, &payload).unwrap();
         assert_eq!(found.event, None);
         let letter = found.kept.dead_letter(1, "s", Event::default(), Timestamp::UNIX_EPOCH);
         assert!(letter.reason.ends_with(GONE));
@@ -310,11 +313,11 @@ mod tests {
     fn what_a_server_would_not_take_is_left_out() {
         let (headers, payload) = kept(20).encode(&event(100_000), 104_000);
         assert!(payload.len() + headers.get(HEADER).unwrap().as_str().len() < 103_000);
-        let found = Kept::decode_all(&headers, &payload, Timestamp::UNIX_EPOCH).unwrap();
+        let found = Kept::decode_all(&headers, &payload).unwrap();
         assert_eq!((found.event, found.kept.attempts.len()), (Some(event(100_000)), 20));
         assert!(found.kept.attempts[0].answer.is_empty(), "the oldest have lost their answers");
         let (headers, payload) = kept(20).encode(&event(100_000), 100_500);
-        let found = Kept::decode_all(&headers, &payload, Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!((found.event, found.kept.sequence, payload.len()), (None, 7, 0));
+        let found = Kept::decode_all(&headers, &payload).unwrap();
+        assert_eq!((found.event, found.kept.sequence(), payload.len()), (None, 7, 0));
     }
 }

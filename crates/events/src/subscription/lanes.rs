@@ -1,6 +1,6 @@
 //! Which event is sent next: events of one key one after the other, keys in parallel, those behind a failed one aside.
 //! Pure: time is a value, and what is to be done comes out as [`Action`]s. Called by the subscription, which has the events
-//! themselves; here they are numbers.
+//! themselves; here they are numbers, which `progress` gives them.
 
 mod due;
 mod lane;
@@ -16,7 +16,7 @@ use kit::backoff::Backoff;
 use lane::{Flight, State};
 pub(crate) use lane::{Lane, Parked};
 
-use super::progress::{Record, Window};
+use super::progress::Window;
 use crate::{Batch, OnDeadLetter};
 
 /// How long a head may be in flight before those behind it make room for others.
@@ -272,6 +272,8 @@ impl Lanes {
             self.make_room_behind(id, now);
         } else {
             self.park(id, sequence, Parked::new(now));
+            // In a replay it may come before what is due there.
+            self.settle(id, now);
         }
         self.release_gated(now);
         Arrival::New
@@ -357,6 +359,7 @@ impl Lanes {
         let longest = self.lanes.iter().max_by_key(|(_, lane)| lane.queue.len()).map(|(id, _)| *id);
         if let Some(id) = longest {
             self.divert(id, now);
+            self.settle(id, now);
         }
     }
 
@@ -433,10 +436,16 @@ impl Lanes {
     }
 
     fn done_aside(&mut self, ticket: Ticket) {
+        self.done += 1;
+        self.remove(ticket);
+    }
+
+    /// Takes it out of what is aside once it is on record that it need not be read again: a repeat would come behind others.
+    fn remove(&mut self, ticket: Ticket) {
         let lane = self.lane(ticket.lane);
         lane.flight = Flight::Removing(ticket.sequence);
-        let change = lane.aside.get(&ticket.sequence).map_or(0, |parked| parked.change);
-        self.done += 1;
+        let change = lane.aside.get(&ticket.sequence).and_then(|parked| parked.change);
+        let change = change.unwrap_or(self.changes);
         if change <= self.recorded {
             self.actions.push(Action::Forget(ticket));
         } else {
@@ -475,7 +484,7 @@ impl Lanes {
         self.changes += 1;
         let change = self.changes;
         if let Some(parked) = self.lanes.get_mut(&ticket.lane).and_then(|lane| lane.aside.get_mut(&ticket.sequence)) {
-            (parked.state, parked.change) = (State::Resting, change);
+            (parked.state, parked.change) = (State::Resting, Some(change));
             self.settle(ticket.lane, now);
         }
     }
@@ -500,8 +509,7 @@ impl Lanes {
                 self.held += 1;
                 self.actions.push(Action::Park(ticket));
             } else {
-                lane.flight = Flight::Removing(ticket.sequence);
-                self.actions.push(Action::Forget(ticket));
+                self.remove(ticket);
             }
         } else {
             self.done_in_queue(&[ticket]);
@@ -598,14 +606,13 @@ impl Lanes {
 
     /// The stream has other events than before, and nothing is under way: those that are aside stay.
     pub(crate) fn begin_anew(&mut self, created: i64, now: Instant) {
-        self.window = Window::new(&Record::after(0));
-        self.window.set_created(created);
+        self.window.begin_anew(created);
         self.begin_again(now);
     }
 
     /// The stream has lost what was behind `last`, and nothing is under way: what is aside stays.
     pub(crate) fn cut(&mut self, last: u64, now: Instant) {
-        self.window.cut(last);
+        self.window.cut(last, self.aside.keys().copied());
         self.begin_again(now);
     }
 
@@ -623,6 +630,7 @@ impl Lanes {
             lane.alone = 0;
             lane.is_ready = false;
             lane.due = None;
+            lane.aside.values_mut().for_each(|parked| parked.change = None);
             self.settle(id, now);
         }
     }

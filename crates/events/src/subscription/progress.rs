@@ -9,10 +9,24 @@ use serde::{Deserialize, Serialize};
 /// be read again after a crash, only to be passed over, is bounded.
 pub(crate) const WINDOW_MAX: u64 = 1 << 20;
 
+/// Bits of a number that are the sequence of an event in its stream. Those above say the how many-eth stream of its name that
+/// is, or how often it has lost its end: only both together tell events apart, and in this order they came.
+const SEQUENCE_BITS: u32 = 48;
+
+/// The sequence in its stream that an event with a number has.
+pub(crate) fn sequence_of(number: u64) -> u64 {
+    number & ((1 << SEQUENCE_BITS) - 1)
+}
+
+/// The first of the numbers to which one belongs: that of no event.
+fn era_of(number: u64) -> u64 {
+    number - sequence_of(number)
+}
+
 /// The version of [`Record`]; a newer one is refused.
 const VERSION: u32 = 1;
 
-/// What is kept. Everything up to `floor` is done, and so is everything up to `through` but `pending`.
+/// What is kept, in numbers. Everything up to `floor` is done, and so is everything up to `through` but `pending`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     version: u32,
@@ -50,6 +64,13 @@ impl Record {
         serde_json::to_vec(self).expect("a struct of numbers is JSON")
     }
 
+    /// The same in the next era.
+    fn next_era(self) -> Self {
+        let next = |number: u64| number.saturating_add(1 << SEQUENCE_BITS);
+        let (floor, through, highest) = (next(self.floor), next(self.through), next(self.highest));
+        Self { floor, through, highest, replay: self.replay.map(|(from, to)| (next(from), next(to))), ..self }
+    }
+
     /// The same, with nothing done behind `last`.
     fn cut(self, last: u64) -> Self {
         let (floor, through) = (self.floor.min(last), self.through.min(last));
@@ -72,7 +93,7 @@ impl Record {
     }
 }
 
-/// The events between the oldest one that is not done and the newest one read.
+/// The events between the oldest one that is not done and the newest one read, by their numbers.
 #[derive(Debug)]
 pub(crate) struct Window {
     /// Those that are not done.
@@ -110,10 +131,27 @@ impl Window {
         *self = Self::new(&Record { replay, ..self.record().cut(from.saturating_sub(1)) });
     }
 
-    /// The stream has lost what was behind `last`, and gives these numbers again.
-    pub(crate) fn cut(&mut self, last: u64) {
+    /// The stream has lost what was behind the sequence `last`, and gives the later ones again. What has one of these
+    /// numbers now needs no delivery.
+    pub(crate) fn cut(&mut self, last: u64, aside: impl Iterator<Item = u64>) {
+        for number in aside {
+            self.kept_pending.remove(&number);
+        }
+        let last = self.number(last);
         let replay = self.replay().map(|(from, to)| (from, to.min(last)));
-        *self = Self::new(&Record { highest: self.highest.min(last), replay, ..self.record().cut(last) });
+        let cut = Record { highest: self.highest.min(last), replay, ..self.record().cut(last) };
+        *self = Self::new(&cut.next_era());
+    }
+
+    /// The stream has been made anew, at that time.
+    pub(crate) fn begin_anew(&mut self, created: i64) {
+        let nothing = Record::after(era_of(self.read)).next_era();
+        *self = Self::new(&Record { created: Some(created), ..nothing });
+    }
+
+    /// The number of the event that has a sequence in the stream now.
+    pub(crate) fn number(&self, sequence: u64) -> u64 {
+        era_of(self.read) + sequence_of(sequence)
     }
 
     /// Everything up to it is done.
@@ -299,8 +337,29 @@ mod tests {
         let mut window = Window::new(&Record::after(0));
         (1..=9).for_each(|sequence| window.push(sequence));
         [1, 2, 4, 5, 7, 8].into_iter().for_each(|sequence| window.done(sequence));
-        window.cut(5);
-        assert_eq!((again(&window), window.highest()), ((vec![3, 6, 7, 8, 9, 10]), 5));
+        window.cut(5, std::iter::empty());
+        let later = |number: &u64| window.was_done(window.number(*number));
+        let again: Vec<u64> = (1..=10).filter(|number| !later(number)).collect();
+        assert_eq!((again, sequence_of(window.highest())), (vec![3, 6, 7, 8, 9, 10], 5));
+        assert!(window.was_done(9) && !window.is_open(9), "what had the number before is not waited for");
+        assert_ne!(window.number(9), 9);
+        let record = Record::decode(&window.record().encode()).unwrap();
+        assert_eq!(Window::new(&record).number(3), window.number(3));
+    }
+
+    #[test]
+    fn what_is_aside_is_not_read_again_where_the_stream_was_cut() {
+        let mut window = Window::new(&Record::after(0));
+        (1..=5).for_each(|sequence| window.push(sequence));
+        [1, 3].into_iter().for_each(|sequence| window.done(sequence));
+        // 2 is aside, and that it was done is not on record.
+        let mut window = Window::new(&window.record());
+        window.cut(4, [2].into_iter());
+        assert!(window.was_done(window.number(2)) && !window.was_done(window.number(4)));
+        window.push(window.number(4));
+        window.begin_anew(7);
+        assert_eq!((sequence_of(window.floor()), window.created(), window.open()), (0, Some(7), 0));
+        assert!(!window.was_done(window.number(1)) && window.highest() < window.number(1));
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl Store {
     async fn put(&self, session: &Session, kept: &Kept, event: &Event, id: &str) -> Result<u64, Error> {
         let (mut headers, payload) = kept.encode(event, session.client.server_info().max_payload);
         headers.insert(MESSAGE_ID, id);
-        let subject = format!("{}.{}", session.names.aside_subject(&self.name), kept.sequence);
+        let subject = format!("{}.{}", session.names.aside_subject(&self.name), kept.number);
         publish(session, subject, headers, payload).await
     }
 
@@ -328,26 +328,31 @@ fn is_full(error: &Error) -> bool {
 /// # Errors
 /// [`Error::Broker`].
 pub(crate) async fn complete(session: &Session, message: &StreamMessage) -> Result<Option<(Kept, Event)>, Error> {
-    let time = Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or_default();
-    let Some(Found { kept, event }) = Kept::decode_all(&message.headers, &message.payload, time) else {
+    let Some(Found { kept, event }) = Kept::decode_all(&message.headers, &message.payload) else {
         return Ok(None);
     };
     if let Some(event) = event {
         return Ok(Some((kept, event)));
     }
-    let Some(message) = get(session, &kept.stream, kept.sequence).await? else {
-        return Ok(Some((kept, Event::default())));
-    };
+    let found = get(session, &kept.stream, kept.sequence()).await?;
+    // Another stream of the name may have given the sequence to another event.
+    let same = found.filter(|message| time_of(message) == kept.published);
+    let Some(message) = same else { return Ok(Some((kept, Event::default()))) };
     let stored = nats::Stored {
         stream: &kept.stream,
-        sequence: kept.sequence,
+        sequence: kept.sequence(),
         subject: &kept.topic,
-        time,
+        time: kept.published,
         headers: Some(&message.headers),
         payload: &message.payload,
     };
     let event = nats::decode(&stored);
     Ok(Some((kept, event)))
+}
+
+/// When its stream took a message.
+pub(crate) fn time_of(message: &StreamMessage) -> Timestamp {
+    Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or_default()
 }
 
 fn failed(operation: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Error {

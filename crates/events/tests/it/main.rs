@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed, in its helpers as in itself")]
 
+mod changes;
 mod dead_letters;
 mod formats;
 mod official;

@@ -14,6 +14,7 @@ use crate::link::Session;
 use crate::reading::Replay;
 use crate::subscription::cursor::{Cursor, From, Next, Wish};
 use crate::subscription::kept::Kept;
+use crate::subscription::progress::sequence_of;
 use crate::subscription::store::{PAGE, READ_TIME_MAX};
 use crate::subscription::{Command, Compiled, Reply};
 
@@ -31,8 +32,8 @@ impl Delivering {
     /// What cannot be done now waits for what is under way.
     pub(super) fn asked(&mut self, command: Command) {
         let is_free = match &command {
-            Command::Redrive { kept, .. } => self.is_free(kept.sequence),
-            Command::Drop { letter, sequence, .. } => !self.is_holding(*letter, *sequence) || self.is_free(*sequence),
+            Command::Redrive { kept, .. } => self.is_free(kept.number),
+            Command::Drop { letter, number, .. } => !self.is_holding(*letter, *number) || self.is_free(*number),
             Command::Replay { .. } => true,
         };
         if is_free || self.waiting.len() >= WAITING_MAX {
@@ -58,18 +59,18 @@ impl Delivering {
     }
 
     /// Whether it is this dead letter for which the key of the event waits.
-    fn is_holding(&self, letter: u64, sequence: u64) -> bool {
-        self.lanes.held_by(sequence) == Some(letter)
+    fn is_holding(&self, letter: u64, number: u64) -> bool {
+        self.lanes.held_by(number) == Some(letter)
     }
 
-    fn is_free(&self, sequence: u64) -> bool {
-        self.lanes.is_resting(sequence) && !self.asked.contains(&sequence)
+    fn is_free(&self, number: u64) -> bool {
+        self.lanes.is_resting(number) && !self.asked.contains(&number)
     }
 
     fn begin_asked(&mut self, command: Command) {
         match command {
             Command::Redrive { letter, kept, event, reply } => self.redrive(letter, kept, *event, reply),
-            Command::Drop { letter, sequence, reply } => self.drop_letter(letter, sequence, reply),
+            Command::Drop { letter, number, reply } => self.drop_letter(letter, number, reply),
             Command::Replay { since, reply } if matches!(self.phase, Phase::Delivering) => {
                 match self.surroundings.link.session() {
                     Ok(session) => self.seek(&session, since),
@@ -83,20 +84,22 @@ impl Delivering {
     }
 
     fn redrive(&mut self, letter: u64, mut kept: Box<Kept>, event: Event, reply: Reply<()>) {
-        let sequence = kept.sequence;
-        if !self.lanes.is_resting(sequence) || !self.asked.insert(sequence) {
+        let number = kept.number;
+        if !self.lanes.is_resting(number) || !self.asked.insert(number) {
             return answer(reply, Err(busy("the event is on its way")));
         }
         let now = Instant::now().into_std();
         kept.renew();
         kept.is_redriven = true;
         kept.key = self.compiled.key.as_ref().and_then(|key| key.of(&Parsed::new(&event)));
-        let is_held = self.lanes.is_held(sequence);
+        let is_held = self.lanes.is_held(number);
         // What is delivered from now on comes behind it.
-        let is_later_in_flight = kept.key.as_ref().is_some_and(|key| self.lanes.reserve(key, sequence, now));
-        let later = self.wish(From::Sequence(sequence + 1));
+        let is_later_in_flight = kept.key.as_ref().is_some_and(|key| self.lanes.reserve(key, number, now));
+        let is_of_stream = self.lanes.window.number(kept.sequence()) == number;
+        let later = self.wish(From::Sequence(if is_of_stream { kept.sequence() + 1 } else { 1 }));
         let (store, link, compiled) = (self.store.clone(), self.surroundings.link.clone(), self.compiled.clone());
-        let is_done = self.lanes.done_beyond(sequence);
+        let (is_done, base) = (self.lanes.done_beyond(number), self.lanes.window.number(0));
+        let is_done = move |sequence| is_done(base + sequence);
         self.work.push(Box::pin(async move {
             if !is_held && kept.key.is_some() {
                 let looked = match link.session() {
@@ -108,27 +111,27 @@ impl Delivering {
             }
             // Somebody else may have asked the same meanwhile.
             if !store.has_letter(letter).await {
-                return Happening::NotRedriven { sequence, error: Error::NoDeadLetter { id: letter }, reply };
+                return Happening::NotRedriven { number, error: Error::NoDeadLetter { id: letter }, reply };
             }
             let Some(stored) = store.put_aside_again(&kept, &event).await else {
-                return Happening::NotRedriven { sequence, error: busy("what waits aside has no room"), reply };
+                return Happening::NotRedriven { number, error: busy("what waits aside has no room"), reply };
             };
             store.drop_letter(letter).await;
             Happening::Redriven { letter, kept, stored, reply }
         }));
     }
 
-    pub(super) fn not_redriven(&mut self, sequence: u64, error: Error, reply: Reply<()>) {
-        self.asked.remove(&sequence);
+    pub(super) fn not_redriven(&mut self, number: u64, error: Error, reply: Reply<()>) {
+        self.asked.remove(&number);
         answer(reply, Err(error));
     }
 
     pub(super) fn redriven(&mut self, letter: u64, kept: &Kept, stored: u64, reply: Reply<()>) {
-        self.asked.remove(&kept.sequence);
-        self.forget_body(kept.sequence);
-        self.stored.insert(kept.sequence, stored);
+        self.asked.remove(&kept.number);
+        self.forget_body(kept.number);
+        self.stored.insert(kept.number, stored);
         let now = Instant::now().into_std();
-        self.lanes.redrive(kept.sequence, kept.key.as_ref(), now);
+        self.lanes.redrive(kept.number, kept.key.as_ref(), now);
         if let Some(key) = &kept.key {
             self.lanes.release(key, now);
         }
@@ -136,12 +139,12 @@ impl Delivering {
         answer(reply, Ok(()));
     }
 
-    fn drop_letter(&mut self, letter: u64, sequence: u64, reply: Reply<()>) {
-        let is_held = self.is_holding(letter, sequence);
-        if is_held && (!self.lanes.is_resting(sequence) || !self.asked.insert(sequence)) {
+    fn drop_letter(&mut self, letter: u64, number: u64, reply: Reply<()>) {
+        let is_held = self.is_holding(letter, number);
+        if is_held && (!self.lanes.is_resting(number) || !self.asked.insert(number)) {
             return answer(reply, Err(busy("the event is on its way")));
         }
-        let stored = self.stored.get(&sequence).copied().filter(|_| is_held);
+        let stored = self.stored.get(&number).copied().filter(|_| is_held);
         let store = self.store.clone();
         self.work.push(Box::pin(async move {
             // Order: what is held by a dead letter that is gone is forgotten at the next beginning.
@@ -149,16 +152,16 @@ impl Delivering {
             if let Some(stored) = stored {
                 store.forget(stored).await;
             }
-            Happening::Dropped { letter, sequence, reply }
+            Happening::Dropped { letter, number, reply }
         }));
     }
 
-    pub(super) fn dropped(&mut self, letter: u64, sequence: u64, reply: Reply<()>) {
-        if self.is_holding(letter, sequence) {
-            self.asked.remove(&sequence);
-            self.forget_body(sequence);
-            self.stored.remove(&sequence);
-            self.lanes.drop_aside(sequence, Instant::now().into_std());
+    pub(super) fn dropped(&mut self, letter: u64, number: u64, reply: Reply<()>) {
+        if self.is_holding(letter, number) {
+            self.asked.remove(&number);
+            self.forget_body(number);
+            self.stored.remove(&number);
+            self.lanes.drop_aside(number, Instant::now().into_std());
         }
         tracing::info!(subscription = self.compiled.config.name, letter, "a dead letter was dropped");
         answer(reply, Ok(()));
@@ -217,8 +220,9 @@ impl Delivering {
         match back {
             Back::Seeking(..) => {}
             Back::To(from, reply) => {
-                self.lanes.set_back(from, time);
-                let to = self.lanes.window.highest();
+                let from = from.min(sequence_of(u64::MAX));
+                self.lanes.set_back(self.lanes.window.number(from), time);
+                let to = sequence_of(self.lanes.window.highest());
                 let from = from.min(to + 1);
                 let replay = Replay { from, to, left: (to + 1).saturating_sub(from) };
                 self.recording.replies.push((self.lanes.changes(), replay, reply));

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::link::Session;
 use crate::subscription::cursor::{Content, Cursor, From, Next, Read, Wish};
 use crate::subscription::lanes::Parked;
-use crate::subscription::progress::{Record, Window};
+use crate::subscription::progress::{Record, Window, sequence_of};
 use crate::subscription::raw;
 use crate::subscription::store::{self, READ_TIME_MAX};
 
@@ -76,8 +76,8 @@ impl Delivering {
             let wait = wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default();
             let mut parked = Parked::found(now + wait, kept.attempts_count);
             (parked.is_exhausted, parked.is_redriven, parked.held) = (kept.is_exhausted, kept.is_redriven, kept.held);
-            lanes.restore(kept.sequence, kept.key.as_ref(), parked, now);
-            self.stored.insert(kept.sequence, stored);
+            lanes.restore(kept.number, kept.key.as_ref(), parked, now);
+            self.stored.insert(kept.number, stored);
         }
         self.lanes = lanes;
         Ok(())
@@ -113,7 +113,7 @@ impl Delivering {
     pub(super) fn open(&mut self, session: &Session) {
         if self.stuck.1 >= STUCK_MAX && self.stuck.0 == self.lanes.window.read() {
             let (session, config) = (session.clone(), &self.compiled.config);
-            let (stream, filter, from) = (config.stream.clone(), config.topic.clone(), self.stuck.0 + 1);
+            let (stream, filter, from) = (config.stream.clone(), config.topic.clone(), sequence_of(self.stuck.0) + 1);
             self.cursor = Place::Opening;
             self.work.push(Box::pin(async move {
                 let read = raw::next(&session, &stream, &filter, from).await;
@@ -121,7 +121,7 @@ impl Delivering {
             }));
             return;
         }
-        let from = self.lanes.window.read() + 1;
+        let from = sequence_of(self.lanes.window.read()) + 1;
         let wish = self.wish(From::Sequence(from));
         let session = session.clone();
         self.cursor = Place::Opening;
@@ -136,7 +136,7 @@ impl Delivering {
 
     /// Whether what was begun at a sequence is still wanted: meanwhile the connection may have been lost, or the cursor set back.
     fn is_opening(&self, from: u64) -> bool {
-        self.is_reading() && matches!(self.cursor, Place::Opening) && from == self.lanes.window.read() + 1
+        self.is_reading() && matches!(self.cursor, Place::Opening) && from == sequence_of(self.lanes.window.read()) + 1
     }
 
     pub(super) fn stepped(&mut self, from: u64, stepped: Result<Option<Box<Read>>, Error>) {
@@ -175,7 +175,7 @@ impl Delivering {
         } else {
             window.set_created(cursor.created);
             // The broker has lost what was not on its disk, and gives these numbers again.
-            (window.read() > last).then_some(Back::Cut(last))
+            (sequence_of(window.read()) > last).then_some(Back::Cut(last))
         };
         if let Some(back) = back {
             self.cursor = Place::None(now);
@@ -183,7 +183,7 @@ impl Delivering {
             return self.hold(back);
         }
         if cursor.pending == 0 {
-            self.lanes.pass(last, now.into_std());
+            self.lanes.pass(self.lanes.window.number(last), now.into_std());
         }
         self.cursor = Place::Open(cursor);
     }

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::{Delivering, Phase, Place};
 use crate::reading::{Replay, SubscriptionReading};
 use crate::subscription::lanes::{Outcome, Request};
+use crate::subscription::progress::sequence_of;
 
 /// Seconds over which the rate is.
 const RATE_SECONDS: usize = 10;
@@ -86,7 +87,11 @@ impl Delivering {
             Place::Open(cursor) => cursor.pending,
             _ => self.counting.reading.lag.saturating_sub((window.open() + parked) as u64),
         };
-        let replay = window.replay().map(|(from, to)| Replay { from, to, left: to - window.floor().max(from - 1) });
+        let replay = window.replay().map(|(from, to)| Replay {
+            from: sequence_of(from),
+            to: sequence_of(to),
+            left: to - window.floor().max(from - 1),
+        });
         let paused = if is_away {
             Some("the broker is away".to_owned())
         } else if let Some(trouble) = self.store.trouble() {

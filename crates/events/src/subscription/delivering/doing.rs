@@ -117,8 +117,8 @@ impl Delivering {
         let config = &self.compiled.config;
         let body = self.bodies.get_mut(&ticket.sequence)?;
         let kept = body.kept.get_or_insert_with(|| {
-            let key = body.key.clone();
-            let mut kept = Kept::new(&config.service, &body.topic, &config.stream, ticket.sequence, key);
+            let mut kept = Kept::new(&config.service, &config.stream, ticket.sequence);
+            (kept.topic, kept.key, kept.published) = (body.topic.to_string(), body.key.clone(), body.published);
             kept.is_replayed = is_replayed;
             Box::new(kept)
         });
@@ -218,8 +218,8 @@ impl Delivering {
             }
             Happening::Opened(from, opened) => self.opened(from, opened),
             Happening::Redriven { letter, kept, stored, reply } => self.redriven(letter, &kept, stored, reply),
-            Happening::NotRedriven { sequence, error, reply } => self.not_redriven(sequence, error, reply),
-            Happening::Dropped { letter, sequence, reply } => self.dropped(letter, sequence, reply),
+            Happening::NotRedriven { number, error, reply } => self.not_redriven(number, error, reply),
+            Happening::Dropped { letter, number, reply } => self.dropped(letter, number, reply),
             Happening::Sought(since, sought) => self.sought(since, sought),
             Happening::Pending { read, pending } => {
                 self.is_asking = false;

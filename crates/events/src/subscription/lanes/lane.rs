@@ -54,8 +54,8 @@ pub(crate) struct Parked {
     pub(crate) is_redriven: bool,
     /// The dead letter that it is.
     pub(crate) held: Option<u64>,
-    /// The change of the window by which it was done there.
-    pub(super) change: u64,
+    /// The change of the window by which it was done there; nothing where that was before, or is still to come.
+    pub(super) change: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,15 @@ pub(super) enum State {
 
 impl Parked {
     pub(super) fn new(due: Instant) -> Self {
-        Self { state: State::Writing, attempts: 0, due, is_exhausted: false, is_redriven: false, held: None, change: 0 }
+        Self {
+            state: State::Writing,
+            attempts: 0,
+            due,
+            is_exhausted: false,
+            is_redriven: false,
+            held: None,
+            change: None,
+        }
     }
 
     /// As it was found.
