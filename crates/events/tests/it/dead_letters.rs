@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream;
-use events::{Batch, DeadLetter, Error, OnDeadLetter, Query, Since};
+use bytes::Bytes;
+use events::{Batch, DeadLetter, Error, Event, OnDeadLetter, Query, Since};
 use futures_util::StreamExt;
 use testkit::server::{Answer, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,13 +13,22 @@ use crate::official::NatsServer;
 use crate::subscriber::{Script, Stage, keyed};
 use crate::support::BOUND;
 
+/// Waits until there are so many, and gives them whole.
 async fn letters(stage: &Stage, count: usize) -> Vec<DeadLetter> {
     let handle = &stage.engine().handle;
-    testkit::wait::until("dead letters", BOUND, || async {
+    let listed = testkit::wait::until("dead letters", BOUND, || async {
         let query = Query { limit: 100, ..Query::default() };
         handle.dead_letters(query).await.ok().filter(|letters| letters.len() == count)
     })
-    .await
+    .await;
+    let mut all = Vec::new();
+    for one in listed {
+        let whole = handle.dead_letter(one.id).await.unwrap();
+        let event = Event { data: Bytes::new(), ..whole.event.clone() };
+        assert_eq!(one, DeadLetter { attempts: Vec::new(), event, ..whole.clone() }, "a list leaves these out");
+        all.push(whole);
+    }
+    all
 }
 
 fn texts(all: &[DeadLetter]) -> Vec<String> {
