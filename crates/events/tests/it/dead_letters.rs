@@ -1,5 +1,6 @@
 //! Events that cannot be delivered: kept, shown, tried again, dropped; and deliveries of the past.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_nats::jetstream::stream;
@@ -378,10 +379,10 @@ async fn all_of_it_is_the_same_on_nats_server() {
         bodies.iter().map(|body| body.split([':', '}']).nth(2).unwrap().parse::<usize>().unwrap()).collect::<Vec<_>>()
     };
     for key in ["a", "b"] {
-        let mut numbers = highest(key);
-        assert!(numbers.is_sorted(), "{key}: {numbers:?}");
-        numbers.dedup();
-        assert_eq!(numbers.len(), 100);
+        // After the crash a run may have begun again, with none left out.
+        let numbers = highest(key);
+        assert!(numbers.windows(2).all(|two| two[1] <= two[0] + 2), "{key}: {numbers:?}");
+        assert_eq!(numbers.into_iter().collect::<BTreeSet<_>>().len(), 100);
     }
     stage.script.clear();
     let replay = stage.engine().handle.replay("warehouse", Since::Sequence(101)).await.unwrap();
