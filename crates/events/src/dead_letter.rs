@@ -41,7 +41,8 @@ enum What {
 }
 
 impl Handle {
-    /// Dead letters, by their numbers. With neither `after` nor `before` the last ones.
+    /// Dead letters, by their numbers, without what their attempts were and without the data of their events: only
+    /// [one](Self::dead_letter) is shown whole. With neither `after` nor `before` the last ones.
     ///
     /// # Errors
     /// [`Error::Away`], [`Error::Broker`], [`Error::Ended`].
@@ -74,6 +75,7 @@ impl Handle {
     pub async fn dead_letter(&self, id: u64) -> Result<DeadLetter, Error> {
         let session = self.shared.link.session()?;
         let (kept, event, subscription, at) = find(&session, id).await?;
+        let kept = if event.attributes.is_empty() { kept.without_event() } else { kept };
         Ok(kept.dead_letter(id, &subscription, event, at))
     }
 
@@ -212,31 +214,20 @@ async fn read(session: &Session, query: &Query, ids: Range<u64>, which: Which) -
         return Ok(Vec::new());
     }
     let mut letters = VecDeque::new();
-    walk(session, query.subscription.as_deref(), ids, Content::All, |read| {
+    walk(session, query.subscription.as_deref(), ids, Content::Headers, |read| {
         let headers = read.message.headers.clone().unwrap_or_default();
-        if let Some(found) = Kept::decode_all(&headers, &read.message.payload) {
+        if let Some((kept, event)) = Kept::decode_head(&headers) {
             if letters.len() == limit {
                 letters.pop_front();
             }
-            letters.push_back((read.sequence, subscription_of(&read.message.subject), found, read.time));
+            let subscription = subscription_of(&read.message.subject);
+            letters.push_back(kept.dead_letter(read.sequence, &subscription, event, read.time));
         }
         let is_enough = which == Which::First && letters.len() == limit;
         if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .await?;
-    let mut all = Vec::with_capacity(letters.len());
-    for (id, subscription, found, at) in letters {
-        let (kept, event) = match found.event {
-            Some(event) => (found.kept, event),
-            None => match find(session, id).await {
-                Ok((kept, event, ..)) => (kept, event),
-                Err(Error::NoDeadLetter { .. }) => continue,
-                Err(error) => return Err(error),
-            },
-        };
-        all.push(kept.dead_letter(id, &subscription, event, at));
-    }
-    Ok(all)
+    Ok(letters.into())
 }
 
 /// Goes over the messages with these numbers, in order, until it is told to stop.

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
+use async_nats::jetstream;
 use clap::Args;
 use manifest::Plan;
+use manifest::plan::Nats;
 use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
 use serde::Serialize;
 
@@ -18,6 +21,8 @@ use crate::project::Project;
 
 /// Less free space than this, and logs or databases may soon fail to write.
 const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
+/// How long somebody else's servers may take to answer.
+const PROBE_MAX: Duration = Duration::from_secs(3);
 /// Two descriptors a proxied connection, and some for everything else.
 const OPEN_FILES_MIN: u64 = 4096;
 
@@ -154,6 +159,31 @@ fn listeners(project: &Project, plan: &Plan) -> Vec<Finding> {
     all
 }
 
+/// What the servers of a `url` say of themselves.
+async fn elsewhere(nats: &Nats) -> anyhow::Result<Vec<Finding>> {
+    let (servers, options) = crate::nats::servers(&nats.url)?;
+    let client = tokio::time::timeout(PROBE_MAX, options.connection_timeout(PROBE_MAX).connect(servers));
+    let client = client.await.map_err(|_| anyhow::anyhow!("no answer within {} s", PROBE_MAX.as_secs()))??;
+    let info = client.server_info();
+    let context = jetstream::new(client);
+    let account = tokio::time::timeout(PROBE_MAX, context.query_account()).await;
+    let account =
+        account.map_err(|_| anyhow::anyhow!("JetStream does not answer within {} s", PROBE_MAX.as_secs()))??;
+    let mut findings = vec![Finding::good(format!(
+        "NATS at {} is nats-server {}; its JetStream has {} streams",
+        nats.address, info.version, account.streams
+    ))];
+    let taken = u64::try_from(info.max_payload).unwrap_or(u64::MAX);
+    if taken < nats.max_payload {
+        let (taken, wanted) = (output::bytes_shown(taken), output::bytes_shown(nats.max_payload));
+        findings.push(Finding::doubtful(
+            format!("NATS at {} takes {taken} a message, and the manifest has {wanted}", nats.address),
+            "write `max_payload` under [broker] as it is there, or change it there",
+        ));
+    }
+    Ok(findings)
+}
+
 /// How durable messages are, and which streams are not as the manifest has them, as far as a daemon can be asked.
 fn broker(project: &Project, plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -167,6 +197,12 @@ fn broker(project: &Project, plan: &Plan) -> Vec<Finding> {
         let hint =
             "write it on each nats-server where messages must not be lost; users and their rights are theirs as well";
         findings.push(Finding::doubtful(lower::NATS_SYNC, hint));
+    }
+    if let Some(nats) = &plan.nats {
+        findings.extend(block_on(elsewhere(nats)).flatten().unwrap_or_else(|error| {
+            let what = format!("NATS at {} cannot be used: {}", nats.address, kit::Chain(error.as_ref()));
+            vec![Finding::bad(what, "look at `url` under [broker], and whether its servers run with JetStream")]
+        }));
     }
     if !project.is_running() || plan.broker.is_none() && plan.nats.is_none() {
         return findings;

@@ -8,6 +8,7 @@ use async_nats::{HeaderMap, Message};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
+use futures_util::stream::SelectAll;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -56,6 +57,7 @@ impl Default for From {
 }
 
 /// What is read of a stream, and on.
+#[derive(Clone, Debug)]
 pub(super) struct Reading {
     pub(super) subject: String,
     /// Found by the subject, if none is given.
@@ -168,6 +170,25 @@ impl Reading {
             *ended = next.as_ref().is_some_and(Result::is_err);
             std::future::ready(next)
         }))
+    }
+
+    /// The same of every stream that has any of it; each is in order.
+    pub(super) async fn of_all(
+        &self,
+        bus: &Bus,
+    ) -> Result<impl Stream<Item = Result<(Message, Origin), Failure>> + Unpin + use<>, Failure> {
+        let mut all = SelectAll::new();
+        match bus.streams_of(&self.subject).await?.as_slice() {
+            // It is told what is missing.
+            [] => all.push(Box::pin(self.messages(bus).await?)),
+            names => {
+                for name in names {
+                    let one = Self { stream: Some(name.clone()), ..self.clone() };
+                    all.push(Box::pin(one.messages(bus).await?));
+                }
+            }
+        }
+        Ok(all)
     }
 
     async fn find(&self, bus: &Bus) -> Result<String, Failure> {

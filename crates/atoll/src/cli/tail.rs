@@ -19,7 +19,7 @@ use crate::lower;
     after_help = "Examples:\n  atoll topics tail orders.placed\n  atoll topics tail 'orders.>' --from first -o json"
 )]
 pub struct Tail {
-    /// A topic, or a pattern of subjects within one
+    /// A topic, or a pattern of subjects
     #[arg(value_name = "TOPIC", value_parser = bus::pattern)]
     topic: String,
     /// From where: new, first, last, a number, an age such as 10m, or a time
@@ -38,7 +38,7 @@ impl Tail {
         block_on(async {
             let bus = Bus::connect(&project).await?;
             let reading = Reading { subject: self.topic.clone(), stream: None, from: self.from.clone() };
-            let mut messages = std::pin::pin!(reading.messages(&bus).await?);
+            let mut messages = reading.of_all(&bus).await?;
             let mut left = self.count.unwrap_or(u64::MAX);
             while left > 0 {
                 let next = tokio::select! {

@@ -31,6 +31,12 @@ pub fn changes(before: &Plan, after: &Plan) -> Vec<Change> {
     let alone = |nats: &Option<Nats>| nats.iter().map(|nats| ("nats".to_owned(), nats.clone())).collect();
     let (old, new): (BTreeMap<_, _>, BTreeMap<_, _>) = (alone(&before.nats), alone(&after.nats));
     all.extend(compare("broker", &old, &new, nats));
+    let address = |plan: &Plan| plan.nats.as_ref().map(|nats| nats.address.clone());
+    let is_another = address(before) != address(after) && (before.broker.is_some() || before.nats.is_some());
+    let is_there = after.broker.is_some() || after.nats.is_some();
+    if let Some(change) = all.iter_mut().rfind(|change| change.of == "broker").filter(|_| is_another && is_there) {
+        change.details.push("streams, and what is not delivered of them yet, stay where they were".to_owned());
+    }
     all.extend(compare("service", &before.services, &after.services, service));
     all.extend(compare("route", &by_name(&before.routes), &by_name(&after.routes), route));
     all.extend(compare("database", &before.databases, &after.databases, database));

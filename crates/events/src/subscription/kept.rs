@@ -116,6 +116,12 @@ impl Kept {
         Self { attempts: Vec::new(), reason: String::new(), ..self }
     }
 
+    /// Where its event is gone: says so.
+    pub(crate) fn without_event(self) -> Self {
+        let is_said = self.reason.contains(GONE);
+        Self { reason: if is_said { self.reason } else { format!("{}; {GONE}", self.reason) }, ..self }
+    }
+
     /// Headers and payload that a server takes which allows for `bytes_max`. What does not fit is left out: answers first,
     /// those of the oldest attempts before others; then the event, which is in its stream.
     pub(crate) fn encode(&self, event: &Event, bytes_max: usize) -> (HeaderMap, Bytes) {
@@ -182,6 +188,13 @@ impl Kept {
         Some(Found { kept, event: Some(event) })
     }
 
+    /// The same where the data was not read, and without what the attempts were: the event's attributes, as far as they are
+    /// there.
+    pub(crate) fn decode_head(headers: &HeaderMap) -> Option<(Self, Event)> {
+        let Found { kept, event } = Self::decode_all(headers, &Bytes::new())?;
+        Some((Self { attempts: Vec::new(), ..kept }, event.unwrap_or_default()))
+    }
+
     pub(crate) fn dead_letter(&self, id: u64, subscription: &str, event: Event, at: Timestamp) -> DeadLetter {
         let attempts = self.attempts.iter().cloned().map(|attempt| Attempt {
             at: attempt.at,
@@ -190,7 +203,6 @@ impl Kept {
             answer: attempt.answer,
             request_id: attempt.request_id,
         });
-        let is_gone = event.attributes.is_empty() && !self.reason.contains(GONE);
         DeadLetter {
             id,
             subscription: subscription.to_owned(),
@@ -201,7 +213,7 @@ impl Kept {
             event,
             attempts: attempts.collect(),
             attempts_count: self.attempts_count,
-            reason: if is_gone { format!("{}; {GONE}", self.reason) } else { self.reason.clone() },
+            reason: self.reason.clone(),
             at,
             is_holding: self.is_holding,
         }
@@ -305,7 +317,7 @@ mod tests {
         let (headers, payload) = kept(1).encode(&Event::default(), 1 << 20);
         let found = Kept::decode_all(&headers, &payload).unwrap();
         assert_eq!(found.event, None);
-        let letter = found.kept.dead_letter(1, "s", Event::default(), Timestamp::UNIX_EPOCH);
+        let letter = found.kept.without_event().dead_letter(1, "s", Event::default(), Timestamp::UNIX_EPOCH);
         assert!(letter.reason.ends_with(GONE));
     }
 

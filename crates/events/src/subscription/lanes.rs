@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use due::Due;
 use kit::backoff::Backoff;
-use lane::{Flight, State};
+use lane::{Flight, State, Turn};
 pub(crate) use lane::{Lane, Parked};
 
 use super::progress::Window;
 use crate::{Batch, OnDeadLetter};
 
-/// How long a head may be in flight before those behind it make room for others.
+/// How long a head may be in flight, or wait for its next attempt, before those behind it make room for others.
 const SLOW: Duration = Duration::from_secs(1);
 /// As many may wait behind a slow head.
 const FEW: usize = 8;
@@ -98,6 +98,16 @@ struct Pause {
     is_probing: bool,
 }
 
+/// How much room there is for events in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Plenty,
+    /// Who waits for one that failed goes aside at once.
+    Little,
+    /// Nothing more is read.
+    None,
+}
+
 /// The buffer is full, and there is nothing to send.
 #[derive(Clone, Copy, Debug)]
 struct Stall {
@@ -110,10 +120,10 @@ struct Stall {
 /// ```text
 ///            arrive                 next                 finished: done
 ///  cursor ───────────► queue ───────────────► in flight ────────────────► window.done
-///            │           │ a head fails or hangs    │ failed
-///            │           ▼                          ▼
+///            │           │ no room behind a head    │ failed
+///            │           ▼ that fails or hangs      ▼
 ///            └──────► aside: Writing ─parked─► Resting ─next─► in flight ─► Removing ─forgotten─► gone
-///        (lane diverted)                            ▲ failed: Writing again     │ out of attempts
+///                                                   ▲ failed: Writing again     │ out of attempts
 ///                                                   └── redrive ── Held ◄── buried (hold_key; else Removing)
 /// ```
 #[derive(Debug)]
@@ -122,6 +132,7 @@ pub(crate) struct Lanes {
     pub(crate) window: Window,
     lanes: HashMap<u64, Lane>,
     names: HashMap<Arc<str>, u64>,
+    room: Room,
     /// Where each event is that is aside.
     aside: HashMap<u64, u64>,
     next_lane: u64,
@@ -162,6 +173,7 @@ impl Lanes {
             window,
             lanes: HashMap::new(),
             names: HashMap::new(),
+            room: Room::Plenty,
             aside: HashMap::new(),
             next_lane: 0,
             ready: VecDeque::new(),
@@ -264,17 +276,10 @@ impl Lanes {
         }
         self.window.push(sequence);
         let id = self.lane_of(key);
-        let lane = self.lane(id);
-        if lane.aside.is_empty() {
-            lane.queue.push_back(sequence);
-            self.waiting += 1;
-            self.settle(id, now);
-            self.make_room_behind(id, now);
-        } else {
-            self.park(id, sequence, Parked::new(now));
-            // In a replay it may come before what is due there.
-            self.settle(id, now);
-        }
+        self.lane(id).queue.push_back(sequence);
+        self.waiting += 1;
+        self.make_room_behind(id, now);
+        self.settle(id, now);
         self.release_gated(now);
         Arrival::New
     }
@@ -332,7 +337,7 @@ impl Lanes {
             self.flights.pop_front();
             if let Some(lane) = self.lanes.get_mut(&id)
                 && lane.flight_number == number
-                && matches!(lane.flight, Flight::Queue(_))
+                && matches!(lane.flight, Flight::Queue(_) | Flight::Aside(_))
             {
                 lane.is_slow = true;
                 self.make_room_behind(id, now);
@@ -340,9 +345,25 @@ impl Lanes {
         }
     }
 
+    /// How much room there is now.
+    pub(crate) fn room(&mut self, room: Room, now: Instant) {
+        let before = std::mem::replace(&mut self.room, room);
+        if before == Room::Plenty && room != Room::Plenty {
+            let behind: Vec<u64> =
+                self.lanes.iter().filter(|(_, lane)| !lane.aside.is_empty()).map(|(id, _)| *id).collect();
+            for id in behind {
+                self.make_room_behind(id, now);
+            }
+        }
+        match room {
+            Room::None => self.full(now),
+            Room::Plenty | Room::Little => self.stall = None,
+        }
+    }
+
     /// The buffer is full. Where nothing of it can be sent and it empties too slowly, the longest lane goes aside, for others
     /// may wait behind it.
-    pub(crate) fn full(&mut self, now: Instant) {
+    fn full(&mut self, now: Instant) {
         if self.in_flight >= self.rules.concurrency || self.paused.is_some() || self.is_standing() {
             self.stall = None;
             return;
@@ -361,10 +382,6 @@ impl Lanes {
             self.divert(id, now);
             self.settle(id, now);
         }
-    }
-
-    pub(crate) fn has_room(&mut self) {
-        self.stall = None;
     }
 
     /// A request has come to its end.
@@ -422,7 +439,7 @@ impl Lanes {
             assert_eq!(lane.queue.pop_front(), Some(ticket.sequence), "a lane is in order");
         }
         lane.alone = lane.alone.saturating_sub(tickets.len());
-        let is_diverted = lane.queue.is_empty() && !lane.aside.is_empty();
+        let is_diverted = matches!(lane.turn(), Turn::Aside(_));
         if is_diverted {
             lane.flight = Flight::Recording;
         }
@@ -528,7 +545,7 @@ impl Lanes {
         self.drop_aside(sequence, now);
         let id = self.lane_of(key);
         self.insert_aside(id, sequence, Parked { state: State::Resting, is_redriven: true, ..Parked::new(now) });
-        self.divert(id, now);
+        self.make_room_behind(id, now);
         self.settle(id, now);
     }
 

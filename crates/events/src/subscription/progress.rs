@@ -199,6 +199,11 @@ impl Window {
         self.read - self.floor() < WINDOW_MAX
     }
 
+    /// Whether half of what is remembered of it is used up.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.read - self.floor() >= WINDOW_MAX / 2
+    }
+
     /// The replay that is on.
     pub(crate) fn replay(&self) -> Option<(u64, u64)> {
         self.replay.filter(|(_, to)| self.floor() < *to)

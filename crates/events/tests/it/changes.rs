@@ -39,7 +39,8 @@ async fn a_stream_made_anew_is_delivered_and_so_is_what_was_aside_of_the_one_bef
     let keys = stage.script.by_key();
     let mut of_a = keys["a"].clone();
     of_a.dedup();
-    let expected: Vec<_> = (1..=4).map(|at| keyed("a", at)).collect();
+    // What was nowhere but in the stream has gone with it.
+    let expected = [1, 3, 4].map(|at| keyed("a", at));
     // What was on its way when it crashed may come twice, as a run from there on.
     assert!(of_a.ends_with(&expected), "{of_a:?}");
     assert_eq!(stage.reading().dead_lettered, 0);

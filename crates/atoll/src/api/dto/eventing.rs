@@ -107,7 +107,8 @@ pub struct DeadLetterQuery {
     pub limit: Option<usize>,
 }
 
-/// An event that could not be delivered: `GET /v1/dead-letters/{id}`, and an element of `GET /v1/dead-letters`.
+/// An event that could not be delivered: `GET /v1/dead-letters/{id}`; and, without its attempts and the data of its event, an
+/// element of `GET /v1/dead-letters`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
     pub id: u64,

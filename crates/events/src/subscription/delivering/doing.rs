@@ -8,7 +8,7 @@ use super::{Body, Delivering, Happening, Place, RECORD_EVERY, Work};
 use crate::link::Session;
 use crate::subscription::courier::{Courier, Delivery, Marks};
 use crate::subscription::kept::{GONE, Kept};
-use crate::subscription::lanes::{Action, Outcome, Request, Ticket};
+use crate::subscription::lanes::{Action, Outcome, Request, Room, Ticket};
 
 impl Delivering {
     /// Does all that can be done now.
@@ -41,11 +41,12 @@ impl Delivering {
         let room =
             if is_parked_full || !self.lanes.window.has_room() { 0 } else { events.saturating_sub(self.bodies.len()) };
         let room_bytes = bytes.saturating_sub(self.bytes);
-        if room == 0 || room_bytes == 0 {
-            self.lanes.full(now.into_std());
-        } else {
-            self.lanes.has_room();
-        }
+        let left = match (room, room_bytes) {
+            (0, _) | (_, 0) => Room::None,
+            (room, left) if room < events / 2 || left < bytes / 2 || self.lanes.window.is_half_full() => Room::Little,
+            _ => Room::Plenty,
+        };
+        self.lanes.room(left, now.into_std());
         self.counting.is_parked_full = is_parked_full;
         if let Place::Open(cursor) = &mut self.cursor {
             if cursor.pull(room, room_bytes).await.is_err() {

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Action, FEW, Lanes, Request, Ticket};
+use super::{Action, FEW, Lanes, Request, Room, SLOW, Ticket};
 
-/// Invariant: while anything of it is aside, what arrives goes aside, too; what the queue then still has is in flight, or was.
+/// What has the lowest number goes next, from the queue or from aside.
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(super) key: Option<Arc<str>>,
@@ -25,6 +25,16 @@ pub(crate) struct Lane {
     pub(super) due: Option<Instant>,
     /// Events that are to come before whatever begins next.
     pub(super) reserved: usize,
+}
+
+/// What is next in a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Nobody,
+    /// The first so many of the queue.
+    Queue(usize),
+    /// One that is aside.
+    Aside(u64),
 }
 
 /// What is under way of a lane.
@@ -77,6 +87,11 @@ impl Parked {
         }
     }
 
+    /// Whether others may wait for it in memory.
+    fn is_soon(&self, now: Instant) -> bool {
+        self.held.is_none() && !self.is_exhausted && self.due <= now + SLOW
+    }
+
     /// As it was found.
     pub(crate) fn found(due: Instant, attempts: u32) -> Self {
         Self { state: State::Resting, attempts, ..Self::new(due) }
@@ -96,6 +111,17 @@ impl Lane {
             is_ready: false,
             due: None,
             reserved: 0,
+        }
+    }
+
+    pub(super) fn turn(&self) -> Turn {
+        let aside = self.aside.first_key_value().map(|(sequence, _)| *sequence);
+        match (self.queue.front(), aside) {
+            (None, None) => Turn::Nobody,
+            (Some(first), Some(aside)) if aside < *first => Turn::Aside(aside),
+            (None, Some(aside)) => Turn::Aside(aside),
+            (Some(_), None) => Turn::Queue(self.queue.len()),
+            (Some(_), Some(aside)) => Turn::Queue(self.queue.partition_point(|one| *one < aside)),
         }
     }
 
@@ -157,14 +183,20 @@ impl Lanes {
         self.actions.push(Action::Park(Ticket { lane: id, sequence }));
     }
 
-    /// Puts everything of the queue aside to which nothing happens; where nothing is aside yet, all but the head.
+    /// Puts everything of the queue aside to which nothing happens, but for the head where its turn is now.
     pub(super) fn divert(&mut self, id: u64, now: Instant) {
+        let lane = self.lane(id);
+        let is_head_free = lane.flight == Flight::None && matches!(lane.turn(), Turn::Queue(_));
+        self.divert_behind(id, usize::from(is_head_free), now);
+    }
+
+    /// Puts all but the first so many aside, and those to which something happens.
+    fn divert_behind(&mut self, id: u64, first: usize, now: Instant) {
         let lane = self.lane(id);
         if lane.key.is_none() {
             return;
         }
-        let is_head_free = lane.aside.is_empty() && lane.flight == Flight::None;
-        let kept = lane.kept().max(usize::from(is_head_free)).min(lane.queue.len());
+        let kept = lane.kept().max(first).min(lane.queue.len());
         let rest = lane.queue.split_off(kept);
         lane.alone = lane.alone.min(kept);
         self.waiting -= rest.len();
@@ -173,11 +205,18 @@ impl Lanes {
         }
     }
 
-    /// Where a head is slow and more than a few wait behind it, they go aside.
+    /// Those that wait in memory for a head that is slow, or for one aside that is not tried again soon, go aside.
     pub(super) fn make_room_behind(&mut self, id: u64, now: Instant) {
+        let room = self.room;
         let lane = self.lane(id);
         if lane.is_slow && lane.queue.len() > lane.kept() + FEW {
-            self.divert(id, now);
+            return self.divert(id, now);
+        }
+        if let Some((sequence, parked)) = lane.aside.first_key_value()
+            && (room != Room::Plenty || !parked.is_soon(now))
+        {
+            let before = lane.queue.partition_point(|one| one < sequence);
+            self.divert_behind(id, before, now);
         }
     }
 
@@ -191,6 +230,7 @@ impl Lanes {
         if let Some(parked) = self.lane(ticket.lane).aside.get_mut(&ticket.sequence) {
             (parked.attempts, parked.due, parked.state) = (attempts, due, State::Writing);
             self.actions.push(Action::Park(ticket));
+            self.make_room_behind(ticket.lane, now);
         } else {
             self.put_head_aside(ticket, Parked { attempts, ..Parked::new(due) }, now);
         }
@@ -210,6 +250,7 @@ impl Lanes {
         }
         lane.flight = Flight::Burying(ticket.sequence);
         self.actions.push(Action::Bury(ticket));
+        self.make_room_behind(ticket.lane, now);
     }
 
     fn put_head_aside(&mut self, ticket: Ticket, parked: Parked, now: Instant) {
@@ -217,7 +258,7 @@ impl Lanes {
         assert_eq!(lane.queue.pop_front(), Some(ticket.sequence), "a lane is in order");
         lane.alone = lane.alone.saturating_sub(1);
         self.park(ticket.lane, ticket.sequence, parked);
-        self.divert(ticket.lane, now);
+        self.make_room_behind(ticket.lane, now);
     }
 
     /// Finds out what comes next in a lane to which nothing happens. A lane with nothing left is forgotten.
@@ -229,19 +270,22 @@ impl Lanes {
         if lane.flight != Flight::None || lane.reserved > 0 {
             return;
         }
-        if !lane.queue.is_empty() {
-            if !std::mem::replace(&mut lane.is_ready, true) {
-                self.ready.push_back((now, id));
+        let sequence = match lane.turn() {
+            Turn::Queue(_) => {
+                if !std::mem::replace(&mut lane.is_ready, true) {
+                    self.ready.push_back((now, id));
+                }
+                return;
             }
-            return;
-        }
-        let Some((sequence, parked)) = lane.aside.first_key_value() else {
-            if let Some(key) = self.lanes.remove(&id).and_then(|lane| lane.key) {
-                self.names.remove(&key);
+            Turn::Nobody => {
+                if let Some(key) = self.lanes.remove(&id).and_then(|lane| lane.key) {
+                    self.names.remove(&key);
+                }
+                return;
             }
-            return;
+            Turn::Aside(sequence) => sequence,
         };
-        let sequence = *sequence;
+        let parked = &lane.aside[&sequence];
         if parked.state == State::Writing || parked.held.is_some() {
             return;
         }
@@ -286,7 +330,8 @@ impl Lanes {
         {
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             lane.is_ready = false;
-            if lane.flight != Flight::None || lane.reserved > 0 || lane.queue.is_empty() {
+            let Turn::Queue(there) = lane.turn() else { continue };
+            if lane.flight != Flight::None || lane.reserved > 0 {
                 continue;
             }
             let is_alone = lane.alone > 0;
@@ -295,7 +340,7 @@ impl Lanes {
                 self.ready.push_front((since, id));
                 break;
             }
-            let count = if is_alone { 1 } else { (size - tickets.len()).min(lane.queue.len()) };
+            let count = if is_alone { 1 } else { (size - tickets.len()).min(there) };
             tickets.extend(lane.queue.iter().take(count).map(|sequence| Ticket { lane: id, sequence: *sequence }));
             lane.flight = Flight::Queue(count);
             self.waiting -= count;

@@ -162,10 +162,15 @@ impl World {
         if self.lanes.is_standing() {
             return;
         }
-        if self.lanes.window.open() >= BUFFER {
-            return self.lanes.full(self.now);
+        let room = match self.lanes.window.open() {
+            BUFFER.. => Room::None,
+            open if open >= BUFFER / 2 => Room::Little,
+            _ => Room::Plenty,
+        };
+        self.lanes.room(room, self.now);
+        if room == Room::None {
+            return;
         }
-        self.lanes.has_room();
         let Some((sequence, key)) = self.stream.range(self.cursor + 1..).next() else { return };
         self.cursor = *sequence;
         self.lanes.arrive(*sequence, key.as_ref(), self.now);
@@ -222,7 +227,7 @@ impl World {
         let outcome = match self.random.u8(..100) {
             _ if self.is_gone => Outcome::Unreachable,
             0..10 => Outcome::Failed { retry_after: None },
-            10 => Outcome::Failed { retry_after: Some(Duration::from_millis(300)) },
+            10 => Outcome::Failed { retry_after: Some(Duration::from_millis(self.random.u64(300..3_000))) },
             11..13 => Outcome::Refused,
             _ if is_poisoned => Outcome::Failed { retry_after: None },
             _ => Outcome::Done,
