@@ -119,6 +119,9 @@ impl Remote {
     }
 }
 
+/// What is shown of one until it is found out how much there is.
+const BEGINS: &str = "it begins";
+
 /// A subscription that runs. When the trigger is pulled or dropped it drains.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -131,7 +134,7 @@ pub(crate) struct Running {
 /// Begins from its progress, once the one of the same name before it has ended.
 pub(crate) fn spawn(compiled: &Arc<Compiled>, before: Option<JoinHandle<()>>, surroundings: &Surroundings) -> Running {
     let (trigger, drain) = drain::channel();
-    let begins = SubscriptionReading { paused: Some("it begins".to_owned()), ..SubscriptionReading::default() };
+    let begins = SubscriptionReading { paused: Some(BEGINS.to_owned()), ..SubscriptionReading::default() };
     let (sender, reading) = watch::channel(begins);
     let (commands, asked) = mpsc::channel(COMMANDS_MAX);
     let (task, surroundings) = (Arc::clone(compiled), surroundings.clone());

@@ -166,7 +166,7 @@ impl Delivering {
                 return;
             }
         };
-        self.counting.unreadable = None;
+        (self.counting.unreadable, self.counting.is_begun) = (None, true);
         let (last, window) = (cursor.last_sequence, &mut self.lanes.window);
         let back = if window.created().is_some_and(|created| created != cursor.created) {
             let subscription = &self.compiled.config.name;

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::{Delivering, Phase, Place};
 use crate::reading::{Replay, SubscriptionReading};
+use crate::subscription::BEGINS;
 use crate::subscription::lanes::{Outcome, Request};
 use crate::subscription::progress::sequence_of;
 
@@ -17,6 +18,8 @@ const FILTER_ERRORS_EVERY: u64 = 1000;
 pub(super) struct Counting {
     pub(super) reading: SubscriptionReading,
     sender: watch::Sender<SubscriptionReading>,
+    /// How much there is has been found out.
+    pub(super) is_begun: bool,
     /// Why the stream cannot be read.
     pub(super) unreadable: Option<String>,
     pub(super) is_parked_full: bool,
@@ -33,6 +36,7 @@ impl Counting {
         Self {
             reading: SubscriptionReading::default(),
             sender,
+            is_begun: false,
             unreadable: None,
             is_parked_full: false,
             is_aside_full: false,
@@ -105,8 +109,9 @@ impl Delivering {
         } else if self.counting.is_aside_full {
             Some("what waits aside has no room in the broker: newer attempts are in memory only".to_owned())
         } else {
+            let begins = (!self.counting.is_begun).then(|| BEGINS.to_owned());
             let refused = || if let Place::Open(cursor) = &self.cursor { cursor.refused.clone() } else { None };
-            self.counting.unreadable.clone().or_else(refused)
+            self.counting.unreadable.clone().or_else(refused).or(begins)
         };
         let open = self.lanes.open_in_memory();
         let reading = &mut self.counting.reading;
