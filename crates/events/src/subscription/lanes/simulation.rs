@@ -396,10 +396,10 @@ fn a_request_that_hangs_does_not_keep_from_asking_whether_anybody_is_there() {
     (1..=4).for_each(|sequence| {
         lanes.arrive(sequence, None, now);
     });
-    let _hangs = lanes.next(now).unwrap();
-    let others = [lanes.next(now).unwrap(), lanes.next(now).unwrap()];
+    let _hangs = lanes.next(now).expect("it is there");
+    let others = [lanes.next(now).expect("it is there"), lanes.next(now).expect("it is there")];
     lanes.finished(&others[0].tickets, Outcome::Unreachable, now);
-    now = lanes.wake_at().unwrap().max(now + Duration::from_millis(100));
+    now = lanes.wake_at().expect("it is there").max(now + Duration::from_millis(100));
     let probe = lanes.next(now).expect("one is asked");
     assert_eq!(lanes.next(now), None, "one at a time");
     lanes.finished(&others[1].tickets, Outcome::Unreachable, now);
@@ -421,7 +421,7 @@ fn nothing_of_a_key_begins_while_it_is_found_out_what_was_delivered_of_it() {
     let (now, key) = (Instant::now(), Arc::from("k"));
     lanes.arrive(2, Some(&key), now);
     lanes.arrive(3, Some(&key), now);
-    let first = lanes.next(now).unwrap();
+    let first = lanes.next(now).expect("it is there");
     assert!(lanes.reserve(&key, 1, now), "a later one is in flight");
     lanes.finished(&first.tickets, Outcome::Done, now);
     assert_eq!(lanes.next(now), None);
@@ -430,5 +430,5 @@ fn nothing_of_a_key_begins_while_it_is_found_out_what_was_delivered_of_it() {
     lanes.release(&key, now);
     assert_eq!(lanes.next(now), None);
     lanes.release(&key, now);
-    assert_eq!(lanes.next(now).unwrap().tickets[0].sequence, 1);
+    assert_eq!(lanes.next(now).expect("it is there").tickets[0].sequence, 1);
 }
