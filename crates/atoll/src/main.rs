@@ -13,6 +13,10 @@ mod scaffold;
 
 use std::process::ExitCode;
 
+/// The system's takes 27 % more CPU time a delivery: what one thread allocates, others free.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// `EX_SOFTWARE` of sysexits.h: the fault is ours.
 const EXIT_BUG: u8 = 70;
 
