@@ -33,8 +33,10 @@ use crate::reading::{Replay, SubscriptionReading};
 
 use counting::Counting;
 
-/// Progress is written this often at most.
+/// Progress is written this often at most where something waits for it, and else: each is a sync of a disk, and what was done
+/// since the last one is delivered again after a crash.
 const RECORD_EVERY: Duration = Duration::from_millis(5);
+const RECORD_IDLE_EVERY: Duration = Duration::from_millis(20);
 /// How often is looked at what nobody tells of: silence, rates.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Messages that are taken at a time, before anything else is looked at.
@@ -305,8 +307,8 @@ impl Delivering {
 
     fn wake_at(&self) -> Option<Instant> {
         let lanes = self.lanes.wake_at().map(Instant::from_std);
-        let record = (!self.recording.is_on && self.lanes.changes() > self.recording.recorded)
-            .then(|| self.recording.since + RECORD_EVERY);
+        let record =
+            (!self.recording.is_on && self.lanes.changes() > self.recording.recorded).then(|| self.record_at());
         let open = match self.cursor {
             Place::None(at) if self.is_reading() => Some(at),
             _ => None,
@@ -316,6 +318,14 @@ impl Delivering {
             Phase::Delivering => None,
         };
         [lanes, record, open, phase].into_iter().flatten().min()
+    }
+
+    /// When progress is written next, if there is any.
+    fn record_at(&self) -> Instant {
+        let is_awaited = self.lanes.is_awaiting_record()
+            || !self.recording.replies.is_empty()
+            || !matches!(self.phase, Phase::Delivering);
+        self.recording.since + if is_awaited { RECORD_EVERY } else { RECORD_IDLE_EVERY }
     }
 
     fn is_reading(&self) -> bool {

@@ -487,6 +487,11 @@ impl Lanes {
         }
     }
 
+    /// Whether something goes on only once the record says what was done.
+    pub(crate) fn is_awaiting_record(&self) -> bool {
+        !self.recording.is_empty() || self.recorded < self.begins
+    }
+
     /// Counts what the record would say anew.
     pub(crate) fn changes(&self) -> u64 {
         self.changes

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Body, Delivering, Happening, Place, RECORD_EVERY, Work};
+use super::{Body, Delivering, Happening, Place, Work};
 use crate::link::Session;
 use crate::subscription::courier::{Courier, Delivery, Marks};
 use crate::subscription::kept::{GONE, Kept};
@@ -58,9 +58,9 @@ impl Delivering {
     }
 
     fn record(&mut self, now: Instant) {
-        let change = self.lanes.changes();
+        let (change, at) = (self.lanes.changes(), self.record_at());
         let recording = &mut self.recording;
-        if recording.is_on || change <= recording.recorded || now < recording.since + RECORD_EVERY {
+        if recording.is_on || change <= recording.recorded || now < at {
             return;
         }
         (recording.is_on, recording.since) = (true, now);
