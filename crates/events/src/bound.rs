@@ -18,7 +18,7 @@ use crate::config::{Config, Limits, Server};
 use crate::error::Error;
 use crate::handle::{Handle, Shared};
 use crate::intake;
-use crate::link::{self, Keeper, Link, Purpose};
+use crate::link::{self, Home, Keeper, Link, Purpose};
 use crate::subscription::{self, Remote, Running, Surroundings};
 
 /// An engine whose socket is open and that does not serve yet. Publishers wait in the backlog.
@@ -183,8 +183,11 @@ impl Subscriptions {
             drain.start();
             self.ending.insert(name, ended);
         }
-        let surroundings =
-            Surroundings { link: self.link.clone(), limits: wanted.config.limits.clone(), tasks: self.tasks.clone() };
+        let surroundings = Surroundings {
+            link: self.link.to(Home::of(&wanted.config)),
+            limits: wanted.config.limits.clone(),
+            tasks: self.tasks.clone(),
+        };
         for (name, compiled) in &wanted.subscriptions {
             if !self.running.contains_key(name) {
                 let before = self.ending.remove(name);

@@ -12,12 +12,12 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use kit::backoff::Backoff;
 use kit::drain;
 use percent_encoding::percent_decode_str;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::compiled::Compiled;
-use crate::config::Server;
+use crate::config::{Config, Server};
 use crate::error::Error;
 use crate::streams::{self, Names};
 
@@ -45,9 +45,12 @@ pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) jetstream: Context,
     pub(crate) names: Names,
+    home: Home,
     /// Held to write while events are sent that must come right behind one another, to read while any others are: those of
     /// one process then never come between. Never while an answer is waited for.
     pub(crate) turn: RwLock<()>,
+    /// One permit for each message whose answer is waited for.
+    pub(crate) room: Semaphore,
     /// Whether streams have replicas, and when that was asked.
     replicated: Mutex<BTreeMap<String, (bool, Instant)>>,
     lost: CancellationToken,
@@ -99,18 +102,44 @@ enum State {
     Ended,
 }
 
+/// Whose streams they are: those of an application on a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Home {
+    server: Option<Server>,
+    application: String,
+}
+
+impl Home {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { server: config.server.clone(), application: config.application.clone() }
+    }
+}
+
 /// The way to the current session. Cloned freely.
 #[derive(Clone, Debug)]
-pub(crate) struct Link(watch::Receiver<State>);
+pub(crate) struct Link {
+    state: watch::Receiver<State>,
+    /// Where it leads nowhere else.
+    home: Option<Home>,
+}
 
 impl Link {
+    /// One that leads to sessions of this home alone: numbers of one mean others in another.
+    pub(crate) fn to(&self, home: Home) -> Self {
+        Self { state: self.state.clone(), home: Some(home) }
+    }
+
+    fn leads_to(&self, session: &Session) -> bool {
+        is_home(&self.home, session)
+    }
+
     /// The session of now.
     ///
     /// # Errors
     /// [`Error::Away`], [`Error::Ended`].
     pub(crate) fn session(&self) -> Result<Session, Error> {
-        match &*self.0.borrow() {
-            State::Connected(session) if !session.is_lost() => Ok(session.clone()),
+        match &*self.state.borrow() {
+            State::Connected(session) if !session.is_lost() && self.leads_to(session) => Ok(session.clone()),
             State::Connected(_) => Err(Error::Away { reason: LOST.to_owned() }),
             State::Away(reason) => Err(Error::Away { reason: reason.to_string() }),
             State::Ended => Err(Error::Ended),
@@ -124,14 +153,18 @@ impl Link {
     pub(crate) async fn connected(&mut self) -> Result<Session, Error> {
         let is_settled = |state: &State| match state {
             State::Away(_) => false,
-            State::Connected(session) => !session.is_lost(),
+            State::Connected(session) => !session.is_lost() && is_home(&self.home, session),
             State::Ended => true,
         };
-        match self.0.wait_for(is_settled).await.as_deref() {
+        match self.state.wait_for(is_settled).await.as_deref() {
             Ok(State::Connected(session)) => Ok(session.clone()),
             _ => Err(Error::Ended),
         }
     }
+}
+
+fn is_home(home: &Option<Home>, session: &Session) -> bool {
+    home.as_ref().is_none_or(|home| *home == session.home)
 }
 
 const LOST: &str = "the connection was lost";
@@ -153,7 +186,7 @@ pub(crate) struct Keeper {
 
 pub(crate) fn channel(purpose: Purpose) -> (Keeper, Link) {
     let (state, watched) = watch::channel(State::Away("not connected yet".into()));
-    (Keeper { purpose, state }, Link(watched))
+    (Keeper { purpose, state }, Link { state: watched, home: None })
 }
 
 /// Checks that a server can be spoken to at all: one or more URLs with commas.
@@ -286,12 +319,15 @@ async fn open(purpose: Purpose, compiled: &Compiled, server: &Server) -> Result<
     let jetstream = ContextBuilder::new()
         .timeout(patience)
         .ack_timeout(patience)
-        .max_ack_inflight(UNANSWERED_MAX)
+        // `room` is the bound; runs of outboxes come beside it.
+        .max_ack_inflight(2 * UNANSWERED_MAX)
         .backpressure_on_inflight(true)
         .build(client.clone());
     let names = Names::of(&config.application);
     let (turn, replicated) = Default::default();
-    let session = Session(Arc::new(Connection { client, jetstream, names, turn, replicated, lost }));
+    let room = Semaphore::new(UNANSWERED_MAX);
+    let home = Home::of(config);
+    let session = Session(Arc::new(Connection { client, jetstream, names, home, turn, room, replicated, lost }));
     // Nothing is kept where nothing is delivered.
     if purpose == Purpose::Reading && !config.subscriptions.is_empty() {
         tokio::select! {

@@ -222,6 +222,9 @@ impl Destination {
     /// Order: all are written before the first answer is waited for, as a batch is one round trip then.
     async fn send(&self, session: &Session, events: &[Event]) -> Result<Vec<Published>, (usize, PublishError)> {
         let mut sent: Vec<PublishAckFuture> = Vec::with_capacity(events.len());
+        // All of it or nothing: who had room for a part only would keep it from others who wait as well.
+        let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+        let room = session.room.acquire_many(count).await;
         let turn = session.turn.read().await;
         for (at, event) in events.iter().enumerate() {
             let (mut headers, data) = nats::encode(event);
@@ -235,6 +238,7 @@ impl Destination {
             let ack = sent.await.map_err(|error| (at, self.explain(session, &error)))?;
             published.push(Published::new(event, ack));
         }
+        drop(room);
         Ok(published)
     }
 

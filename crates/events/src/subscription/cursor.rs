@@ -77,6 +77,7 @@ pub(crate) struct Cursor {
     /// What the stream looked like before the consumer was made.
     pub(crate) last_sequence: u64,
     pub(crate) created: i64,
+    pub(crate) is_replicated: bool,
 }
 
 /// A message of the stream.
@@ -106,6 +107,7 @@ impl Cursor {
         let info = stream.cached_info();
         let (last_sequence, created) =
             (info.state.last_sequence, i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default());
+        let is_replicated = info.config.num_replicas > 1;
         let consumer = format!("atoll-{}", kit::ids::unique());
         let deliver_policy = match wish.from {
             From::Sequence(sequence) => DeliverPolicy::ByStartSequence { start_sequence: sequence.max(1) },
@@ -145,6 +147,7 @@ impl Cursor {
             pending,
             last_sequence,
             created,
+            is_replicated,
         })
     }
 

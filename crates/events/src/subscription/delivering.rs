@@ -70,6 +70,7 @@ pub(super) struct Delivering {
     /// How often the connection was lost with nothing read since, and what had been read.
     stuck: (u64, u32),
     is_asking: bool,
+    is_asking_for_rest: bool,
 }
 
 /// An event in memory.
@@ -155,6 +156,7 @@ enum Happening {
     },
     NotRedriven {
         number: u64,
+        key: Option<Arc<str>>,
         error: Error,
         reply: Reply<()>,
     },
@@ -164,6 +166,12 @@ enum Happening {
         reply: Reply<()>,
     },
     Sought(Since, Result<u64, Error>),
+    /// Whether nothing is left of the stream from a sequence to what was the last.
+    Rest {
+        from: u64,
+        last: u64,
+        is_none: bool,
+    },
     /// How many are behind what had been read.
     Pending {
         read: u64,
@@ -209,6 +217,7 @@ impl Delivering {
             nobody: None,
             stuck: (0, 0),
             is_asking: false,
+            is_asking_for_rest: false,
         }
     }
 
@@ -362,13 +371,7 @@ impl Delivering {
         } else {
             self.deliverable(read, now);
         }
-        if let Place::Open(cursor) = &self.cursor
-            && cursor.pending == 0
-        {
-            // What is aside may be of messages that the stream has no more.
-            let last = self.lanes.window.number(cursor.last_sequence);
-            self.lanes.pass(last, now);
-        }
+        self.pass_the_rest();
     }
 
     fn deliverable(&mut self, read: &Read, now: std::time::Instant) {

@@ -36,8 +36,10 @@ pub(crate) struct Kept {
     pub(crate) topic: String,
     pub(crate) stream: String,
     /// Its number: see [`sequence_of`].
+    #[serde(alias = "sequence")]
     pub(crate) number: u64,
     /// When its stream took it.
+    #[serde(default)]
     pub(crate) published: Timestamp,
     pub(crate) key: Option<Arc<str>>,
     pub(crate) attempts_count: u32,

@@ -6,6 +6,8 @@ mod due;
 mod lane;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use kit::backoff::Backoff;
 use lane::{Flight, State, Turn};
 pub(crate) use lane::{Lane, Parked};
 
-use super::progress::Window;
+use super::progress::{Window, sequence_of};
 use crate::{Batch, OnDeadLetter};
 
 /// How long a head may be in flight, or wait for its next attempt, before those behind it make room for others.
@@ -530,6 +532,7 @@ impl Lanes {
                 parked.state = State::Writing;
                 self.held += 1;
                 self.actions.push(Action::Park(ticket));
+                self.make_room_behind(ticket.lane, now);
             } else {
                 self.remove(ticket);
             }
@@ -587,6 +590,42 @@ impl Lanes {
         !is_in_flight && lane.aside.get(&sequence).is_some_and(|parked| parked.state == State::Resting)
     }
 
+    /// An event aside is not sent until it is [let go](Self::let_go), or redriven.
+    pub(crate) fn detain(&mut self, sequence: u64, now: Instant) {
+        self.mark(sequence, State::Writing, now);
+    }
+
+    pub(crate) fn let_go(&mut self, sequence: u64, now: Instant) {
+        self.mark(sequence, State::Resting, now);
+    }
+
+    fn mark(&mut self, sequence: u64, state: State, now: Instant) {
+        let Some(id) = self.aside.get(&sequence).copied() else { return };
+        if let Some(parked) = self.lane(id).aside.get_mut(&sequence) {
+            parked.state = state;
+        }
+        self.settle(id, now);
+    }
+
+    /// Whether it becomes a dead letter at the moment.
+    pub(crate) fn is_burying(&self, sequence: u64) -> bool {
+        self.lanes.values().any(|lane| lane.flight == Flight::Burying(sequence))
+    }
+
+    /// Whether something aside waits until the cursor has come to it.
+    pub(crate) fn is_gated(&self) -> bool {
+        self.due.is_gated()
+    }
+
+    /// Where anything of a lane is aside, what it has in memory goes there, too: the two are to have numbers of one kind.
+    pub(crate) fn gather(&mut self, now: Instant) {
+        let mixed = self.lanes.iter().filter(|(_, lane)| !lane.aside.is_empty() && !lane.queue.is_empty());
+        for id in mixed.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.divert_behind(id, 0, now);
+            self.settle(id, now);
+        }
+    }
+
     /// An event that was held is aside no more.
     pub(crate) fn drop_aside(&mut self, sequence: u64, now: Instant) {
         if let Some(lane) = self.aside.get(&sequence).copied() {
@@ -630,6 +669,13 @@ impl Lanes {
     pub(crate) fn begin_anew(&mut self, created: i64, now: Instant) {
         self.window.begin_anew(created);
         self.begin_again(now);
+    }
+
+    /// The highest sequence that the stream was ever known to have.
+    pub(crate) fn last_known(&self) -> u64 {
+        let base = self.window.number(0);
+        let aside = self.aside.keys().copied().filter(|number| *number > base).max();
+        sequence_of(aside.unwrap_or_default().max(self.window.last_known()))
     }
 
     /// The stream has lost what was behind `last`, and nothing is under way: what is aside stays.

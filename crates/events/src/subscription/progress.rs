@@ -138,7 +138,7 @@ impl Window {
             self.kept_pending.remove(&number);
         }
         let last = self.number(last);
-        let replay = self.replay().map(|(from, to)| (from, to.min(last)));
+        let replay = self.replay().map(|(from, to)| (from, to.min(last))).filter(|(from, to)| from <= to);
         let cut = Record { highest: self.highest.min(last), replay, ..self.record().cut(last) };
         *self = Self::new(&cut.next_era());
     }
@@ -147,6 +147,11 @@ impl Window {
     pub(crate) fn begin_anew(&mut self, created: i64) {
         let nothing = Record::after(era_of(self.read)).next_era();
         *self = Self::new(&Record { created: Some(created), ..nothing });
+    }
+
+    /// The highest number that it tells anything of.
+    pub(crate) fn last_known(&self) -> u64 {
+        self.read.max(self.kept_through).max(self.highest)
     }
 
     /// The number of the event that has a sequence in the stream now.

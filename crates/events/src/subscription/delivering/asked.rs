@@ -1,5 +1,6 @@
 //! What is asked of a running subscription: redrive or drop a dead letter, deliver again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -33,7 +34,9 @@ impl Delivering {
     pub(super) fn asked(&mut self, command: Command) {
         let is_free = match &command {
             Command::Redrive { kept, .. } => self.is_free(kept.number),
-            Command::Drop { letter, number, .. } => !self.is_holding(*letter, *number) || self.is_free(*number),
+            Command::Drop { letter, number, .. } => {
+                !self.lanes.is_burying(*number) && (!self.is_holding(*letter, *number) || self.is_free(*number))
+            }
             Command::Replay { .. } => true,
         };
         if is_free || self.waiting.len() >= WAITING_MAX {
@@ -93,6 +96,7 @@ impl Delivering {
         kept.is_redriven = true;
         kept.key = self.compiled.key.as_ref().and_then(|key| key.of(&Parsed::new(&event)));
         let is_held = self.lanes.is_held(number);
+        self.lanes.detain(number, now);
         // What is delivered from now on comes behind it.
         let is_later_in_flight = kept.key.as_ref().is_some_and(|key| self.lanes.reserve(key, number, now));
         let is_of_stream = self.lanes.window.number(kept.sequence()) == number;
@@ -100,6 +104,7 @@ impl Delivering {
         let (store, link, compiled) = (self.store.clone(), self.surroundings.link.clone(), self.compiled.clone());
         let (is_done, base) = (self.lanes.done_beyond(number), self.lanes.window.number(0));
         let is_done = move |sequence| is_done(base + sequence);
+        let key = kept.key.clone();
         self.work.push(Box::pin(async move {
             if !is_held && kept.key.is_some() {
                 let looked = match link.session() {
@@ -111,18 +116,23 @@ impl Delivering {
             }
             // Somebody else may have asked the same meanwhile.
             if !store.has_letter(letter).await {
-                return Happening::NotRedriven { number, error: Error::NoDeadLetter { id: letter }, reply };
+                return Happening::NotRedriven { number, key, error: Error::NoDeadLetter { id: letter }, reply };
             }
             let Some(stored) = store.put_aside_again(&kept, &event).await else {
-                return Happening::NotRedriven { number, error: busy("what waits aside has no room"), reply };
+                return Happening::NotRedriven { number, key, error: busy("what waits aside has no room"), reply };
             };
             store.drop_letter(letter).await;
             Happening::Redriven { letter, kept, stored, reply }
         }));
     }
 
-    pub(super) fn not_redriven(&mut self, number: u64, error: Error, reply: Reply<()>) {
+    pub(super) fn not_redriven(&mut self, number: u64, key: Option<&Arc<str>>, error: Error, reply: Reply<()>) {
         self.asked.remove(&number);
+        let now = Instant::now().into_std();
+        self.lanes.let_go(number, now);
+        if let Some(key) = key {
+            self.lanes.release(key, now);
+        }
         answer(reply, Err(error));
     }
 
@@ -141,6 +151,9 @@ impl Delivering {
 
     fn drop_letter(&mut self, letter: u64, number: u64, reply: Reply<()>) {
         let is_held = self.is_holding(letter, number);
+        if self.lanes.is_burying(number) {
+            return answer(reply, Err(busy("it is not wholly a dead letter yet")));
+        }
         if is_held && (!self.lanes.is_resting(number) || !self.asked.insert(number)) {
             return answer(reply, Err(busy("the event is on its way")));
         }
@@ -197,11 +210,11 @@ impl Delivering {
     /// Sets the cursor back once what was under way has ended; where that takes too long, it goes on.
     pub(super) fn set_back(&mut self, now: Instant) {
         let Phase::Receding(until, back) = &self.phase else { return };
-        let is_ready = match back {
-            Back::Seeking(..) => false,
-            Back::To(..) => self.lanes.is_quiet(),
-            Back::Anew(_) | Back::Cut(_) => self.lanes.is_quiet() && self.asked.is_empty(),
-        };
+        if matches!(back, Back::Cut(_)) {
+            self.lanes.gather(now.into_std());
+        }
+        let is_known = !matches!(back, Back::Seeking(..));
+        let is_ready = is_known && self.lanes.is_quiet() && self.asked.is_empty();
         if !is_ready && now < *until {
             return;
         }
@@ -273,7 +286,8 @@ async fn later_delivered(
                 let parsed = Parsed::new(&event);
                 let is_of_key = compiled.key.as_ref().and_then(|key| key.of(&parsed)) == kept.key;
                 let is_wanted = || compiled.filter.as_ref().is_none_or(|filter| filter.is_wanted(&parsed) == Ok(true));
-                if is_of_key && is_wanted() {
+                // A sequence says nothing of it where the stream was cut meanwhile.
+                if read.time > kept.published && is_of_key && is_wanted() {
                     later += 1;
                     if is_done(read.sequence) {
                         break true;

@@ -167,7 +167,8 @@ impl Delivering {
             }
         };
         (self.counting.unreadable, self.counting.is_begun) = (None, true);
-        let (last, window) = (cursor.last_sequence, &mut self.lanes.window);
+        let (last, last_known) = (cursor.last_sequence, self.lanes.last_known());
+        let window = &mut self.lanes.window;
         let back = if window.created().is_some_and(|created| created != cursor.created) {
             let subscription = &self.compiled.config.name;
             tracing::warn!(subscription, "its stream was made anew: it begins with the first event");
@@ -175,17 +176,49 @@ impl Delivering {
         } else {
             window.set_created(cursor.created);
             // The broker has lost what was not on its disk, and gives these numbers again.
-            (sequence_of(window.read()) > last).then_some(Back::Cut(last))
+            (last_known > last).then_some(Back::Cut(last))
         };
         if let Some(back) = back {
             self.cursor = Place::None(now);
             self.close_cursor(cursor);
             return self.hold(back);
         }
-        if cursor.pending == 0 {
-            self.lanes.pass(self.lanes.window.number(last), now.into_std());
-        }
         self.cursor = Place::Open(cursor);
+        self.pass_the_rest();
+    }
+
+    /// Where nothing more is to come, what is not for this subscription is passed, up to what was the last when the cursor was
+    /// opened: it is of other subjects, or gone, though something aside may wait for it.
+    pub(super) fn pass_the_rest(&mut self) {
+        let Place::Open(cursor) = &self.cursor else { return };
+        let (last, from) = (cursor.last_sequence, sequence_of(self.lanes.window.read()) + 1);
+        if cursor.pending > 0 || last < from {
+            return;
+        }
+        if !cursor.is_replicated {
+            return self.lanes.pass(self.lanes.window.number(last), Instant::now().into_std());
+        }
+        // The replica that delivers may know less than the one that told of the last.
+        if std::mem::replace(&mut self.is_asking_for_rest, true) {
+            return;
+        }
+        let (link, config) = (self.surroundings.link.clone(), &self.compiled.config);
+        let (stream, filter) = (config.stream.clone(), config.topic.clone());
+        self.work.push(Box::pin(async move {
+            let is_none = match link.session() {
+                Ok(session) => matches!(raw::next(&session, &stream, &filter, from).await, Ok(None)),
+                Err(_) => false,
+            };
+            Happening::Rest { from, last, is_none }
+        }));
+    }
+
+    pub(super) fn rest(&mut self, from: u64, last: u64, is_none: bool) {
+        self.is_asking_for_rest = false;
+        let is_as_it_was = from == sequence_of(self.lanes.window.read()) + 1 && matches!(self.cursor, Place::Open(_));
+        if is_none && is_as_it_was {
+            self.lanes.pass(self.lanes.window.number(last), Instant::now().into_std());
+        }
     }
 
     /// Finds out which sequence is the first of a replay.

@@ -94,7 +94,7 @@ impl Delivering {
         let replay = window.replay().map(|(from, to)| Replay {
             from: sequence_of(from),
             to: sequence_of(to),
-            left: to - window.floor().max(from - 1),
+            left: to.saturating_sub(window.floor().max(from - 1)),
         });
         let paused = if is_away {
             Some("the broker is away".to_owned())

@@ -37,7 +37,8 @@ impl Delivering {
         }
         let limits = &self.surroundings.limits;
         let (events, bytes) = (limits.buffer_events_max, limits.buffer_bytes_max);
-        let is_parked_full = self.lanes.parked().0 >= limits.parked_max;
+        // What is aside may wait for the cursor.
+        let is_parked_full = self.lanes.parked().0 >= limits.parked_max && !self.lanes.is_gated();
         let room =
             if is_parked_full || !self.lanes.window.has_room() { 0 } else { events.saturating_sub(self.bodies.len()) };
         let room_bytes = bytes.saturating_sub(self.bytes);
@@ -219,9 +220,12 @@ impl Delivering {
             }
             Happening::Opened(from, opened) => self.opened(from, opened),
             Happening::Redriven { letter, kept, stored, reply } => self.redriven(letter, &kept, stored, reply),
-            Happening::NotRedriven { number, error, reply } => self.not_redriven(number, error, reply),
+            Happening::NotRedriven { number, key, error, reply } => {
+                self.not_redriven(number, key.as_ref(), error, reply);
+            }
             Happening::Dropped { letter, number, reply } => self.dropped(letter, number, reply),
             Happening::Sought(since, sought) => self.sought(since, sought),
+            Happening::Rest { from, last, is_none } => self.rest(from, last, is_none),
             Happening::Pending { read, pending } => {
                 self.is_asking = false;
                 match (&mut self.cursor, pending) {

@@ -33,6 +33,10 @@ impl Due {
         self.gated.insert((sequence, lane));
     }
 
+    pub(super) fn is_gated(&self) -> bool {
+        !self.gated.is_empty()
+    }
+
     /// A lane that waits for a sequence that was read.
     pub(super) fn pop_gated(&mut self, read: u64) -> Option<u64> {
         self.gated.first().filter(|(sequence, _)| *sequence <= read)?;

@@ -129,7 +129,7 @@ impl Lane {
     pub(super) fn kept(&self) -> usize {
         match self.flight {
             Flight::Queue(count) => count,
-            Flight::Burying(_) => 1.min(self.queue.len()),
+            Flight::Burying(one) => usize::from(self.queue.front() == Some(&one)),
             _ => 0,
         }
     }
@@ -191,7 +191,7 @@ impl Lanes {
     }
 
     /// Puts all but the first so many aside, and those to which something happens.
-    fn divert_behind(&mut self, id: u64, first: usize, now: Instant) {
+    pub(super) fn divert_behind(&mut self, id: u64, first: usize, now: Instant) {
         let lane = self.lane(id);
         if lane.key.is_none() {
             return;
