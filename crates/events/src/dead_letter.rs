@@ -1,12 +1,13 @@
 //! Dead letters, and deliveries of the past: what operators ask the engine. Each is a message of a stream of the engine's
 //! own, whose number is the dead letter's. What is to become of one is asked of its subscription, which alone knows its keys.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::{ControlFlow, Range};
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::message::StreamMessage;
+use futures_util::TryStreamExt;
 use tokio::time::timeout;
 
 use crate::config::Since;
@@ -66,6 +67,24 @@ impl Handle {
             }
             step = step.saturating_mul(4);
         }
+    }
+
+    /// How many dead letters there are of each subscription that has any.
+    ///
+    /// # Errors
+    /// [`Error::Away`], [`Error::Broker`], [`Error::Ended`].
+    pub async fn dead_letter_counts(&self) -> Result<BTreeMap<String, u64>, Error> {
+        let session = self.shared.link.session()?;
+        if last(&session).await? == 0 {
+            return Ok(BTreeMap::new());
+        }
+        let stream = session.jetstream.get_stream_no_info(&session.names.dead).await;
+        let stream = stream.map_err(|error| failed("look at the dead letters", error))?;
+        let info = stream.info_with_subjects(session.names.dead_subject("*")).await;
+        let info = info.map_err(|error| failed("look at the dead letters", error))?;
+        let counts: Vec<(String, usize)> =
+            info.try_collect().await.map_err(|error| failed("look at the dead letters", error))?;
+        Ok(counts.into_iter().map(|(subject, count)| (subscription_of(&subject), count as u64)).collect())
     }
 
     /// One dead letter.

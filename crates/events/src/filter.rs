@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use cel::{Context, Program, Value};
+use cel::{Context, ExecutionError, Program, Value};
 
 use crate::event::Event;
 use crate::key::Parsed;
@@ -50,8 +50,17 @@ impl Filter {
         let program = parsed.ok().and_then(Result::ok).ok_or("it cannot be parsed")??;
         let references = program.references();
         let (needs_data, needs_all) = (references.has_variable("data"), references.has_variable("attributes"));
+        let unknown = references.functions().into_iter().find(|name| is_unknown(name)).map(str::to_owned);
+        let is_constant = references.variables().is_empty();
         drop(references);
-        Ok(Self { program, needs_data, needs_all })
+        if let Some(name) = unknown {
+            return Err(format!("there is no function `{name}`"));
+        }
+        let filter = Self { program, needs_data, needs_all };
+        if is_constant {
+            filter.is_wanted(&Parsed::new(&Event::default()))?;
+        }
+        Ok(filter)
     }
 
     /// Whether the event is wanted.
@@ -83,6 +92,17 @@ impl Filter {
         }
         self.program.execute(&context).map_err(|error| shorten(&error.to_string()))
     }
+}
+
+/// Whether nothing has this name, as a function or as one of a value. Operators are named otherwise.
+fn is_unknown(name: &str) -> bool {
+    let is_undeclared = |call: String| {
+        let executed = catch_unwind(|| Program::compile(&call).ok()?.execute(&Context::default()).err());
+        matches!(executed, Ok(Some(ExecutionError::UndeclaredReference(missing))) if *missing == name)
+    };
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && ["", "1", "1, 1"].into_iter().all(|values| is_undeclared(format!("{name}({values})")))
+        && ["", "1"].into_iter().all(|values| is_undeclared(format!("''.{name}({values})")))
 }
 
 /// JSON as it is, else text, else bytes.
@@ -170,6 +190,29 @@ mod tests {
         let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let event = Event { attributes, content_type: None, data: data.to_owned().into() };
         Filter::compile(filter)?.is_wanted(&Parsed::new(&event))
+    }
+
+    #[test]
+    fn what_can_never_be_true_or_false_is_refused() {
+        for (text, why) in [
+            ("foo(data)", "there is no function `foo`"),
+            ("data.a.b.isThere()", "there is no function `isThere`"),
+            ("1 + 1", "it is int and not true or false"),
+            ("'a'", "it is string and not true or false"),
+        ] {
+            assert_eq!(Filter::compile(text).unwrap_err(), why, "{text}");
+        }
+        for text in [
+            "true",
+            "size(data.a) > 1 && data.b.startsWith('x') && has(data.c) && [1, 2].exists(x, x > 1)",
+            "data.a.endsWith('x') || data.a.contains('x') || data.a.matches('x') || matches(type, 'x')",
+            "timestamp(time) > timestamp('2024-01-01T00:00:00Z') && duration('1s') < duration('2s')",
+            "int(subject) > 1 && uint(1) == 1u && double(1) == 1.0 && string(1) == '1' && bytes('a') == b'a'",
+            "timestamp(time).getFullYear() > 2000",
+            "data.x in ['a'] && data.m['k'] == 1 && (data.z ? true : false) && !data.y && -data.n < 0",
+        ] {
+            assert!(Filter::compile(text).is_ok(), "{text}: {:?}", Filter::compile(text));
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use aws_lc_rs::digest;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use crate::cloudevent::{self, attribute, nats};
+use crate::cloudevent::{self, attribute, http as binding, nats};
 use crate::compiled::{Compiled, CompiledTopic, is_subject, matches};
 use crate::event::Event;
 use crate::handle::Shared;
@@ -62,6 +62,9 @@ pub enum PublishError {
     InBatch { at: usize, source: Box<Self> },
     #[error("the event is larger than {max} bytes")]
     TooLarge { max: usize },
+    /// It could be published, and never delivered.
+    #[error("the attributes of the event take more than {max} bytes as headers of HTTP")]
+    AttributesTooLarge { max: usize },
     #[error("the event is larger than its stream takes")]
     TooLargeForStream,
     #[error("{count} events are more than {max} in one request")]
@@ -179,6 +182,9 @@ impl Destination {
         if size(event) > max {
             return Err(PublishError::TooLarge { max });
         }
+        if header_bytes(event) > HEADERS_BYTES_MAX {
+            return Err(PublishError::AttributesTooLarge { max: HEADERS_BYTES_MAX });
+        }
         let schema = self.topic.as_ref().and_then(|topic| topic.schema.as_ref());
         match schema.map(|schema| schema.check(event)) {
             None | Some(Ok(())) => Ok(()),
@@ -263,9 +269,20 @@ impl Destination {
 pub(crate) fn check_edited(compiled: Arc<Compiled>, subject: &str, event: &Event) -> Result<(), String> {
     let topic = compiled.topic(subject).cloned();
     let destination = Destination { compiled, subject: subject.to_owned(), topic };
+    if event.content_type.as_deref().is_some_and(attribute::is_json)
+        && let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&event.data)
+    {
+        return Err(format!("its content type says JSON, and its data is none: {error}"));
+    }
     destination.check(event).map_err(|error| match &error {
         PublishError::Schema { violations } => {
-            let each = violations.iter().map(|one| format!("{:?}: {}", one.pointer, one.detail)).collect::<Vec<_>>();
+            let each = violations
+                .iter()
+                .map(|one| match one.pointer.as_str() {
+                    "" => one.detail.clone(),
+                    pointer => format!("{pointer}: {}", one.detail),
+                })
+                .collect::<Vec<_>>();
             format!("{error}: {}", each.join("; "))
         }
         _ => kit::Chain(&error).to_string(),
@@ -283,6 +300,23 @@ pub(crate) async fn publish_one(
     attribute::fill(&mut event, Timestamp::now());
     let mut published = destination.publish(shared, std::slice::from_ref(&event)).await?;
     Ok(published.pop().expect("one event gives one answer"))
+}
+
+/// Limit: what the attributes of an event take as headers; edges take heads of 32 KiB.
+const HEADERS_BYTES_MAX: usize = 24 << 10;
+/// What a line of a head has beside name and value.
+const LINE_BYTES: usize = "ce-: \r\n".len();
+
+/// Bytes that the attributes take as headers of HTTP, at least where these are many.
+fn header_bytes(event: &Event) -> usize {
+    let plain: usize = event.attributes.iter().map(|(name, value)| LINE_BYTES + name.len() + value.len()).sum();
+    // A byte becomes three at most.
+    if plain * 3 <= HEADERS_BYTES_MAX {
+        return plain;
+    }
+    let mut headers = http::HeaderMap::new();
+    binding::print(event, &mut headers);
+    headers.iter().map(|(name, value)| LINE_BYTES + name.as_str().len() + value.len()).sum()
 }
 
 /// Bytes of head and data.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
@@ -49,7 +50,7 @@ impl Schema {
         let schema: Value = serde_json::from_str(text).map_err(|source| SchemaError::Json { source })?;
         let patterns = PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_MAX);
         let validator = jsonschema::options().with_pattern_options(patterns).build(&schema);
-        validator.map(Self).map_err(|error| SchemaError::Invalid { reason: cut(error.to_string()) })
+        validator.map(Self).map_err(|error| SchemaError::Invalid { reason: explain(&error) })
     }
 
     /// Looks at the data of an event, which must be JSON whatever its content type says.
@@ -68,6 +69,17 @@ impl Schema {
             detail: cut(error.to_string()),
         };
         Err(violations.map(tell).collect())
+    }
+}
+
+/// Why something is no schema: where, and what.
+fn explain(error: &jsonschema::ValidationError<'_>) -> String {
+    if let ValidationErrorKind::Referencing(_) = error.kind() {
+        return cut(format!("a `$ref` leads nowhere: only what is in the schema itself can be referred to ({error})"));
+    }
+    match error.instance_path().to_string().as_str() {
+        "" => cut(error.to_string()),
+        pointer => cut(format!("{pointer}: {error}")),
     }
 }
 
@@ -128,8 +140,11 @@ mod tests {
     fn nothing_is_fetched() {
         for reference in ["https://example.com/schema.json", "file:///etc/hostname", "http://127.0.0.1:1/x"] {
             let schema = format!(r#"{{"$ref":"{reference}"}}"#);
-            assert!(matches!(Schema::compile(&schema), Err(SchemaError::Invalid { .. })), "{reference}");
+            let told = Schema::compile(&schema).unwrap_err().to_string();
+            assert!(told.starts_with("a `$ref` leads nowhere") && told.contains(reference), "{told}");
         }
+        let told = Schema::compile(r#"{"properties":{"a":{"type":5}}}"#).unwrap_err().to_string();
+        assert!(told.starts_with("/properties/a/type: "), "{told}");
         for bad in ["", "{", r#"{"type":"nothing"}"#, r##"{"$ref":"#/nowhere"}"##, "3"] {
             assert!(Schema::compile(bad).is_err(), "{bad}");
         }

@@ -6,6 +6,7 @@ use manifest::Severity;
 use crate::cli::output::{self, Format};
 use crate::cli::target::{self, Folder};
 use crate::cli::{Context, Failure};
+use crate::lower;
 
 #[derive(Debug, Args)]
 pub struct Check {
@@ -37,6 +38,11 @@ impl Check {
         let Some(plan) = &loaded.plan else {
             return Err(target::refused(&loaded).into());
         };
+        // What only the engines can tell.
+        events::check(&lower::events(plan, None)).map_err(|error| {
+            let hint = "nothing would be changed by `atoll up`: mend it where it is written".to_owned();
+            Failure::new("the manifest cannot be used").because(error).hint(hint)
+        })?;
         let warnings = loaded.diagnostics.iter().filter(|d| d.severity == Severity::Warning).count();
         let found = match warnings {
             0 => "no mistakes".to_owned(),

@@ -115,13 +115,16 @@ fn open_files() -> Finding {
 }
 
 fn disk(project: &Project) -> Finding {
-    match rustix::fs::statvfs(project.root()) {
+    // It may be a mount of its own.
+    let state = project.run();
+    let folder = if state.exists() { state.as_path() } else { project.root() };
+    match rustix::fs::statvfs(folder) {
         Ok(disk) => {
             let free = disk.f_bavail * disk.f_frsize;
-            let what = format!("{:.1} GiB free in {}", free as f64 / f64::from(1 << 30), project.root().display());
+            let what = format!("{:.1} GiB free in {}", free as f64 / f64::from(1 << 30), folder.display());
             if free < FREE_BYTES_MIN { Finding::doubtful(what, "free some space") } else { Finding::good(what) }
         }
-        Err(errno) => Finding::bad(format!("cannot look at {}: {errno}", project.root().display()), "check its mount"),
+        Err(errno) => Finding::bad(format!("cannot look at {}: {errno}", folder.display()), "check its mount"),
     }
 }
 

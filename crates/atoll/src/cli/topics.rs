@@ -100,7 +100,11 @@ fn show(rows: &[Row], connected: bool) -> anyhow::Result<()> {
             list(topic.publishers.iter().cloned().chain(outboxes).collect()),
             list(listeners),
             rate(row.rate),
-            if topic.subscriptions.is_empty() { none() } else { row.lag.to_string() },
+            match (topic.subscriptions.is_empty(), connected) {
+                (true, _) => none(),
+                (false, true) => row.lag.to_string(),
+                (false, false) => UNKNOWN.to_owned(),
+            },
             topic.messages.to_string(),
             output::bytes_shown(topic.bytes),
             topic.schema.clone().unwrap_or_else(none),
@@ -133,11 +137,16 @@ fn show(rows: &[Row], connected: bool) -> anyhow::Result<()> {
 }
 
 fn cells(subscription: &Subscription, connected: bool) -> Vec<String> {
-    let Subscription { lag, in_flight, delivered, failed, parked, dead_lettered, .. } = subscription;
-    let counts = [lag, in_flight, delivered, failed, parked, dead_lettered].map(ToString::to_string);
+    let Subscription { lag, in_flight, delivered, failed, parked, dead_letters, .. } = subscription;
+    let known = |count: &u64| if connected { count.to_string() } else { UNKNOWN.to_owned() };
+    let counts = [known(lag), in_flight.to_string(), delivered.to_string(), failed.to_string(), known(parked)];
+    let dead_letters = dead_letters.map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string());
     let head = [subscription.name.clone(), subscription.service.clone(), rate(subscription.rate)];
-    head.into_iter().chain(counts).chain([state(subscription, connected)]).collect()
+    head.into_iter().chain(counts).chain([dead_letters, state(subscription, connected)]).collect()
 }
+
+/// Where only the broker knows, and it is away.
+const UNKNOWN: &str = "?";
 
 /// How it goes, in a few words.
 fn state(subscription: &Subscription, connected: bool) -> String {
@@ -146,12 +155,19 @@ fn state(subscription: &Subscription, connected: bool) -> String {
         subscription.paused.clone(),
         (!connected).then(|| "the broker is away".to_owned()).filter(|_| subscription.paused.is_none()),
         replay.map(|replay| format!("replays, {} left", replay.left)),
-        (subscription.keys_held > 0).then(|| format!("{} keys wait for dead letters", subscription.keys_held)),
-        (subscription.filter_errors > 0)
-            .then(|| format!("{} events its filter cannot judge", subscription.filter_errors)),
+        told(subscription.keys_held, "1 key waits for a dead letter", "keys wait for dead letters"),
+        told(subscription.filter_errors, "1 event its filter cannot judge", "events its filter cannot judge"),
     ];
     let words: Vec<String> = words.into_iter().flatten().collect();
     if words.is_empty() { "-".to_owned() } else { words.join("; ") }
+}
+
+fn told(count: u64, one: &str, many: &str) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some(one.to_owned()),
+        count => Some(format!("{count} {many}")),
+    }
 }
 
 fn rate(rate: f64) -> String {

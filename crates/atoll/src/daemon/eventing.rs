@@ -203,7 +203,8 @@ impl Control {
             None => Default::default(),
         };
         let (reading, _) = self.eventing.read();
-        Ok(lower::topics(&plan, &streams, &refused, &reading))
+        let dead_letters = self.eventing.events.dead_letter_counts().await.ok();
+        Ok(lower::topics(&plan, &streams, &refused, &reading, dead_letters.as_ref()))
     }
 
     pub async fn replay(&self, wish: dto::ReplayWish) -> Result<dto::Replay, dto::Problem> {

@@ -62,6 +62,7 @@ pub fn topics(
     streams: &[StreamSeen],
     refused: &BTreeMap<String, String>,
     reading: &events::Reading,
+    dead_letters: Option<&BTreeMap<String, u64>>,
 ) -> dto::Topics {
     let topics = plan.topics.iter().map(|(subject, topic)| {
         let overlaps = |pattern: &String| broker::subject::overlaps(pattern.as_bytes(), subject.as_bytes());
@@ -86,7 +87,11 @@ pub fn topics(
                 .subscriptions
                 .iter()
                 .filter(|(_, subscription)| subscription.stream == topic.stream)
-                .map(|(name, of)| subscription(name, of, reading.subscriptions.get(name)))
+                .map(|(name, of)| {
+                    let there = dead_letters.map(|counts| counts.get(name).copied().unwrap_or_default());
+                    let seen = subscription(name, of, reading.subscriptions.get(name));
+                    dto::Subscription { dead_letters: there, ..seen }
+                })
                 .collect(),
             readers: services(|service| &service.subscribes),
             schema: topic
@@ -145,6 +150,7 @@ fn subscription(
         filtered,
         filter_errors,
         dead_lettered,
+        dead_letters: None,
         parked,
         keys_parked,
         keys_held,

@@ -59,7 +59,11 @@ const SCHEMA: &str =
     r#"{ "type": "object", "required": ["order_id"], "properties": { "order_id": { "type": "string" } } }"#;
 
 fn application(broker: &str) -> Application {
-    let app = Application::with_manifest(&MANIFEST.replace("{BROKER}", broker));
+    application_of(&MANIFEST.replace("{BROKER}", broker))
+}
+
+fn application_of(manifest: &str) -> Application {
+    let app = Application::with_manifest(manifest);
     app.write("subscriber.py", SUBSCRIBER);
     app.write("migrations/0001_outbox.sql", MIGRATION);
     app.write("order.json", SCHEMA);
@@ -227,6 +231,19 @@ fn outbox_and_replay(app: &Application) {
 #[test]
 fn services_that_know_http_alone_publish_and_receive() {
     tour(&application(OWN));
+}
+
+#[test]
+fn what_the_engine_cannot_use_is_found_by_check() {
+    let app = application(OWN);
+    app.atoll(&["check"]).succeeded();
+    app.write("order.json", r#"{ "type": 5 }"#);
+    let refused = app.atoll(&["check"]);
+    assert!(refused.code() == 1 && refused.stderr.contains("/type: "), "{}", refused.stderr);
+    let manifest = MANIFEST.replace("{BROKER}", OWN).replace("data.order_id !=", "lower(data.order_id) !=");
+    let app = application_of(&manifest);
+    let refused = app.atoll(&["check"]);
+    assert!(refused.code() == 1 && refused.stderr.contains("no function `lower`"), "{}", refused.stderr);
 }
 
 #[test]

@@ -113,9 +113,10 @@ fn status(error: &PublishError) -> StatusCode {
         PublishError::Undeclared { .. } => StatusCode::FORBIDDEN,
         PublishError::Malformed { .. } => StatusCode::BAD_REQUEST,
         PublishError::InBatch { source, .. } => status(source),
-        PublishError::TooLarge { .. } | PublishError::TooLargeForStream | PublishError::TooMany { .. } => {
-            StatusCode::PAYLOAD_TOO_LARGE
-        }
+        PublishError::TooLarge { .. }
+        | PublishError::AttributesTooLarge { .. }
+        | PublishError::TooLargeForStream
+        | PublishError::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         PublishError::Schema { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         PublishError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }

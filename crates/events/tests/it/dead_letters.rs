@@ -67,6 +67,15 @@ async fn out_of_attempts_is_a_dead_letter_with_what_was_answered() {
     assert_eq!(message.headers.get("ce-atollattempts").unwrap().as_str(), "3");
     assert_eq!(&message.payload[..], keyed("a", 1).as_bytes());
 
+    assert_eq!(stage.engine().handle.dead_letter_counts().await.unwrap()["warehouse"], 1);
+    let bad = Event {
+        content_type: Some("application/json".to_owned()),
+        data: Bytes::from_static(b"not JSON"),
+        ..letter.event.clone()
+    };
+    let refused = stage.engine().handle.redrive(letter.id, Some(bad)).await.unwrap_err();
+    assert!(matches!(&refused, Error::Edited { reason, .. } if reason.contains("JSON")), "{refused:?}");
+
     // Again, with other data: marked, as a later one of its key was delivered.
     stage.script.clear();
     let mut event = letter.event.clone();

@@ -12,7 +12,7 @@ async fn large_attributes_arrive_as_they_were_sent() {
     let context = broker.with_stream("ORDERS", "orders.>").await;
     let engine = Engine::connected(config(broker.url())).await;
     let mut sequence = 0;
-    for (kib, expected) in [(2, 202), (8, 202), (32, 202), (60, 202), (64, 400), (100, 400)] {
+    for (kib, expected) in [(2, 202), (8, 202), (23, 202), (24, 413), (60, 413), (64, 400), (100, 400)] {
         let large = "a".repeat(kib << 10);
         let fields = [
             ("ce-specversion", "1.0"),

@@ -291,4 +291,10 @@ async fn what_is_larger_than_the_broker_or_the_stream_takes_is_told_so() {
         assert!(json(&answer)["detail"].as_str().unwrap().contains(said), "{answer:?}");
     }
     assert_eq!(engine.post("/cart/orders.placed", &[], b"x").await.status(), 202);
+    // It could be published, and no edge would take its head.
+    let event = serde_json::json!({ "specversion": "1.0", "id": "é".repeat(7_500), "source": "/a", "type": "t" });
+    let fields = [("content-type", "application/cloudevents+json")];
+    let answer = engine.post("/cart/orders.placed", &fields, event.to_string().as_bytes()).await;
+    assert_eq!(answer.status(), 413, "{answer:?}");
+    assert!(json(&answer)["detail"].as_str().unwrap().contains("24576 bytes as headers"), "{answer:?}");
 }

@@ -65,6 +65,9 @@ pub struct Subscription {
     pub filtered: u64,
     pub filter_errors: u64,
     pub dead_lettered: u64,
+    /// Dead letters that are there; none where the broker does not tell.
+    #[serde(default)]
+    pub dead_letters: Option<u64>,
     /// Events aside, behind failed ones of their keys, and these keys.
     pub parked: u64,
     pub keys_parked: u64,
